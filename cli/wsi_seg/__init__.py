@@ -1,0 +1,1 @@
+"""The command ``wsi-seg``: parses, calls one library function, prints."""

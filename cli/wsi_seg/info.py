@@ -1,0 +1,34 @@
+"""wsi-seg info: what is in a slide."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("slide", type=click.Path(path_type=Path))
+@click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
+@click.option("--reader", default="auto", show_default=True, help="auto, tiff or openslide.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(slide: Path, mpp: float | None, reader: str, as_json: bool) -> None:
+    """Print reader, scale and stored levels of a SLIDE; reads no pixels."""
+    from wsi_twostage.slide import open_slide
+
+    opened = open_slide(slide, mpp, reader=reader)
+    if as_json:
+        click.echo(json.dumps({**asdict(opened), "path": str(opened.path)}, indent=2))
+        return
+    click.echo(f"{opened.path.name}: {opened.format}, {opened.compression}, read by {opened.reader}")
+    click.echo(f"{opened.width} x {opened.height} px, {opened.mpp:g} um/px ({_origin(opened.mpp_source)})")
+    for level in opened.levels:
+        down = level.downsample[0]
+        click.echo(
+            f"  level {level.index}: {level.width} x {level.height} px, 1/{down:g}, "
+            f"{opened.mpp * down:.4g} um/px, tiles {level.tile[1]} x {level.tile[0]}"
+        )
+
+
+def _origin(source: str) -> str:
+    return "from the file" if source == "file" else "as given"

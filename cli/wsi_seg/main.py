@@ -1,0 +1,51 @@
+"""Entry point: commands, exit codes, and one line for each error a user can cause."""
+
+import sys
+
+import click
+
+from wsi_seg.info import info
+from wsi_seg.model import model
+from wsi_seg.run import run
+from wsi_seg.train import evaluate, train
+from wsi_twostage.errors import ClusterError, ExitCode, WsiError
+
+
+class Commands(click.Group):
+    """``wsi-seg SLIDE...`` is ``wsi-seg run SLIDE...``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = args[0] if args else "--help"
+        if first not in self.commands and first not in ("--help", "-h", "--version"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wsi-twostage")
+def commands() -> None:
+    """Segment whole-slide images in two stages: wsi-seg SLIDE...
+
+    Model 1 looks at the whole slide at low resolution, Model 2 at full resolution only where Model 1 is
+    uncertain. The result is an OME-Zarr mask pyramid. `wsi-seg SLIDE` is short for `wsi-seg run SLIDE`.
+    """
+
+
+for command in (run, info, model, train, evaluate):
+    commands.add_command(command)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        code = commands(standalone_mode=False)
+    except WsiError as error:
+        click.echo(f"wsi-seg: {error}", err=True)
+        code = ExitCode.FAILED if isinstance(error, ClusterError) else ExitCode.USAGE
+    except click.ClickException as error:
+        error.show()
+        code = ExitCode.USAGE
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("wsi-seg: interrupted; an unfinished result is replaced with --overwrite", err=True)
+        code = ExitCode.INTERRUPTED
+    sys.exit(code)

@@ -1,0 +1,119 @@
+"""Progress on stderr: a bar a stage with rate and time left on a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
+
+_EVERY_S = 10.0  # between the lines of a log
+
+
+class Bars:
+    """A listener that draws; for terminals."""
+
+    def __init__(self, name: str, console: Console) -> None:
+        self._name = name
+        self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("tiles  {task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.__exit__(kind, error, trace)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._tasks[event.stage] = self._progress.add_task(
+                f"{self._name}: {event.stage}", total=event.total, rate="", megapixels=0.0
+            )
+        elif isinstance(event, TilesDone):
+            task = self._progress.tasks[self._tasks[event.stage]]
+            megapixels = task.fields["megapixels"] + event.megapixels
+            rate = f"{megapixels / max(task.elapsed or 0, 1e-3):.1f} Mpx/s"
+            self._progress.update(task.id, advance=event.tiles, megapixels=megapixels, rate=rate)
+        elif isinstance(event, Finished):
+            if event.stage in self._tasks:
+                self._progress.update(self._tasks[event.stage], completed=self._total(event.stage))
+        else:
+            self._progress.console.print(f"wsi-seg: {event.text}", markup=False, highlight=False)
+
+    def _total(self, stage: str) -> float | None:
+        return self._progress.tasks[self._tasks[stage]].total
+
+
+class Lines:
+    """A listener that logs a line now and then; for files and pipes."""
+
+    def __init__(self, name: str, console: Console) -> None:
+        self._name, self._console = name, console
+        self._total = self._done = 0
+        self._megapixels = self._start = self._said = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, event: Event) -> None:
+        now = time.perf_counter()
+        if isinstance(event, Started):
+            self._total, self._done, self._megapixels, self._start, self._said = event.total, 0, 0.0, now, now
+        elif isinstance(event, TilesDone):
+            self._done += event.tiles
+            self._megapixels += event.megapixels
+            if now - self._said >= _EVERY_S:
+                self._said = now
+                spent = now - self._start
+                left = spent / max(self._done, 1) * (self._total - self._done)
+                self._say(
+                    f"{event.stage}: {self._done} of {self._total} tiles, "
+                    f"{self._megapixels / spent:.1f} Mpx/s, {left:.0f} s left"
+                )
+        elif isinstance(event, Finished):
+            self._say(f"{event.stage}: done in {event.seconds:.1f} s")
+        elif isinstance(event, Note):
+            self._say(event.text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"wsi-seg: {self._name}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class Silence:
+    """A listener that only passes on notes; for --quiet."""
+
+    def __init__(self, name: str, console: Console) -> None:
+        self._lines = Lines(name, console)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self._lines(event)
+
+
+def listener(name: str, *, quiet: bool) -> Bars | Lines | Silence:
+    """What suits where stderr goes."""
+    console = Console(stderr=True)
+    if quiet:
+        return Silence(name, console)
+    return Bars(name, console) if console.is_terminal else Lines(name, console)

@@ -1,0 +1,181 @@
+"""wsi-seg run: slides in, mask pyramids out."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from wsi_seg.progress import listener
+from wsi_twostage.errors import ConfigError, ExitCode, WsiError
+
+if TYPE_CHECKING:
+    from wsi_twostage.result import Result
+    from wsi_twostage.selection import Rule
+
+
+@click.command()
+@click.argument("slides", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Folder for the results, or a name that ends in .zarr for the one slide.  [default: here]",
+)
+@click.option("--model", type=click.Path(path_type=Path), help="Bundle.  [default: nuclei in H&E, shipped]")
+@click.option("--threshold", type=float, help="Refine tiles at least this uncertain, 0..1.")
+@click.option("--budget", metavar="10%", help="Refine this share of the tissue tiles, the most uncertain.")
+@click.option("--refine", type=click.Choice(["all", "none"]), help="Refine every tissue tile, or none.")
+@click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
+@click.option("--reader", default="auto", show_default=True, help="auto, tiff or openslide.")
+@click.option("--tissue", default="otsu", show_default=True, help="otsu, or none to look everywhere.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
+@click.option("--workers", type=int, help="Threads of the local cluster.  [default: the cores it may use]")
+@click.option("--scheduler", help="Address or file of a running Dask scheduler.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing result of wsi-seg.")
+@click.option("--preview", is_flag=True, help="Write a picture beside each result, NAME.preview.png.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per slide.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    slides: tuple[Path, ...],
+    output: Path,
+    model: Path | None,
+    threshold: float | None,
+    budget: str | None,
+    refine: str | None,
+    mpp: float | None,
+    reader: str,
+    tissue: str,
+    device: str,
+    precision: str,
+    workers: int | None,
+    scheduler: str | None,
+    overwrite: bool,
+    preview: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Segment SLIDES and write SLIDE.seg.ome.zarr for each."""
+    rule = _rule(threshold, budget, refine)
+    targets = _targets(slides, output)
+    pictures = {slide: _picture(target) for slide, target in targets.items()} if preview else {}
+    for picture in pictures.values():
+        if picture.exists() and not overwrite:
+            raise ConfigError(f"{picture} exists; give --overwrite or another --output")
+    start = time.perf_counter()
+    from wsi_twostage.pipeline import Settings, segment
+
+    settings = Settings(
+        mpp=mpp,
+        reader=reader,
+        tissue=tissue,
+        device=device,
+        precision=precision,
+        workers=workers,
+        scheduler=scheduler,
+        overwrite=overwrite,
+    )
+    ok = partial = failed = 0
+    for slide, target in targets.items():
+        try:
+            with listener(slide.name, quiet=quiet) as listen:
+                result = segment(slide, target, bundle=model, rule=rule, settings=settings, listener=listen)
+        except WsiError as error:
+            if len(slides) == 1:
+                raise
+            click.echo(f"wsi-seg: {error}", err=True)
+            failed += 1
+            continue
+        click.echo(_as_json(result, target) if as_json else _summary(slide, target, result))
+        if preview:
+            _preview(result, pictures[slide], quiet=as_json)
+        if result.counts.unreadable:
+            partial += 1
+        else:
+            ok += 1
+    spent = time.strftime("%H:%M:%S", time.gmtime(time.perf_counter() - start))
+    click.echo(f"wsi-seg: {ok} ok, {partial} partial, {failed} failed in {spent}", err=as_json)
+    if failed == len(slides):
+        ctx.exit(ExitCode.FAILED)
+    if failed or partial:
+        ctx.exit(ExitCode.SOME_FAILED)
+
+
+def _rule(threshold: float | None, budget: str | None, refine: str | None) -> "Rule | None":
+    """The one rule that was given, or None."""
+    from wsi_twostage.selection import ALL, NONE, Threshold, parse_budget
+
+    given = {"--threshold": threshold, "--budget": budget, "--refine": refine}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise ConfigError(f"{' and '.join(names)} say different things; give one of them")
+    if threshold is not None:
+        return Threshold(threshold)
+    if budget is not None:
+        return parse_budget(budget)
+    return {"all": ALL, "none": NONE, None: None}[refine]
+
+
+def _targets(slides: tuple[Path, ...], output: Path) -> dict[Path, Path]:
+    """Where each slide's result goes."""
+    if output.suffix == ".zarr":
+        if len(slides) > 1:
+            raise ConfigError(
+                f"--output {output} names one result, but {len(slides)} slides were given; give a folder"
+            )
+        return {slides[0]: output}
+    targets = {slide: output / f"{slide.stem}.seg.ome.zarr" for slide in slides}
+    if len(set(targets.values())) < len(slides):
+        raise ConfigError("two slides have the same name, so their results would too; run them apart")
+    return targets
+
+
+def _picture(target: Path) -> Path:
+    """Where the preview of a result goes."""
+    return target.with_name(target.name.removesuffix(".zarr").removesuffix(".seg.ome") + ".preview.png")
+
+
+def _preview(result: "Result", path: Path, *, quiet: bool) -> None:
+    """Write the picture; that it cannot be drawn does not spoil the result."""
+    from wsi_twostage.preview import write_preview
+
+    try:
+        write_preview(result.store, path)
+    except WsiError as error:
+        click.echo(f"wsi-seg: no preview: {error}", err=True)
+    else:
+        click.echo(f"  picture  {path}", err=quiet)
+
+
+def _as_json(result: "Result", target: Path) -> str:
+    return json.dumps(
+        {
+            "output": str(target),
+            **result.counts.as_json(),
+            "seconds": result.seconds.as_json(),
+            "manifest": result.store.manifest,
+        }
+    )
+
+
+def _summary(slide: Path, target: Path, result: "Result") -> str:
+    spec, counts, seconds = result.store.spec, result.counts, result.seconds
+    lines = [
+        f"{slide.name} -> {target}",
+        f"  mask     {spec.width} x {spec.height} px at {spec.mpp:.4g} um/px, {spec.levels} levels",
+        f"  tissue   {counts.tissue} of {counts.tiles} tiles of {spec.tile} px",
+        f"  refined  {counts.refined} tiles, {counts.refined / max(counts.tissue, 1):.1%} of the tissue"
+        f" ({result.store.manifest['rule']})",
+    ]
+    if counts.unreadable:
+        lines.append(f"  UNREADABLE  {counts.unreadable} tiles; they are marked in wsi_twostage/tiles")
+    lines.append(
+        f"  time     {seconds.total:.1f} s: overview {seconds.overview:.1f}, stage 1 {seconds.stage_1:.1f}, "
+        f"stage 2 {seconds.stage_2:.1f}; {seconds.network_share:.0%} of the thread time in the networks"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,58 @@
+"""What the benchmarks share: a run of the command as its own process, and Dice between two masks."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_twostage.mask import MaskPyramid
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished command."""
+
+    wall: float  # s, of the whole process: start, imports, work, end
+    peak_gib: float  # resident
+    result: dict[str, Any]  # what --json printed
+    store: MaskPyramid
+
+
+def run(slide: Path, output: Path, *options: str) -> Run:
+    """`wsi-seg SLIDE -o OUTPUT OPTIONS`, overwriting an older result."""
+    script = Path(sys.executable).with_name("wsi-seg")
+    command = [script, slide, "-o", output, "--overwrite", "--json", "-q", *options]
+    start = time.perf_counter()
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - start
+    if process.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode}")
+    return Run(wall, usage.ru_maxrss / 2**20, json.loads(printed), MaskPyramid.open(output))
+
+
+def overlap(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Foreground pixels in both, in one, in two."""
+    a, b = one > 0, two > 0
+    return np.array([(a & b).sum(), a.sum(), b.sum()], np.int64)
+
+
+def dice(counts: NDArray[np.int64]) -> float:
+    """Pooled, in percent."""
+    return float(200 * counts[0] / max(counts[1] + counts[2], 1))
+
+
+def dice_between(one: MaskPyramid, two: MaskPyramid) -> float:
+    """Dice of two masks of one slide, shard by shard, in percent."""
+    boxes = map(one.box, one.shards())
+    return dice(sum((overlap(one.read(box), two.read(box)) for box in boxes), np.zeros(3, np.int64)))

@@ -1,0 +1,181 @@
+"""The command, as a user types it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SVS
+from slides import texture, write_slide
+
+from wsi_seg.main import main
+from wsi_twostage.mask import MaskPyramid, Source
+from wsi_twostage.models.bundle import BundleSpec, NetSpec, build, save_bundle
+
+
+def wsi_seg(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the installed command."""
+    script = Path(sys.executable).with_name("wsi-seg")
+    return subprocess.run(
+        [script, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that runs in no time and knows nothing."""
+    tiny = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    spec = BundleSpec("tiny", 0.5, ("nucleus",), ((255, 200, 0),), tile=128, coarse=tiny, fine=tiny)
+    save_bundle(path, build(tiny, tiny, ratio=4, context=True), spec)
+    return path
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> Path:
+    return write_slide(tmp_path / "slide.tiff", [texture(300, 400)])
+
+
+def test_the_shipped_model_segments_a_real_slide(tmp_path: Path) -> None:
+    done = wsi_seg(SVS, "--budget", "3%", "--preview", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("wsi-seg: 1 ok, 0 partial, 0 failed in 00:00:")
+    store = MaskPyramid.open(tmp_path / "CMU-1-Small-Region.seg.ome.zarr")
+    assert store.shape() == (5934, 4440)  # the slide's 2967 x 2220 px, each 2 x 2
+    assert store.spec.mpp == pytest.approx(0.499 / 2)
+    tiles = store.tiles()
+    assert (tiles["source"] == Source.MODEL_2).sum() == round(0.03 * len(tiles["row"]))
+    labels = store.lazy(2).compute()
+    assert 0.01 < labels.mean() < 0.2  # nuclei, not tissue and not noise
+    assert (tmp_path / "CMU-1-Small-Region.preview.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_progress_goes_to_stderr_and_can_be_silenced(tmp_path: Path, slide: Path, model: Path) -> None:
+    done = wsi_seg(slide, "--model", model, "-o", "a.zarr", cwd=tmp_path)
+    assert "stage 1: done" in done.stderr
+    assert "stage 2: done" in done.stderr
+    quiet = wsi_seg("run", slide, "--model", model, "-o", "b.zarr", "-q", cwd=tmp_path)
+    assert quiet.stderr == ""
+
+
+def test_json_is_one_object_a_slide(tmp_path: Path, slide: Path, model: Path) -> None:
+    done = wsi_seg(slide, "--model", model, "--json", "-q", "--refine", "all", cwd=tmp_path)
+    result = json.loads(done.stdout)
+    assert result["output"] == "slide.seg.ome.zarr"
+    assert result["refined"] == result["tissue"]
+    assert result["manifest"]["rule"] == "budget 100%"
+
+
+def test_several_slides_go_on_after_a_bad_one(tmp_path: Path, slide: Path, model: Path) -> None:
+    done = wsi_seg(slide, tmp_path / "none.svs", "--model", model, "-o", "out", "-q", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "none.svs" in done.stderr
+    assert "1 ok, 0 partial, 1 failed" in done.stdout
+    assert (tmp_path / "out" / "slide.seg.ome.zarr").is_dir()
+    none = wsi_seg("a.svs", "b.svs", "--model", model, "-q", cwd=tmp_path)
+    assert none.returncode == 1
+
+
+def test_info_says_what_is_in_a_slide(tmp_path: Path) -> None:
+    done = wsi_seg("info", SVS, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "2220 x 2967 px, 0.499 um/px (from the file)" in done.stdout
+    as_json = json.loads(wsi_seg("info", SVS, "--json", cwd=tmp_path).stdout)
+    assert as_json["mpp"] == 0.499
+
+
+def bad_inputs(folder: Path, model: Path) -> dict[str, tuple[list[str | Path], str]]:
+    """Name -> arguments, and what the one line must say."""
+    good = write_slide(folder / "good.tiff", [texture(300, 300)])
+    (folder / "text.svs").write_text("not a slide")
+    (folder / "empty.svs").touch()
+    (folder / "cut.svs").write_bytes(SVS.read_bytes()[:1_000_000])
+    no_mpp = write_slide(folder / "no_mpp.tiff", [texture(300, 300)], mpp=None)
+    (folder / "foreign.safetensors").write_bytes(b"GGUF" + bytes(100))
+    (folder / "exists.zarr").mkdir()
+    (folder / "exists.zarr" / "precious.txt").write_text("mine")
+    with_model: list[str | Path] = ["--model", model]
+    return {
+        "no file": (["none.svs"], "none.svs"),
+        "not a slide": (["text.svs"], "text.svs"),
+        "a directory": ([folder], "directory"),
+        "an empty file": (["empty.svs"], "empty"),
+        "a truncated file": (["cut.svs"], "cut.svs"),
+        "no mpp": ([no_mpp], "--mpp"),
+        "an unknown bundle": ([good, "--model", "none.safetensors"], "no such model"),
+        "a foreign bundle": ([good, "--model", "foreign.safetensors"], "not a safetensors file"),
+        "an existing output": ([good, *with_model, "-o", "exists.zarr"], "exists"),
+        "a foreign output": (
+            [good, *with_model, "-o", "exists.zarr", "--overwrite"],
+            "not a wsi_twostage result",
+        ),
+        "two rules": ([good, "--refine", "all", "--budget", "5%"], "give one of them"),
+        "a bad budget": ([good, "--budget", "lots"], "such as 10%"),
+        "a bad threshold": ([good, "--threshold", "7"], "within 0..1"),
+        "a bad mpp": ([good, "--mpp", "900"], "900"),
+        "a bad device": ([good, *with_model, "--device", "warp"], "use auto or cpu"),
+        "a bad precision": ([good, *with_model, "--precision", "fp8"], "fp32"),
+        "no scheduler": ([good, *with_model, "--scheduler", "nonsense"], "nonsense"),
+        "an unknown option": ([good, "--fast"], "--fast"),
+        "no slide": (["run"], "SLIDES"),
+    }
+
+
+NAMES = [
+    "no file", "not a slide", "a directory", "an empty file", "a truncated file", "no mpp",
+    "an unknown bundle", "a foreign bundle", "an existing output", "a foreign output", "two rules",
+    "a bad budget", "a bad threshold", "a bad mpp", "a bad device", "a bad precision", "no scheduler",
+    "an unknown option", "no slide",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_input_is_one_clear_line_and_touches_nothing(
+    name: str,
+    tmp_path: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    arguments, said = bad_inputs(tmp_path, model)[name]
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["wsi-seg", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capfd.readouterr()
+    assert stop.value.code == 2
+    assert said in err
+    if name not in ("an unknown option", "no slide"):  # click adds how to use it
+        assert len(err.strip().splitlines()) == 1, err
+    assert out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "exists.zarr" / "precious.txt").read_text() == "mine"
+
+
+def test_the_slides_own_folder_is_not_written_to(tmp_path: Path, model: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    slide = write_slide(there / "slide.tiff", [texture(300, 400)])
+    assert wsi_seg(slide, "--model", model, "-q", cwd=here).returncode == 0
+    assert os.listdir(there) == ["slide.tiff"]
+    assert os.listdir(here) == ["slide.seg.ome.zarr"]
+
+
+def test_help_does_not_import_torch(tmp_path: Path) -> None:
+    code = "import sys, wsi_seg.main, wsi_twostage; sys.exit('torch' in sys.modules or 'dask' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0
+    assert "Segment whole-slide images" in wsi_seg("--help", cwd=tmp_path).stdout
+
+
+def test_the_preview_shows_slide_uncertainty_and_a_close_up(tmp_path: Path, model: Path) -> None:
+    import imagecodecs
+
+    slide = write_slide(tmp_path / "slide.tiff", [texture(700, 900)])
+    wsi_seg(slide, "--model", model, "--preview", "--tissue", "none", "-q", cwd=tmp_path)
+    picture = np.asarray(imagecodecs.imread(tmp_path / "slide.preview.png"))
+    assert picture.shape == (700, 900 + 12 + 900 + 12 + 600, 3)

@@ -1,0 +1,80 @@
+"""Imports point one way: the table of the architecture, held by reading the sources."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "wsi_twostage"
+
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "events": set(),
+    "tiles": {"errors"},
+    "pixels": {"tiles"},
+    "uncertainty": set(),
+    "selection": {"errors"},
+    "answers": {"tiles"},
+    "tissue": {"tiles"},
+    "slide": {"errors", "tiles"},
+    "mask": {"errors", "tiles"},
+    "models": {"errors"},
+    "algorithm": {"answers", "models", "pixels", "selection", "tiles", "uncertainty"},
+    "training": {"answers", "errors", "models", "tiles", "uncertainty"},
+    "work": {"errors", "mask", "models", "pixels", "tiles"},
+    "coarse": {"answers", "mask", "models", "pixels", "tiles", "uncertainty", "work"},
+    "refine": {"answers", "coarse", "mask", "models", "tiles", "work"},
+    "cluster": {"errors"},
+    "result": {"mask", "work"},
+    "schedule": {
+        "cluster", "coarse", "errors", "events", "mask", "pixels", "refine", "result", "selection", "tiles",
+        "tissue", "work",
+    },
+    "pipeline": {
+        "cluster", "errors", "events", "mask", "models", "result", "schedule", "selection", "slide",
+        "uncertainty", "work",
+    },
+    "preview": {"mask", "slide", "tiles"},
+}  # fmt: skip
+
+
+def room(path: Path) -> str:
+    """First part of the module's name inside the package."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Rooms of the package that a file imports, at any depth of its code."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            module = node.module or ""
+            names |= (
+                {f"{module}.{alias.name}" for alias in node.names} if module == "wsi_twostage" else {module}
+            )
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    assert not any(name.split(".")[0] == "wsi_seg" for name in names), (
+        f"{path}: the library imports the command"
+    )
+    return {name.split(".")[1] for name in names if name.startswith("wsi_twostage.")}
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    assert imports(path) - {room(path)} <= ALLOWED[room(path)]
+
+
+def test_the_table_names_every_room() -> None:
+    assert {room(path) for path in FILES} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_first_line_says_what_a_file_does(path: Path) -> None:
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert doc
+    assert len(doc.splitlines()[0]) <= 110

@@ -1,0 +1,185 @@
+"""Networks and bundles."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from wsi_twostage.errors import BundleError, ConfigError
+from wsi_twostage.models.bundle import (
+    SHIPPED,
+    BundleSpec,
+    NetSpec,
+    build,
+    load_bundle,
+    load_net,
+    read_spec,
+    save_bundle,
+)
+from wsi_twostage.models.mobilenet import CHANNELS, MobileNetV2
+from wsi_twostage.models.runner import fold_batch_norms, refer, runner
+from wsi_twostage.models.twostage import TwoStageNet
+from wsi_twostage.models.unet import UNet, join
+
+TINY = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
+
+
+def tiny_net(*, scale: int = 1, context: bool = True) -> TwoStageNet:
+    torch.manual_seed(0)
+    return build(replace(TINY, scale=scale), TINY, ratio=4, context=context).eval()
+
+
+def tiny_spec(**changes: object) -> BundleSpec:
+    spec = BundleSpec(
+        "tiny", 0.25, ("nucleus",), ((1, 2, 3),), coarse=TINY, fine=TINY, card={"licence": "none"}
+    )
+    return replace(spec, **changes)  # type: ignore[arg-type]
+
+
+def test_logits_have_the_size_of_the_input() -> None:
+    output = UNet(widths=TINY.widths)(torch.rand(2, 3, 64, 96))
+    assert output.logits.shape == (2, 1, 64, 96)
+    assert output.features.shape == (2, 8, 64, 96)
+
+
+def test_a_sub_pixel_head_gives_finer_logits() -> None:
+    assert UNet(classes=3, widths=TINY.widths, scale=2)(torch.rand(1, 3, 64, 32)).logits.shape == (
+        1,
+        3,
+        128,
+        64,
+    )
+
+
+def test_context_is_cut_to_the_field_of_the_fine_crop() -> None:
+    """A bright dot in the coarse crop must arrive at the same place of the fine crop, whatever the margin."""
+    net = tiny_net()
+    coarse = torch.zeros(1, 3, 96, 96)
+    fine = torch.zeros(1, 3, 256, 256)
+    output = net.coarse(coarse)
+    marked = output._replace(features=torch.zeros(1, 8, 96, 96))
+    marked.features[..., 16 + 10, 16 + 20] = 1
+    context = net.context(marked, fine)
+    assert context.shape == (1, 8, 64, 64)
+    assert context[0, 0].nonzero().tolist() == [[10, 20]]
+
+
+def test_context_changes_model_2s_answer() -> None:
+    net, fine = tiny_net(), torch.rand(1, 3, 128, 128)
+    one, two = net.f2(fine, torch.rand(1, 3, 64, 64)), net.f2(fine, torch.rand(1, 3, 64, 64))
+    assert not torch.equal(one, two)
+
+
+def test_a_network_without_context_ignores_the_coarse_crop() -> None:
+    net, fine = tiny_net(context=False), torch.rand(1, 3, 128, 128)
+    assert torch.equal(net.f2(fine, torch.zeros(1, 3, 64, 64)), net.f2(fine, torch.ones(1, 3, 64, 64)))
+
+
+def test_folding_batch_norms_keeps_the_function() -> None:
+    net, x = tiny_net(), torch.rand(1, 3, 64, 64)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    with torch.inference_mode():
+        before = net.f1(x)
+        fold_batch_norms(net)
+        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules())
+        torch.testing.assert_close(net.f1(x), before, atol=1e-4, rtol=1e-3)
+
+
+def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    net, spec, path = (
+        tiny_net(),
+        tiny_spec(decisions=(0.4, 0.6), threshold=0.12),
+        tmp_path / "tiny.safetensors",
+    )
+    save_bundle(path, net, spec)
+    assert read_spec(path) == spec
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(load_net(path).f1(x), net.f1(x), atol=0.02, rtol=0.02)  # 16 bits
+    assert len(load_bundle(path).sha256) == 64
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_no_such_bundle_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such model"):
+        load_bundle(tmp_path / "none.safetensors")
+
+
+def test_a_foreign_file_is_no_bundle(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.safetensors"
+    path.write_bytes(b"\x80\x04 a pickle, perhaps")
+    with pytest.raises(BundleError, match="not a safetensors file"):
+        load_bundle(path)
+    save_file({"x": torch.zeros(3)}, path)
+    with pytest.raises(BundleError, match="not a wsi_twostage bundle"):
+        load_bundle(path)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.safetensors"
+    save_bundle(path, tiny_net(), tiny_spec(coarse=NetSpec((8, 8, 8, 8, 16), TINY.depths)))
+    with pytest.raises(BundleError, match="do not fit the architecture"):
+        load_bundle(path)
+
+
+def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.safetensors"
+    save_file({"x": torch.zeros(3)}, path, metadata={"wsi_twostage": '{"name": 3}'})
+    with pytest.raises(BundleError, match="damaged bundle header"):
+        load_bundle(path)
+
+
+def test_tiles_that_do_not_fit_the_networks_are_refused() -> None:
+    with pytest.raises(BundleError, match="tile=100"):
+        tiny_spec(tile=100)
+    with pytest.raises(BundleError, match="at least Model 2's field"):
+        tiny_spec(halo=96, coarse_halo=16)
+
+
+def test_a_device_that_is_not_there_is_one_clear_line() -> None:
+    with pytest.raises(ConfigError, match="use auto or cpu"):
+        refer(None, device="warp:9", precision="fp32")
+    with pytest.raises(ConfigError, match="fp32, bf16, fp16"):
+        refer(None, device="cpu", precision="fp8")
+
+
+def test_the_shipped_bundle_is_small_and_has_a_card() -> None:
+    spec = read_spec(SHIPPED)
+    assert SHIPPED.stat().st_size < 25e6
+    assert spec.classes == ("nucleus",)
+    assert {"data", "licence", "split", "seed", "figures", "date", "held_out", "curve"} <= set(spec.card)
+
+
+def test_the_runner_loads_a_bundle_once() -> None:
+    ref, spec = refer(None, device="cpu", precision="fp32")
+    assert runner(ref) is runner(ref)
+    logits = runner(ref).f1(np.full((64, 96, 3), 255, np.uint8))
+    assert logits.shape == (1, 64 * spec.scale, 96 * spec.scale)
+    assert (logits.sigmoid() < 0.3).all()  # glass is no nucleus
+
+
+def test_the_encoder_is_torchvisions() -> None:
+    """Same names, same function: its ImageNet weights load as they are."""
+    from torchvision.models import mobilenet_v2
+
+    theirs = mobilenet_v2(weights=None).features[:18].eval()
+    ours = MobileNetV2().eval()
+    ours.features.load_state_dict(theirs.state_dict())
+    x = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(x)[-1], theirs(x))
+    assert tuple(y.shape[1] for y in ours(x)) == CHANNELS
+
+
+def test_joining_is_convolving_the_upsampled_map() -> None:
+    conv = torch.nn.Conv2d(7, 4, 3, padding=1)
+    deep, skip = torch.rand(2, 5, 6, 9), torch.rand(2, 2, 12, 18)
+    upsampled = functional.interpolate(deep, scale_factor=2.0, mode="nearest")
+    torch.testing.assert_close(join(conv, deep, skip), conv(torch.cat([upsampled, skip], dim=1)))

@@ -1,0 +1,229 @@
+"""The slide pipeline against Algorithm 1 in memory, and what a store holds when it is done."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import constant_bundle, small_bundle
+from numpy.typing import NDArray
+from slides import change_tile, pyramid, texture, write_slide
+
+from wsi_twostage.algorithm import two_stage
+from wsi_twostage.errors import ConfigError, SlideError, StoreError
+from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
+from wsi_twostage.mask import MaskPyramid, Source, majority
+from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
+from wsi_twostage.slide import open_slide
+from wsi_twostage.tiles import Box
+from wsi_twostage.tissue import tissue_mask, tissue_tiles
+
+EVERYWHERE = Settings(tissue="none", workers=2)
+
+
+def whole(store: MaskPyramid, level: int = 0) -> NDArray[np.uint8]:
+    return store.read(Box(0, 0, *store.shape(level)), level)
+
+
+@pytest.mark.parametrize(
+    ("size", "rule", "changes"),
+    [
+        ((600, 500), ALL, {}),
+        ((600, 500), NONE, {}),
+        ((601, 389), Fraction(0.3), {}),
+        ((601, 389), Threshold(0.4), {}),
+        ((130, 127), Fraction(0.5), {"scale": 2}),
+        ((601, 389), Fraction(0.3), {"scale": 2}),
+        ((333, 389), Fraction(0.4), {"classes": 3}),
+        ((2200, 2300), Fraction(0.2), {}),
+    ],
+    ids=[
+        "all",
+        "none",
+        "odd size",
+        "threshold",
+        "one tile",
+        "finer answer",
+        "three classes",
+        "several shards",
+    ],
+)
+def test_a_slide_gives_what_algorithm_1_gives(
+    tmp_path: Path, size: tuple[int, int], rule: Fraction, changes: dict[str, int]
+) -> None:
+    image, bundle = texture(*size), small_bundle(**changes)
+    slide = write_slide(tmp_path / "slide.tiff", [image])
+    result = segment(slide, tmp_path / "out.zarr", bundle=bundle, rule=rule, settings=EVERYWHERE)
+    expected = two_stage(image, bundle, rule)
+    np.testing.assert_array_equal(whole(result.store), expected.labels)
+    np.testing.assert_array_equal(result.store.read_source() == Source.MODEL_2, expected.selection.chosen)
+    coarse = Box(0, 0, *expected.probability.shape[1:])
+    np.testing.assert_array_equal(result.store.read_probability(coarse), expected.probability)
+    np.testing.assert_array_equal(result.tiles["uncertainty"], expected.scores.ravel())
+
+
+def test_only_tissue_is_looked_at(tmp_path: Path) -> None:
+    image = np.full((1100, 900, 3), 245, np.uint8)
+    image[300:700, 200:600] = texture(400, 400) // 2 + np.array([90, 0, 60], np.uint8)
+    bundle = small_bundle()
+    slide = write_slide(tmp_path / "slide.tiff", [image])
+    result = segment(slide, tmp_path / "out.zarr", bundle=bundle, rule=ALL)
+    overview = result.store.read_overview()
+    tissue = tissue_tiles(tissue_mask(overview), result.store.spec.tiles, 16) > 0
+    assert 0 < tissue.sum() < tissue.size
+    np.testing.assert_array_equal(whole(result.store), two_stage(image, bundle, ALL, tissue=tissue).labels)
+    assert result.counts.tissue == result.counts.refined == tissue.sum()
+
+
+def test_stored_levels_and_averaged_ones_give_the_same_mask(tmp_path: Path) -> None:
+    image, bundle = texture(640, 768), small_bundle()
+    one = write_slide(tmp_path / "one.tiff", [image])
+    four = image.reshape(160, 4, 192, 4, 3).mean((1, 3))
+    two = write_slide(tmp_path / "two.tiff", [image, np.rint(four).astype(np.uint8)])
+    masks = [
+        whole(
+            segment(p, p.with_suffix(".zarr"), bundle=bundle, rule=Fraction(0.3), settings=EVERYWHERE).store
+        )
+        for p in (one, two)
+    ]
+    np.testing.assert_array_equal(*masks)
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", pyramid(texture(2100, 2100), 3))
+    stores = []
+    for workers in (1, 3):
+        settings = Settings(tissue="none", workers=workers)
+        out = tmp_path / f"{workers}.zarr"
+        stores.append(segment(slide, out, bundle=small_bundle(), rule=Fraction(0.2), settings=settings).store)
+    np.testing.assert_array_equal(whole(stores[0]), whole(stores[1]))
+
+
+def test_each_level_is_the_majority_of_the_finer_one(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(2300, 4500)])
+    settings = Settings(tissue="none", mpp=0.5)
+    store = segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), rule=NONE, settings=settings).store
+    assert store.levels > 3
+    for level in range(1, store.levels):
+        np.testing.assert_array_equal(whole(store, level), majority(whole(store, level - 1)))
+
+
+def test_an_unreadable_tile_keeps_model_1s_answer_and_is_marked(tmp_path: Path) -> None:
+    image = texture(640, 640)
+    slide = write_slide(tmp_path / "slide.tiff", [image, image[::4, ::4]])
+    change_tile(slide, 55, lambda data: b"\x00" * len(data))  # around (352, 352): inside of tile (2, 2)
+    events: list[Event] = []
+    result = segment(
+        slide,
+        tmp_path / "o.zarr",
+        bundle=constant_bundle(3, -3),
+        rule=ALL,
+        settings=EVERYWHERE,
+        listener=events.append,
+    )
+    source = result.store.read_source()
+    bad = source == Source.UNREADABLE
+    assert bad[2, 2]
+    assert 1 <= bad.sum() <= 4
+    assert result.counts.unreadable == bad.sum()
+    assert whole(result.store)[300:340, 300:340].all()
+    assert not whole(result.store)[:128, :128].any()
+    assert any(isinstance(event, Note) and "cannot be read" in event.text for event in events)
+
+
+def test_progress_counts_every_tile(tmp_path: Path) -> None:
+    events: list[Event] = []
+    slide = write_slide(tmp_path / "slide.tiff", [texture(600, 600)])
+    segment(
+        slide,
+        tmp_path / "o.zarr",
+        bundle=small_bundle(),
+        rule=Fraction(0.5),
+        settings=EVERYWHERE,
+        listener=events.append,
+    )
+    for stage, total in (("stage 1", 25), ("stage 2", 12)):
+        assert Started(stage, total) in events
+        assert sum(e.tiles for e in events if isinstance(e, TilesDone) and e.stage == stage) == total
+        assert any(isinstance(e, Finished) and e.stage == stage for e in events)
+
+
+def test_a_blank_slide_gives_an_empty_mask_and_a_note(tmp_path: Path) -> None:
+    events: list[Event] = []
+    slide = write_slide(tmp_path / "slide.tiff", [np.full((500, 500, 3), 244, np.uint8)])
+    result = segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), listener=events.append)
+    assert result.counts.tissue == 0
+    assert not whole(result.store).any()
+    assert any(isinstance(event, Note) and "no tissue" in event.text for event in events)
+
+
+def test_an_existing_result_is_kept(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(200, 200)])
+    out = tmp_path / "o.zarr"
+    first = segment(slide, out, bundle=constant_bundle(3, 3), rule=ALL, settings=EVERYWHERE)
+    with pytest.raises(StoreError, match="--overwrite"):
+        segment(slide, out, bundle=constant_bundle(-3, -3), rule=ALL, settings=EVERYWHERE)
+    assert whole(first.store).all()
+    settings = Settings(tissue="none", overwrite=True)
+    assert not whole(
+        segment(slide, out, bundle=constant_bundle(-3, -3), rule=ALL, settings=settings).store
+    ).any()
+
+
+def test_a_result_says_what_made_it(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(300, 300)])
+    segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), rule=Fraction(0.25), settings=EVERYWHERE)
+    manifest = MaskPyramid.open(tmp_path / "o.zarr").manifest
+    assert manifest["complete"]
+    assert manifest["rule"] == "budget 25%"
+    assert manifest["slide"]["mpp"] == 0.5
+    assert len(manifest["slide"]["fingerprint"]) == 64
+    assert manifest["counts"]["refined"] == 2
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Settings(tissue="magic"), lambda: Settings(uncertainty="x"), lambda: Settings(workers=0)]
+)
+def test_bad_settings_are_refused(make: Callable[[], Settings]) -> None:
+    with pytest.raises(ConfigError):
+        make()
+
+
+def test_a_hole_in_a_slide_without_levels_costs_its_tiles_only(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(640, 640)])
+    change_tile(slide, 55, lambda data: b"\x00" * len(data))
+    events: list[Event] = []
+    result = segment(
+        slide,
+        tmp_path / "o.zarr",
+        bundle=constant_bundle(3, 3),
+        rule=NONE,
+        settings=Settings(workers=2),
+        listener=events.append,
+    )
+    source = result.store.read_source()
+    assert source[2, 2] == Source.UNREADABLE
+    assert source[0, 0] == source[4, 4] == Source.MODEL_1
+    assert not whole(result.store)[320:384, 320:384].any()
+    assert any(isinstance(event, Note) and "black in the overview" in event.text for event in events)
+
+
+def test_a_slide_that_vanishes_is_no_hole(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "slide.tiff", [texture(640, 640)])
+    slide = open_slide(path)
+
+    def remove(event: Event) -> None:
+        if event == Started("stage 1", 25):
+            path.unlink()
+
+    with pytest.raises(SlideError, match=r"slide\.tiff"):
+        segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), settings=EVERYWHERE, listener=remove)
+
+
+def test_a_bundle_in_memory_cannot_go_to_a_scheduler(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(200, 200)])
+    settings = Settings(scheduler="tcp://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="save it to a file"):
+        segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), settings=settings)
+    assert not (tmp_path / "o.zarr").exists()

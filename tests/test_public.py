@@ -1,0 +1,36 @@
+"""The names people import, and the documents that must keep up with the code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import wsi_twostage
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_public_name_is_there() -> None:
+    for name in wsi_twostage.__all__:
+        assert getattr(wsi_twostage, name) is not None
+    assert sorted(wsi_twostage.__all__) == sorted(wsi_twostage._HOME)
+
+
+def test_the_model_card_in_the_docs_is_that_of_the_shipped_bundle() -> None:
+    script = Path(sys.executable).with_name("wsi-seg")
+    printed = subprocess.run([script, "model"], capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "model.md").read_text(encoding="utf-8") == printed
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    example = ROOT / "examples" / "segment_slide.py"
+    done = subprocess.run([sys.executable, example, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "refined 11 of" in done.stdout
+    assert (tmp_path / "cmu.preview.png").exists()
+
+
+def test_what_the_readme_says_to_run_is_there() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    install = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/wsi-seg "
+    assert install + "examples/data/CMU-1-Small-Region.svs" in text
+    assert '.venv/bin/pip install ".[test]" && .venv/bin/pytest' in text

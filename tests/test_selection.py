@@ -1,0 +1,66 @@
+"""Which tiles Model 2 gets."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.selection import ALL, NONE, Fraction, Threshold, parse_budget, select
+
+maps = arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32))
+tissues = arrays(np.bool_, (4, 5))
+Scores = NDArray[np.float32]
+Tissue = NDArray[np.bool_]
+
+
+@given(maps, tissues)
+def test_threshold_0_takes_every_tissue_tile(scores: Scores, tissue: Tissue) -> None:
+    assert (select(scores, tissue, Threshold(0)).chosen == tissue).all()
+    assert (select(scores, tissue, ALL).chosen == tissue).all()
+
+
+@given(maps, tissues)
+def test_a_budget_of_nothing_takes_no_tile(scores: Scores, tissue: Tissue) -> None:
+    assert not select(scores, tissue, NONE).chosen.any()
+
+
+@given(maps, tissues, st.floats(0, 1), st.floats(0, 1))
+def test_raising_the_threshold_never_adds_a_tile(
+    scores: Scores, tissue: Tissue, one: float, two: float
+) -> None:
+    low, high = sorted([one, two])
+    more, less = select(scores, tissue, Threshold(low)), select(scores, tissue, Threshold(high))
+    assert not (less.chosen & ~more.chosen).any()
+
+
+@given(maps, tissues, st.floats(0, 1))
+def test_a_budget_takes_the_most_uncertain(scores: Scores, tissue: Tissue, share: float) -> None:
+    selection = select(scores, tissue, Fraction(share))
+    assert len(selection.order) == selection.chosen.sum() == round(share * tissue.sum())
+    left = scores[tissue & ~selection.chosen]
+    if len(selection.order) and len(left):
+        assert scores[selection.chosen].min() >= left.max()
+    assert (np.diff(scores.ravel()[selection.order]) <= 0).all()
+
+
+def test_the_threshold_itself_is_taken() -> None:
+    scores = np.array([[0.25, 0.2]], np.float32)
+    assert select(scores, np.ones((1, 2), np.bool_), Threshold(0.25)).chosen.tolist() == [[True, False]]
+
+
+@pytest.mark.parametrize("text", ["10", "ten%", "-1%", "101%", "", "%"])
+def test_a_bad_budget_is_one_clear_line(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected a share of the tissue tiles, such as 10%"):
+        parse_budget(text)
+
+
+def test_a_budget_in_percent() -> None:
+    assert parse_budget(" 12.5% ") == Fraction(0.125)
+
+
+def test_a_threshold_outside_of_0_and_1_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"within 0\.\.1"):
+        Threshold(1.5)

@@ -1,0 +1,246 @@
+"""Training: data, split, augmentation, an interrupted run, and a bundle at the end."""
+
+import json
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import torch
+from slides import texture
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.models.bundle import NetSpec, build, load_bundle, read_spec
+from wsi_twostage.training import train as training
+from wsi_twostage.training.augment import Augmentation, random_crops, vary
+from wsi_twostage.training.config import DataConfig, Recipe, TrainConfig, read_recipe
+from wsi_twostage.training.data import Folder, read_folder, split, stack
+from wsi_twostage.training.evaluate import CUTS, overlap
+from wsi_twostage.training.recipe import evaluate_bundle, train_bundle
+from wsi_twostage.training.train import Step
+
+TINY = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
+CPU = torch.device("cpu")
+CONFIGS = Path(training.__file__).parent
+
+
+def config(**changes: object) -> TrainConfig:
+    values: dict[str, object] = {
+        "name": "tiny",
+        "data": DataConfig(("set",), test=0.25, validation=0.25),
+        "coarse": NetSpec(TINY.widths, TINY.depths, scale=2),
+        "fine": TINY,
+        "side": 128,
+        "margin": 0,
+        "image_side": 160,
+        "batch": 2,
+        "steps": 4,
+        "warmup": 2,
+        "bf16": False,
+    }
+    return TrainConfig(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Eight images of 160 x 150 px whose dark squares are foreground."""
+    generator = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+    for i in range(8):
+        image = 120 + texture(160, 150, seed=i) // 2
+        mask = np.zeros((160, 150), np.uint8)
+        for top, left in generator.integers(0, 120, (6, 2)):
+            mask[top : top + 20, left : left + 20] = 255
+        image[mask > 0] = (60, 30, 90)
+        imagecodecs.imwrite(tmp_path / "set" / "images" / f"{i}.png", image)
+        imagecodecs.imwrite(tmp_path / "set" / "masks" / f"{i}.png", mask)
+    return tmp_path
+
+
+def test_a_folder_is_read_in_order(folder: Path) -> None:
+    samples = read_folder(Folder(folder / "set"))
+    assert [s.name for s in samples] == [f"set/{i}" for i in range(8)]
+    assert samples[0].image.shape == (3, 160, 150)
+    assert set(samples[0].mask.unique().tolist()) == {0, 1}
+
+
+def test_a_missing_mask_is_named(folder: Path) -> None:
+    (folder / "set" / "masks" / "3.png").unlink()
+    with pytest.raises(ConfigError, match=r"image 3\.png has no mask"):
+        read_folder(Folder(folder / "set"))
+
+
+def test_a_mask_of_another_size_is_named(folder: Path) -> None:
+    imagecodecs.imwrite(folder / "set" / "masks" / "3.png", np.zeros((9, 9), np.uint8))
+    with pytest.raises(ConfigError, match=r"its mask \(9, 9\) px"):
+        read_folder(Folder(folder / "set"))
+
+
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected folders images/ and masks/"):
+        read_folder(Folder(tmp_path))
+
+
+def test_grey_images_can_be_left_out(folder: Path) -> None:
+    imagecodecs.imwrite(folder / "set" / "images" / "0.png", np.full((160, 150, 3), 90, np.uint8))
+    assert next(s.name for s in read_folder(Folder(folder / "set", colour_only=True))) == "set/1"
+
+
+def test_the_split_is_fixed_by_its_seed(folder: Path) -> None:
+    samples = read_folder(Folder(folder / "set"))
+    parts = split(samples, seed=0, test=0.25, validation=0.25)
+    names = [[s.name[-1] for s in part] for part in (parts.train, parts.validation, parts.test)]
+    assert names == [["0", "3", "4", "5"], ["1", "7"], ["2", "6"]]
+
+
+def test_small_images_are_mirrored_outwards(folder: Path) -> None:
+    sample = read_folder(Folder(folder / "set"))[0]
+    images, masks = stack([sample], side=400)
+    assert images.shape == (1, 3, 400, 400)
+    np.testing.assert_array_equal(images[0, :, :160, 150], sample.image[:, :, 148])
+    np.testing.assert_array_equal(masks[0, :, :160, :150], sample.mask)
+
+
+def test_crops_keep_image_and_mask_together() -> None:
+    """An image that shows its own mask still does after any crop."""
+    mask = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
+    mask[..., 30:90, 50:70] = 1
+    image = (255 * (1 - mask)).expand(-1, 3, -1, -1).contiguous()
+    generator = torch.Generator().manual_seed(0)
+    crops, truth = random_crops(image, mask, count=16, side=96, how=Augmentation(), generator=generator)
+    torch.testing.assert_close(1 - crops[:, :1], truth, atol=1e-5, rtol=0)
+    assert truth.sum() > 0
+
+
+def test_crops_without_free_angles_keep_the_pixels() -> None:
+    image = torch.arange(64 * 64, dtype=torch.int64).remainder(251).to(torch.uint8).view(1, 1, 64, 64)
+    how = Augmentation(free=0.0)
+    generator = torch.Generator().manual_seed(1)
+    crops, _ = random_crops(
+        image.expand(-1, 3, -1, -1).contiguous(), image * 0, count=20, side=32, how=how, generator=generator
+    )
+    values = crops * 255
+    torch.testing.assert_close(values, values.round(), atol=2e-3, rtol=0)
+
+
+def test_varied_images_stay_within_0_and_1() -> None:
+    images = torch.rand(8, 3, 64, 64)
+    out = vary(images, how=Augmentation(), generator=torch.Generator().manual_seed(0))
+    assert out.shape == images.shape
+    assert 0 <= out.min() <= out.max() <= 1
+
+
+def weights(
+    folder: Path, checkpoint: Path | None, steps: int, stop: int | None = None
+) -> dict[str, torch.Tensor]:
+    torch.manual_seed(5)
+    settings = config(steps=steps)
+    net = build(settings.coarse, settings.fine, ratio=4, context=True)
+    images, masks = stack(read_folder(Folder(folder / "set")), side=160)
+    for step in training.train(net, images, masks, settings, device=CPU, checkpoint=checkpoint):
+        if step.step == stop:
+            break
+    return net.state_dict()
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
+    whole = weights(folder, None, 4)
+    weights(folder, tmp_path / "state", 4, stop=2)
+    resumed = weights(folder, tmp_path / "state", 4)
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, msg=name)
+
+
+def test_training_ends_in_a_bundle_with_its_card(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "tiny.safetensors"
+    recipe = Recipe(config(), ((config(seed=1, steps=1), config(seed=2, steps=1)),))
+    steps: list[Step] = []
+    spec = train_bundle(recipe, folder, path, device=CPU, progress=steps.append)
+    assert steps[-1].step == steps[-1].steps == 6
+    assert read_spec(path) == spec
+    assert spec.card["held_out"] == {"set": ["2", "6"]}
+    assert spec.card["images"] == {"set": [4, 2, 2]}
+    assert 0 <= spec.threshold <= 1
+    assert evaluate_bundle(path, folder, device=CPU)["set"].images == 2
+    json.dumps(spec.card)
+    assert load_bundle(path).spec.scale == 2
+
+
+def test_dice_by_hand() -> None:
+    truth = torch.tensor([[True, True, False, False]])
+    logits = torch.tensor([[[3.0, -3.0, 3.0, -3.0]]])
+    counted = overlap([logits, -50 + 0 * logits], [truth, truth & False])
+    middle = int(np.flatnonzero(CUTS == 0.5)[0])
+    assert counted.pooled()[middle] == 0.5
+    assert counted.per_image()[middle] == 0.75  # the empty image counts 1
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_configurations_in_the_package_are_valid(path: Path) -> None:
+    assert read_recipe(path).first.name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nonsense", "not a TOML file"),
+        ("name = 'x'\nspeed = 3", "unknown key 'speed'"),
+        ("name = 'x'", "missing 3 required"),
+        ("name = 'x'\ndata = 3", "expected a table"),
+    ],
+)
+def test_a_bad_configuration_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(path)
+
+
+def test_a_missing_configuration_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_recipe(tmp_path / "none.toml")
+
+
+def test_later_runs_start_from_what_the_first_one_says(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        """
+name = "x"
+batch = 7
+[data]
+folders = ["a"]
+[coarse]
+widths = [8, 8, 8, 8, 8]
+depths = [1, 1, 1, 1, 1]
+[fine]
+widths = [8, 8, 8, 8, 8]
+depths = [1, 1, 1, 1, 1]
+[[then]]
+steps = 5
+branches = [{ seed = 1 }, { seed = 2, augmentation = { free = 0.0 } }]
+""",
+        encoding="utf-8",
+    )
+    recipe = read_recipe(path)
+    one, two = recipe.then[0]
+    assert (recipe.first.seed, one.seed, two.seed) == (0, 1, 2)
+    assert one.batch == two.batch == 7
+    assert one.steps == two.steps == 5
+    assert two.augmentation.free == 0
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(folder: Path, tmp_path: Path) -> None:
+    weights(folder, tmp_path / "state", 2)
+    with pytest.raises(ConfigError, match="another configuration"):
+        weights(folder, tmp_path / "state", 4)
+
+
+def test_too_few_images_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
+    data = DataConfig(("set",), test=0.0)
+    with pytest.raises(ConfigError, match="too few images"):
+        train_bundle(Recipe(config(data=data)), folder, tmp_path / "x.safetensors", device=CPU)
+    assert not list(tmp_path.glob("x.*"))

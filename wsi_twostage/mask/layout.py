@@ -1,0 +1,127 @@
+"""Groups and arrays of a new store, and how it takes its place on disk."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.codecs import ZstdCodec
+
+from wsi_twostage.errors import StoreError
+from wsi_twostage.mask.metadata import write_metadata
+from wsi_twostage.mask.spec import CHUNK, SHARD, MaskSpec
+
+OURS = "wsi_twostage"
+"""Name of the group that only we write, and the marker in it."""
+
+
+def create_store(root: Path, spec: MaskSpec, manifest: Mapping[str, object]) -> None:
+    """Write the groups and empty arrays of a store to a folder that does not exist yet."""
+    image = zarr.create_group(root, zarr_format=3)
+    mask = image.create_group(f"labels/{spec.name}")
+    for level in range(spec.levels):
+        overview = spec.overview(level)
+        create_array(image, str(level), (3, overview.height, overview.width), axes="cyx", shard=None)
+        shards = spec.shards(level)
+        create_array(mask, str(level), (shards.height, shards.width), axes="yx")
+    write_metadata(image, spec)
+
+    attributes: dict[str, Any] = {"marker": OURS, "spec": spec.to_json(), "manifest": dict(manifest)}
+    ours = image.create_group(OURS, attributes=attributes)
+    coarse, tiles, low = spec.coarse, spec.tiles, spec.overview(0)
+    size = (coarse.height, coarse.width)
+    # A shard of the mask and its part of these two belong to the same task.
+    create_array(ours, "probability", (spec.channels, *size), axes="cyx", shard=coarse.tile)
+    create_array(ours, "uncertainty", size, axes="yx", shard=coarse.tile)
+    create_array(ours, "source", (tiles.rows, tiles.cols), axes="yx")
+    create_array(ours, "tissue", (low.height, low.width), axes="yx", dtype="bool")
+    ours.create_group("tiles", attributes={"columns": []})
+
+
+def create_array(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    axes: str,
+    shard: int | None = SHARD,
+    dtype: str = "uint8",
+) -> None:
+    """One array of the store, filled with 0; empty chunks and shards never become files.
+
+    Chunks and shards are larger than a small level: zarr clips, and one layout serves all levels.
+    """
+    leading = shape[:-2]  # channels lie in one shard: whoever owns the pixels owns them all
+    chunk = min(CHUNK, shard or CHUNK)
+    chunks = (*(leading if shard is None else (1,) * len(leading)), chunk, chunk)
+    group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=chunks,
+        shards=None if shard is None else (*leading, shard, shard),
+        compressors=ZstdCodec(level=3),
+        fill_value=0,
+        dimension_names=list(axes),
+        config={"write_empty_chunks": False},
+    )
+
+
+def read_attributes(path: Path) -> dict[str, Any] | None:
+    """Attributes of the group that only we write; None where there is none, or it lacks our marker.
+
+    Plain JSON, not zarr: what lies here may be anything, and zarr stumbles over some of it.
+    """
+    try:
+        node = json.loads((path / OURS / "zarr.json").read_text())
+    except (OSError, ValueError):  # missing, unreadable, not JSON
+        return None
+    attributes = node.get("attributes") if isinstance(node, dict) else None
+    return attributes if isinstance(attributes, dict) and attributes.get("marker") == OURS else None
+
+
+@contextmanager
+def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder beside ``path`` to fill; it takes the place of ``path`` only when the block succeeds.
+
+    Raises
+    ------
+    StoreError
+        Something is there that must not be replaced.
+    """
+    _ensure_may_be_written(path, overwrite=overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path.parent}: cannot be made a folder ({error.strerror})") from error
+    token = uuid.uuid4().hex[:8]
+    new, old = (path.with_name(f".{path.name}.{token}.{suffix}") for suffix in ("new", "old"))
+    try:
+        yield new
+        # Again: a block takes time, and what came meanwhile is not ours to delete.
+        _ensure_may_be_written(path, overwrite=overwrite)
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        if old.exists():
+            old.rename(path)
+        raise
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def _ensure_may_be_written(path: Path, *, overwrite: bool) -> None:
+    """A path is free, or holds a result of ours that the user gave up."""
+    if not (path.exists() or path.is_symlink()):
+        return
+    if not overwrite:
+        raise StoreError(f"{path} exists; give --overwrite or another --output")
+    # A link would be replaced while its target, the result, stays.
+    if path.is_symlink() or not path.is_dir() or read_attributes(path) is None:
+        raise StoreError(f"{path} is not a wsi_twostage result; it is left untouched")

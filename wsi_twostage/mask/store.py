@@ -1,0 +1,244 @@
+"""MaskPyramid: the OME-Zarr store of one slide's result, and the one way to write to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from wsi_twostage.errors import ConfigError, StoreError
+from wsi_twostage.mask.layout import OURS, create_store, read_attributes, replacing
+from wsi_twostage.mask.reduce import majority, mean
+from wsi_twostage.mask.spec import SHARD, MaskSpec, Shard
+from wsi_twostage.mask.table import read_table, write_table
+from wsi_twostage.tiles import Box, TileGrid
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPyramid:
+    """A mask on disk; picklable, because it holds a path and numbers and opens arrays when asked.
+
+    Writers agree on one rule: a shard has one owner at a time and is written whole. Two writers in
+    one shard lose pixels without an error. zarr's LocalStore (from 3.1.3) writes a file beside the
+    shard and renames it, so a reader, or a run that was killed, sees the old shard or the new one.
+    """
+
+    path: Path
+    spec: MaskSpec
+
+    @classmethod
+    def create(
+        cls, path: Path | str, spec: MaskSpec, *, manifest: Mapping[str, object], overwrite: bool = False
+    ) -> Self:
+        """Write an empty store; on failure nothing of it is left and what was there is as before.
+
+        Raises
+        ------
+        StoreError
+            The path exists; with ``overwrite``, it exists and is not a result of ours.
+        """
+        path = Path(path).absolute()  # workers may run in another folder
+        with replacing(path, overwrite=overwrite) as folder:
+            create_store(folder, spec, {**manifest, "complete": False})
+        return cls(path, spec)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Open a finished store.
+
+        Raises
+        ------
+        StoreError
+            Nothing is there, it is not a result of ours, or its run never finished.
+        """
+        path = Path(path).absolute()
+        if not path.exists():
+            raise StoreError(f"{path} does not exist")
+        attributes = read_attributes(path)
+        if attributes is None:
+            raise StoreError(f"{path} is not a wsi_twostage result")
+        try:
+            pyramid = cls(path, MaskSpec.from_json(attributes["spec"]))
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise StoreError(f"{path} was written by another version of wsi_twostage: {error}") from error
+        if not attributes.get("manifest", {}).get("complete"):
+            raise StoreError(f"{path} is incomplete, its run was stopped; run again with --overwrite")
+        return pyramid
+
+    @property
+    def levels(self) -> int:
+        return self.spec.levels
+
+    def shape(self, level: int = 0) -> tuple[int, int]:
+        """Height and width of a level of the mask, in its own pixels."""
+        grid = self.spec.shards(level)
+        return grid.height, grid.width
+
+    def shards(self, level: int = 0) -> list[Shard]:
+        """All shards of a level, row by row."""
+        return [Shard(level, *tile) for tile in self.spec.shards(level)]
+
+    def box(self, shard: Shard) -> Box:
+        """Pixels of a shard in its level, clipped to the level."""
+        return self.spec.box(shard)
+
+    def children(self, shard: Shard) -> list[Shard]:
+        """The one to four shards that `reduce` reads; none on level 0."""
+        return self.spec.children(shard)
+
+    def parent(self, shard: Shard) -> Shard | None:
+        """The shard that is made from this one and its neighbours; none on the last level."""
+        return self.spec.parent(shard)
+
+    # The mask
+
+    def write(self, shard: Shard, labels: NDArray[np.uint8]) -> None:
+        """Write a whole shard, (H, W) as `box` says; a shard of zeros leaves no file."""
+        box = self.box(shard)
+        _ensure_fits(labels, (box.height, box.width))
+        self._mask(shard.level)[box.slices] = labels
+
+    def reduce(self, shard: Shard) -> None:
+        """Write a shard of level 1 or above from its children, which must be written."""
+        if shard.level == 0:
+            raise ValueError("level 0 has no finer level to be reduced from")
+        children = _twice(self.box(shard), self.spec.shards(shard.level - 1))
+        self.write(shard, majority(self.read(children, shard.level - 1)))
+
+    def read(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
+        """Labels of a box inside the level, (H, W)."""
+        return np.asarray(self._mask(level)[box.slices], np.uint8)
+
+    def lazy(self, level: int = 0) -> Any:
+        """Labels of a level as a dask array, one block per shard; reads nothing."""
+        import dask.array as da  # here, because a mask can be written and read without dask
+
+        return da.from_array(self._mask(level), chunks=SHARD)
+
+    # Model 1, on its own grid
+
+    def write_probability(self, box: Box, probability: NDArray[np.uint8]) -> None:
+        """Write (C, H, W), 255 times the probability, to whole shards; ``box`` in Model 1's pixels."""
+        _ensure_whole(box, self.spec.coarse)
+        _ensure_fits(probability, (self.spec.channels, box.height, box.width))
+        self._array(f"{OURS}/probability")[:, *box.slices] = probability
+
+    def read_probability(self, box: Box) -> NDArray[np.uint8]:
+        """(C, H, W), 255 times the probability; ``box`` inside Model 1's grid, in its pixels."""
+        return np.asarray(self._array(f"{OURS}/probability")[:, *box.slices], np.uint8)
+
+    def write_uncertainty(self, box: Box, uncertainty: NDArray[np.uint8]) -> None:
+        """Write (H, W), 255 times the uncertainty, to whole shards; ``box`` in Model 1's pixels."""
+        _ensure_whole(box, self.spec.coarse)
+        _ensure_fits(uncertainty, (box.height, box.width))
+        self._array(f"{OURS}/uncertainty")[box.slices] = uncertainty
+
+    def read_uncertainty(self, box: Box) -> NDArray[np.uint8]:
+        """(H, W), 255 times the uncertainty; ``box`` inside Model 1's grid, in its pixels."""
+        return np.asarray(self._array(f"{OURS}/uncertainty")[box.slices], np.uint8)
+
+    # The overview: one process writes it
+
+    def write_overview(self, box: Box, rgb: NDArray[np.uint8]) -> None:
+        """Write (H, W, 3) to whole chunks of the overview; ``box`` in its pixels."""
+        _ensure_whole(box, self.spec.overview(0))
+        _ensure_fits(rgb, (box.height, box.width, 3))
+        self._array("0")[:, *box.slices] = np.moveaxis(rgb, -1, 0)  # (3, H, W)
+
+    def finish_overview(self) -> None:
+        """Build the coarser levels of the overview, chunk by chunk, once the first is written."""
+        for level in range(1, self.levels):
+            finer, source = self.spec.overview(level - 1), self._array(str(level - 1))
+            coarser, target = self.spec.overview(level), self._array(str(level))
+            for box in map(coarser.box, coarser):
+                rgb = np.asarray(source[:, *_twice(box, finer).slices], np.uint8)  # (3, 2H, 2W)
+                target[:, *box.slices] = mean(rgb)  # (3, H, W)
+
+    def read_overview(self) -> NDArray[np.uint8]:
+        """The finest level of the overview, (H, W, 3); some megabytes."""
+        return np.ascontiguousarray(np.moveaxis(np.asarray(self._array("0")[...], np.uint8), 0, -1))
+
+    def write_tissue(self, tissue: NDArray[np.bool_]) -> None:
+        """Write where there is tissue, (H, W) on the overview's pixels."""
+        _ensure_fits(tissue, (self.spec.overview_height, self.spec.overview_width), dtype=np.bool_)
+        self._array(f"{OURS}/tissue")[...] = tissue
+
+    def read_tissue(self) -> NDArray[np.bool_]:
+        """Where there is tissue, (H, W) on the overview's pixels."""
+        return np.asarray(self._array(f"{OURS}/tissue")[...], np.bool_)
+
+    # The tiles and the end of a run
+
+    def write_source(self, source: NDArray[np.uint8]) -> None:
+        """Write where the labels of each tile come from, (rows, cols) of `Source`."""
+        _ensure_fits(source, (self.spec.tiles.rows, self.spec.tiles.cols))
+        self._array(f"{OURS}/source")[...] = source
+
+    def read_source(self) -> NDArray[np.uint8]:
+        """Where the labels of each tile come from, (rows, cols) of `Source`."""
+        return np.asarray(self._array(f"{OURS}/source")[...], np.uint8)
+
+    def write_tiles(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Replace the tile table; columns are numbers or booleans, one value per row."""
+        write_table(self._group(), "tiles", columns)
+
+    def tiles(self) -> dict[str, NDArray[Any]]:
+        """The tile table, column by column, in the order it was written."""
+        return read_table(self._group(), "tiles")
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What made this result, and whether it is ``complete``."""
+        attributes: dict[str, Any] = dict(self._group().attrs)
+        return {**attributes["manifest"]}
+
+    def finish(self, manifest_update: Mapping[str, object]) -> None:
+        """Add to the manifest and mark the result complete; the last call of a run."""
+        manifest: dict[str, Any] = {**self.manifest, **manifest_update, "complete": True}
+        self._group().attrs["manifest"] = manifest
+
+    def _group(self) -> zarr.Group:
+        """Our own group, opened anew: another process may have changed its attributes."""
+        return zarr.open_group(self.path, path=OURS, mode="r+")
+
+    def _mask(self, level: int) -> zarr.Array[Any]:
+        return self._array(f"labels/{self.spec.name}/{level}")
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        return _open_array(self.path, self.spec, name)
+
+
+@lru_cache(maxsize=256)
+def _open_array(path: Path, spec: MaskSpec, name: str) -> zarr.Array[Any]:
+    """An array of a store, opened once per process.
+
+    The spec is part of the key: a store that was overwritten has arrays of another shape.
+    """
+    return zarr.open_array(path, path=name, mode="r+")
+
+
+def _twice(box: Box, finer: TileGrid) -> Box:
+    """The same place on the next finer level."""
+    return Box(2 * box.top, 2 * box.left, 2 * box.height, 2 * box.width).clip(finer.height, finer.width)
+
+
+def _ensure_fits(array: NDArray[Any], shape: tuple[int, ...], *, dtype: type = np.uint8) -> None:
+    """What is written has the shape of its box and the type of its array.
+
+    zarr would stretch a single value over the box, and turn probabilities of 0..1 into zeros.
+    """
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(f"expected {np.dtype(dtype)} of shape {shape}, got {array.dtype} of {array.shape}")
+
+
+def _ensure_whole(box: Box, grid: TileGrid) -> None:
+    """A box starts and ends where shards (or chunks) do; else two writers could share one."""
+    ends = ((box.bottom, grid.height), (box.right, grid.width))
+    starts_whole = box.top % grid.tile == 0 and box.left % grid.tile == 0
+    ends_whole = all(end == size or (end < size and end % grid.tile == 0) for end, size in ends)
+    if not (starts_whole and ends_whole):
+        raise ValueError(f"{box} is not made of whole blocks of {grid}")

@@ -1,0 +1,1 @@
+"""The networks, and the file that carries them."""

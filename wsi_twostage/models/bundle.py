@@ -1,0 +1,193 @@
+"""A bundle: both stages and everything needed to run them, in one safetensors file."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from wsi_twostage.errors import BundleError
+from wsi_twostage.models.twostage import TwoStageNet
+from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE, UNet
+
+SHIPPED = Path(__file__).parent.parent / "weights" / "nuclei-he.safetensors"
+_HEADER = "wsi_twostage"
+
+
+@dataclass(frozen=True, slots=True)
+class NetSpec:
+    """A U-Net's decoder."""
+
+    widths: tuple[int, ...]
+    """Channels at strides 16, 8, 4, 2, 1."""
+    depths: tuple[int, ...]
+    """Convolutions of each step."""
+    scale: int = 1
+    """Logits are this many times finer than the input."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSpec:
+    """How the two networks are used; the header of the file."""
+
+    name: str
+    mpp: float
+    """Of Model 2's level, in um per pixel."""
+    classes: tuple[str, ...]
+    """Names of the labels 1, 2, ..."""
+    colours: tuple[tuple[int, int, int], ...]
+    ratio: int = 4
+    """Fine pixels per pixel of Model 1's level."""
+    scale: int = 1
+    """Pixels of Model 1's answer per pixel of its level."""
+    tile: int = 256  # fine pixels
+    halo: int = 64  # fine pixels that Model 2 sees around its window
+    coarse_halo: int = 64  # pixels of Model 1's level that Model 1 sees around its window
+    threshold: float = 0.5
+    """Uncertainty from which a tile is refined, unless the user says otherwise."""
+    temperature: float = 1.0
+    decisions: tuple[float, float] = (0.5, 0.5)
+    """Probability from which a pixel is foreground, by Model 1 and by Model 2; for one class."""
+    coarse: NetSpec | None = None
+    fine: NetSpec | None = None
+    context: bool = True
+    card: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Data, licence, split, seed, figures, date: for people."""
+
+    def __post_init__(self) -> None:
+        if self.tile % (STRIDE * self.ratio) or self.halo % STRIDE or 2 * self.coarse_halo % STRIDE:
+            raise BundleError(
+                f"{self.name}: tile={self.tile}, halo={self.halo}, coarse_halo={self.coarse_halo} do not fit "
+                f"networks of stride {STRIDE} at ratio {self.ratio}"
+            )
+        if self.coarse is not None and self.context and self.ratio != CONTEXT_STRIDE:
+            raise BundleError(
+                f"{self.name}: context joins at stride {CONTEXT_STRIDE}; ratio={self.ratio} does not"
+            )
+        if self.coarse_halo * self.ratio < self.halo or self.ratio % self.scale:
+            raise BundleError(
+                f"{self.name}: Model 1 must see at least Model 2's field, on a grid that fits its own"
+            )
+
+    @property
+    def step(self) -> int:
+        """Fine pixels per pixel of Model 1's answer."""
+        return self.ratio // self.scale
+
+
+@dataclass(frozen=True, eq=False)
+class ModelBundle:
+    """Two callables and how to use them; any pair that keeps the contract will do.
+
+    ``f1(coarse)`` and ``f2(fine, coarse)`` take (B, 3, H, W) float32 in 0..1 and give logits; `f2`'s coarse
+    crop shows the same place with a margin (see `TwoStageNet`).
+    """
+
+    spec: BundleSpec
+    f1: Callable[[Tensor], Tensor]
+    f2: Callable[[Tensor, Tensor], Tensor]
+    sha256: str = ""
+    """Of the file; empty for a bundle that was made in memory."""
+
+
+def build(coarse: NetSpec, fine: NetSpec, *, ratio: int, context: bool, classes: int = 1) -> TwoStageNet:
+    """Both networks, with random weights; ``classes`` is the number of logits."""
+    first = UNet(classes=classes, widths=coarse.widths, depths=coarse.depths, scale=coarse.scale)
+    second = UNet(
+        classes=classes, widths=fine.widths, depths=fine.depths, context=coarse.widths[-1] if context else 0
+    )
+    return TwoStageNet(first, second, ratio=ratio)
+
+
+def save_bundle(path: Path, net: TwoStageNet, spec: BundleSpec) -> None:
+    """Write the file, convolutions in 16 bits; it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.partial")
+    tensors = {
+        name: (value.half() if value.dim() > 1 else value).detach().cpu().contiguous()
+        for name, value in net.state_dict().items()
+    }
+    temporary.write_bytes(save(tensors, metadata={_HEADER: json.dumps(asdict(spec))}))
+    temporary.replace(path)
+
+
+def read_spec(path: Path) -> BundleSpec:
+    """The header of a bundle, without its weights.
+
+    Raises
+    ------
+    BundleError
+        No such file, or not a bundle.
+    """
+    if not path.is_file():
+        raise BundleError(f"{path}: no such model; give a .safetensors bundle, or none for the shipped one")
+    try:
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {}).get(_HEADER)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path}: not a safetensors file ({error})") from error
+    if header is None:
+        raise BundleError(f"{path}: a safetensors file, but not a wsi_twostage bundle")
+    try:
+        stored = json.loads(header)
+        known = {f.name for f in fields(BundleSpec)}
+        if unknown := sorted(set(stored) - known):
+            raise BundleError(f"{path}: made by a newer version (unknown field {unknown[0]!r})")
+        for name in ("coarse", "fine"):
+            net = stored[name]
+            stored[name] = NetSpec(tuple(net["widths"]), tuple(net["depths"]), net["scale"])
+        for name in ("classes", "decisions"):
+            stored[name] = tuple(stored[name])
+        stored["colours"] = tuple((r, g, b) for r, g, b in stored["colours"])
+        return BundleSpec(**stored)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path}: a damaged bundle header ({error!r})") from error
+
+
+def load_net(path: Path) -> TwoStageNet:
+    """Both networks of a bundle, in evaluation mode, in 32 bits.
+
+    Raises
+    ------
+    BundleError
+        Not a bundle, or weights that do not fit its architecture.
+    """
+    spec = read_spec(path)
+    if spec.coarse is None or spec.fine is None:
+        raise BundleError(f"{path}: the header names no architecture")
+    classes = 1 if len(spec.classes) == 1 else len(spec.classes) + 1
+    with torch.device("meta"):  # no weights are drawn that the file replaces anyway
+        net = build(spec.coarse, spec.fine, ratio=spec.ratio, context=spec.context, classes=classes)
+    stored = load_file(path)
+    try:
+        net.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in stored.items()}, assign=True
+        )
+    except RuntimeError as error:
+        raise BundleError(f"{path}: the weights do not fit the architecture in its header") from error
+    return net.eval().requires_grad_(False)
+
+
+def load_bundle(path: Path | str | None = None, *, device: str = "cpu") -> ModelBundle:
+    """Load a bundle ready to run; None is the one that ships in the package.
+
+    Raises
+    ------
+    BundleError
+        As `load_net`.
+    """
+    path = SHIPPED if path is None else Path(path)
+    net = load_net(path).to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return ModelBundle(read_spec(path), net.f1, net.f2, sha256_of(path))
+
+
+def sha256_of(path: Path) -> str:
+    """Of the whole file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,127 @@
+"""A bundle at work: loaded once per process, folded, on its device and in its precision."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.models.bundle import SHIPPED, BundleSpec, ModelBundle, load_bundle, read_spec, sha256_of
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_in_memory: dict[str, ModelBundle] = {}
+_loading = Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Where a worker finds the bundle; this, not the weights, travels with each task."""
+
+    path: str
+    sha256: str
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+def refer(
+    bundle: ModelBundle | Path | str | None, *, device: str, precision: str
+) -> tuple[ModelRef, BundleSpec]:
+    """A reference for workers, and the bundle's spec; loads it here first, so that errors show early.
+
+    A `ModelBundle` made in memory is known to this process alone.
+
+    Raises
+    ------
+    BundleError
+        Not a bundle.
+    ConfigError
+        A device or precision that is not to be had here.
+    """
+    device = choose_device(device)
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision={precision!r}; use {', '.join(PRECISIONS)}")
+    if isinstance(bundle, ModelBundle):
+        key = f"memory:{id(bundle)}"
+        _in_memory[key] = bundle
+        return ModelRef(key, bundle.sha256, device, precision), bundle.spec
+    path = SHIPPED if bundle is None else Path(bundle)
+    read_spec(path)  # before the hash, so that what is no bundle says so
+    ref = ModelRef(str(path.absolute()), sha256_of(path), device, precision)
+    return ref, runner(ref).spec
+
+
+def choose_device(name: str) -> str:
+    """``auto`` is a CUDA device where there is one, else the CPU."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used here ({reason}); use auto or cpu") from error
+    return name
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """Both stages from arrays to arrays."""
+
+    bundle: ModelBundle
+    device: torch.device
+    precision: torch.dtype
+
+    @property
+    def spec(self) -> BundleSpec:
+        return self.bundle.spec
+
+    def f1(self, coarse: NDArray[np.uint8]) -> Tensor:
+        """(h, w, 3) -> logits (K, scale * h, scale * w)."""
+        with torch.inference_mode(), self._autocast():
+            return self.bundle.f1(self._input(coarse))[0]
+
+    def f2(self, fine: NDArray[np.uint8], coarse: NDArray[np.uint8]) -> Tensor:
+        """(H, W, 3) and (h, w, 3) -> logits (K, H, W)."""
+        with torch.inference_mode(), self._autocast():
+            return self.bundle.f2(self._input(fine), self._input(coarse))[0]
+
+    def _input(self, rgb: NDArray[np.uint8]) -> Tensor:
+        """(H, W, 3) uint8 -> (1, 3, H, W) float32 in 0..1, channels last in memory, as it was read."""
+        return torch.from_numpy(rgb).to(self.device)[None].permute(0, 3, 1, 2).float().div_(255)
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+
+def runner(ref: ModelRef) -> Runner:
+    """The runner of a reference, made once per process, whichever of its threads asks first."""
+    with _loading:
+        return _runner(ref)
+
+
+@lru_cache(maxsize=4)
+def _runner(ref: ModelRef) -> Runner:
+    bundle = _in_memory.get(ref.path) or load_bundle(ref.path, device=ref.device)
+    for stage in (bundle.f1, bundle.f2):
+        net = getattr(stage, "__self__", None)
+        if isinstance(net, nn.Module) and not ref.path.startswith("memory:"):
+            fold_batch_norms(net)
+    return Runner(bundle, torch.device(ref.device), PRECISIONS[ref.precision])
+
+
+def fold_batch_norms(net: nn.Module) -> None:
+    """Put each batch norm into the convolution before it, in place; the same function, fewer passes."""
+    for module in net.modules():
+        if isinstance(module, nn.Sequential):
+            for (first, conv), (second, norm) in pairwise(list(module.named_children())):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    setattr(module, first, fuse_conv_bn_eval(conv, norm))
+                    setattr(module, second, nn.Identity())

@@ -1,0 +1,48 @@
+"""Both stages as one module: Model 1, and Model 2 with Model 1's features as context."""
+
+import torch
+from torch import Tensor, nn
+
+from wsi_twostage.models.unet import CONTEXT_STRIDE, Output, UNet
+
+
+class TwoStageNet(nn.Module):
+    """f1 and f2 of Algorithm 1 (Section 3); the context of Section 3.2 (2).
+
+    Model 2 computes Model 1's features again, on a coarse crop around its window. This costs 1/ratio^2 of
+    Model 1 and makes stage 2 a function of the slide alone: any window can be redone on any worker.
+    """
+
+    def __init__(self, coarse: UNet, fine: UNet, *, ratio: int = CONTEXT_STRIDE) -> None:
+        super().__init__()
+        self.coarse = coarse
+        self.fine = fine
+        self.ratio = ratio
+
+    def f1(self, coarse: Tensor) -> Tensor:
+        """(B, 3, h, w) in 0..1 on Model 1's level -> logits (B, K, s * h, s * w)."""
+        logits: Tensor = self.coarse(coarse).logits
+        return logits
+
+    def f2(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """(B, 3, H, W) and (B, 3, H/ratio + 2m, W/ratio + 2m), the same field with a margin m >= 0.
+
+        Returns logits (B, K, H, W).
+        """
+        context = self.context(self.coarse(coarse), fine) if self.fine.context else None
+        logits: Tensor = self.fine(fine, context).logits
+        return logits
+
+    def context(self, output: Output, fine: Tensor) -> Tensor:
+        """Model 1's penultimate activation on exactly the field of ``fine``, (B, C, H/ratio, W/ratio)."""
+        height, width = fine.shape[-2] // self.ratio, fine.shape[-1] // self.ratio
+        top = (output.features.shape[-2] - height) // 2
+        left = (output.features.shape[-1] - width) // 2
+        return output.features[..., top : top + height, left : left + width]
+
+    @torch.no_grad()
+    def load_encoder(self, features: dict[str, Tensor]) -> None:
+        """Start both encoders from ImageNet weights, keyed as torchvision's ``mobilenet_v2().features``."""
+        for net in (self.coarse, self.fine):
+            own = net.encoder.state_dict()
+            net.encoder.load_state_dict({name: features.get(name, value) for name, value in own.items()})

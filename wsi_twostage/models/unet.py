@@ -1,0 +1,117 @@
+"""U-Net on MobileNetV2 (Ronneberger et al., MICCAI 2015), with room for another network's features.
+
+The first skip is a shallow convolution at full resolution, which a MobileNetV2 alone lacks: a nucleus
+is only some 8 px wide on Model 1's level.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wsi_twostage.models.mobilenet import CHANNELS, MobileNetV2
+
+STRIDE = 32  # sides of the input must be multiples of it
+CONTEXT_STRIDE = 4  # of the map that context joins: one pixel of a level four times coarser
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+_DETAIL = 16  # channels of the full-resolution skip
+
+
+class Output(NamedTuple):
+    """What a network gives; ``features`` is the penultimate activation (Section 3.2 (2) of the paper)."""
+
+    logits: Tensor  # (B, K, scale * H, scale * W)
+    features: Tensor  # (B, widths[-1], H, W)
+
+
+def conv_block(inputs: int, outputs: int) -> nn.Sequential:
+    """3 x 3 convolution, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
+
+
+def join(conv: nn.Conv2d, deep: Tensor, skip: Tensor) -> Tensor:
+    """``conv(cat([upsample(deep), skip]))``, 3 x 3 and nearest by 2, at half the price.
+
+    Four fine pixels see one deep pixel, so the nine taps on ``deep`` fall together into four: a transposed
+    convolution whose 4 x 4 kernel sums the 3 x 3 one over 2 x 2. The large upsampled map is never made.
+
+    (B, C, h, w) and (B, D, 2h, 2w) -> (B, conv.out_channels, 2h, 2w).
+    """
+    on_deep, on_skip = conv.weight[:, : deep.shape[1]], conv.weight[:, deep.shape[1] :]
+    outputs, inputs = on_deep.shape[:2]
+    taps = on_deep.flip(2, 3).reshape(-1, 1, 3, 3)
+    kernel = functional.conv2d(taps, taps.new_ones(1, 1, 2, 2), padding=1).view(outputs, inputs, 4, 4)
+    fine = functional.conv2d(skip, on_skip, conv.bias, padding=1)
+    return fine + functional.conv_transpose2d(deep, kernel.transpose(0, 1), stride=2, padding=1)
+
+
+class DecoderStep(nn.Sequential):
+    """Convolution blocks, the first of which joins a deep map with a skip twice as fine."""
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]  # two inputs
+        """(B, C, h, w) and (B, D, 2h, 2w) -> (B, width, 2h, 2w)."""
+        first, *blocks = self.children()
+        conv, *rest = first.children()
+        assert isinstance(conv, nn.Conv2d)
+        y = join(conv, deep, skip)
+        for module in (*rest, *blocks):
+            y = module(y)
+        return y
+
+
+class UNet(nn.Module):
+    """Encoder, five decoder steps from stride 16 to 1, and a 1 x 1 head.
+
+    Parameters
+    ----------
+    classes
+        Channels of the logits: 1 for foreground against background.
+    widths
+        Channels of the decoder at strides 16, 8, 4, 2, 1.
+    depths
+        Convolutions of each decoder step.
+    context
+        Channels of the features of a coarser network that join at stride 4; 0 for none.
+    scale
+        Logits are ``scale`` times finer than the input (sub-pixel head; Shi et al., CVPR 2016): a coarse
+        network trained with fine labels knows more about an edge than its own pixels can say.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int = 1,
+        widths: tuple[int, ...] = (96, 64, 48, 32, 16),
+        depths: tuple[int, ...] = (1, 1, 1, 1, 1),
+        context: int = 0,
+        scale: int = 1,
+    ) -> None:
+        super().__init__()
+        self.context = context
+        self.encoder = MobileNetV2()
+        self.detail = conv_block(3, _DETAIL)
+        skips = (*CHANNELS[-2::-1], _DETAIL)  # strides 16, 8, 4, 2, 1
+        steps, inputs = [], CHANNELS[-1]
+        for stride, skip, width, depth in zip((16, 8, 4, 2, 1), skips, widths, depths, strict=True):
+            joined = inputs + skip + (context if stride == CONTEXT_STRIDE else 0)
+            more = (conv_block(width, width) for _ in range(depth - 1))
+            steps.append(DecoderStep(conv_block(joined, width), *more))
+            inputs = width
+        self.steps = nn.ModuleList(steps)
+        self.head = nn.Sequential(nn.Conv2d(inputs, classes * scale**2, 1), nn.PixelShuffle(scale))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Output:
+        """(B, 3, H, W) in 0..1, and context (B, C, H/4, W/4) if built for it -> Output."""
+        x = (x - x.new_tensor(_IMAGENET_MEAN).view(3, 1, 1)) / x.new_tensor(_IMAGENET_STD).view(3, 1, 1)
+        skips: list[Tensor] = [self.detail(x), *self.encoder(x)]
+        y = skips.pop()  # (B, 320, H/32, W/32)
+        for stride, step, skip in zip((16, 8, 4, 2, 1), self.steps, reversed(skips), strict=True):
+            if stride == CONTEXT_STRIDE and context is not None:
+                skip = torch.cat([skip, context], dim=1)
+            y = step(y, skip)  # (B, width, H/stride, W/stride)
+        return Output(self.head(y), y)

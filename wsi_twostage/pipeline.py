@@ -1,0 +1,156 @@
+"""segment(): Algorithm 1 on a slide, from the file to the mask pyramid."""
+
+import math
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from wsi_twostage import cluster
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.events import Listener, Note, ignore
+from wsi_twostage.mask import MaskPyramid, MaskSpec
+from wsi_twostage.models.bundle import BundleSpec, ModelBundle
+from wsi_twostage.models.runner import refer
+from wsi_twostage.result import Result
+from wsi_twostage.schedule import Run
+from wsi_twostage.selection import Rule, Threshold, select
+from wsi_twostage.slide import Slide, View, open_slide
+from wsi_twostage.uncertainty import UNCERTAINTIES
+from wsi_twostage.work import Work
+
+OVERVIEW_MPP = 8.0  # um per pixel, about
+TISSUES = ("otsu", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run is made; what is refined is said by the rule."""
+
+    mpp: float | None = None
+    """Of the slide's level 0, in um per pixel; wins over the file."""
+    reader: str = "auto"
+    tissue: str = "otsu"
+    """``otsu``, or ``none`` to take every tile for tissue."""
+    uncertainty: str = "entropy"
+    device: str = "auto"
+    precision: str = "fp32"
+    workers: int | None = None
+    scheduler: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("tissue", self.tissue, TISSUES),
+            ("uncertainty", self.uncertainty, tuple(UNCERTAINTIES)),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name}={value!r}; use {', '.join(known)}")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"workers={self.workers}; at least 1")
+
+
+def segment(
+    slide: str | Path | Slide,
+    output: str | Path,
+    *,
+    bundle: ModelBundle | str | Path | None = None,
+    rule: Rule | None = None,
+    settings: Settings | None = None,
+    listener: Listener = ignore,
+) -> Result:
+    """Segment a slide in two stages and write the mask pyramid.
+
+    Parameters
+    ----------
+    output
+        Folder of the new OME-Zarr store.
+    bundle
+        The model; None for the one that ships in the package.
+    rule
+        What is refined; None for the threshold in the bundle.
+
+    Raises
+    ------
+    SlideError, BundleError, ConfigError, StoreError
+        Before any work is done, and with nothing touched.
+    SlideError, ClusterError
+        The slide or the workers went away during the run. A region that cannot be decoded costs its
+        tiles only; they are marked in the tile table.
+
+    >>> result = segment("slide.svs", "slide.seg.ome.zarr", rule=Fraction(0.1))  # doctest: +SKIP
+    """
+    started, settings = time.perf_counter(), settings or Settings()
+    slide = slide if isinstance(slide, Slide) else open_slide(slide, settings.mpp, reader=settings.reader)
+    if isinstance(bundle, ModelBundle) and settings.scheduler is not None:
+        raise ConfigError("a bundle in memory cannot reach the workers of a scheduler; save it to a file")
+    model, spec = refer(bundle, device=settings.device, precision=settings.precision)
+    rule = rule or Threshold(spec.threshold)
+    fine = slide.view_at(spec.mpp)
+    coarse, overview = slide.view(fine.downsample * spec.ratio), slide.view(fine.downsample * _overview(fine))
+    if fine.downsample < 1 / 1.1:
+        listener(Note(f"{slide.mpp:g} um/px is coarser than the model's {spec.mpp:g}; the slide is enlarged"))
+
+    with cluster.connect(workers=settings.workers, scheduler=settings.scheduler) as client:
+        mask = MaskPyramid.create(
+            Path(output),
+            _mask_spec(spec, fine, overview),
+            manifest=_manifest(slide, spec, model.sha256, rule, settings),
+            overwrite=settings.overwrite,
+        )
+        work = Work(fine, coarse, mask, model, settings.uncertainty)
+        run = Run(work, client, listener)
+        with run.timed("overview"):
+            tissue = run.look(overview, settings.tissue)
+        if not tissue.any():
+            listener(Note("no tissue found; the mask is empty"))
+        with run.timed("stage 1"):  # line 1: p = up(f1(down(x))), and u, h of each tile
+            h, readable = run.coarse(tissue)
+        with run.timed("selection"):  # line 2: patches = {(i, j) | g(h(c_ij(p)))}
+            patches = select(h, tissue & readable, rule)
+        with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
+            table = run.refine(tissue, patches)
+    result = run.finish(started, tissue, readable, patches, h, table)
+    mask.finish({"seconds": result.seconds.as_json(), "counts": result.counts.as_json()})
+    return result
+
+
+def _overview(fine: View) -> int:
+    """Fine pixels per overview pixel: the power of two nearest to 8 um per pixel."""
+    return int(2 ** max(round(math.log2(OVERVIEW_MPP / fine.mpp)), 0))
+
+
+def _mask_spec(spec: BundleSpec, fine: View, overview: View) -> MaskSpec:
+    return MaskSpec(
+        height=fine.height,
+        width=fine.width,
+        mpp=fine.mpp,
+        ratio=spec.step,
+        tile=spec.tile,
+        classes=spec.classes,
+        colours=spec.colours,
+        overview_downsample=_overview(fine),
+        overview_height=overview.height,
+        overview_width=overview.width,
+    )
+
+
+def _manifest(
+    slide: Slide, spec: BundleSpec, sha256: str, rule: Rule, settings: Settings
+) -> dict[str, object]:
+    """What made the result: enough to make it again, and to refuse to mix it with another."""
+    return {
+        "version": version("wsi-twostage"),
+        "slide": {
+            "path": str(slide.path.absolute()),
+            "fingerprint": slide.fingerprint,
+            "mpp": slide.mpp,
+            "mpp_source": slide.mpp_source,
+            "reader": slide.reader,
+        },
+        "model": {"name": spec.name, "sha256": sha256},
+        "rule": str(rule),
+        "tissue": settings.tissue,
+        "uncertainty": settings.uncertainty,
+        "precision": settings.precision,
+    }

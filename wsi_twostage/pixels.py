@@ -1,0 +1,55 @@
+"""What the stages read from: anything with a size and ``read(box)``; and an image in memory as one."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_twostage.tiles import Box
+
+BACKGROUND = 255  # glass: what lies outside of an image
+
+
+class Pixels(Protocol):
+    """An RGB image that is read in boxes, each of which may reach outside of it."""
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """(box.height, box.width, 3); white outside of the image."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """An image in memory."""
+
+    array: NDArray[np.uint8]  # (H, W, 3)
+
+    @property
+    def height(self) -> int:
+        return int(self.array.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.array.shape[1])
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """(box.height, box.width, 3); white outside of the image."""
+        out = np.full((box.height, box.width, 3), BACKGROUND, np.uint8)
+        inside = box.clip(self.height, self.width)
+        out[inside.relative_to(box).slices] = self.array[inside.slices]
+        return out
+
+    def coarser(self, ratio: int) -> "Image":
+        """Means of cells of ``ratio`` x ``ratio`` px, over the part of each cell that is in the image."""
+        rows, cols = range(0, self.height, ratio), range(0, self.width, ratio)
+        sums = np.add.reduceat(np.add.reduceat(self.array.astype(np.float64), rows, axis=0), cols, axis=1)
+        heights = np.minimum(ratio, self.height - np.asarray(rows))
+        widths = np.minimum(ratio, self.width - np.asarray(cols))
+        return Image(np.rint(sums / (heights[:, None] * widths)[..., None]).astype(np.uint8))

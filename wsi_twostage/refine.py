@@ -1,0 +1,78 @@
+"""Line 3 of Algorithm 1 over a slide: Model 2 on the chosen tiles, one shard a task."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_twostage.answers import enlarge, to_labels
+from wsi_twostage.coarse import whole
+from wsi_twostage.mask import Shard
+from wsi_twostage.models.runner import Runner, runner
+from wsi_twostage.tiles import Box, Tile, TileGrid, Window, merge
+from wsi_twostage.work import Clock, Done, Work, through_windows
+
+LIMIT_PX = 768  # edge of Model 2's windows, halo excluded: 1.4 times the core's pixels, 0.5 GB a thread
+
+
+def refine_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...], chosen: tuple[Tile, ...]) -> Done:
+    """Write the labels of one shard: Model 1's answer on ``tissue``, Model 2's on the ``chosen`` tiles."""
+    model, grid, clock = runner(work.model), work.mask.spec.tiles, Clock()
+    own = work.mask.box(shard)
+    with clock.of("write"):
+        labels = coarse_labels(work, model, own, tissue)
+    done: list[Tile] = []
+    values: list[float] = []
+    unreadable: list[Tile] = []
+    limit = max(LIMIT_PX // grid.tile, 1)
+    for window, answer in through_windows(
+        chosen, grid, limit=limit, predict=lambda w: predict_fine(work, model, w, grid, clock)
+    ):
+        if answer is None:  # Model 1's answer stays
+            unreadable.extend(window.tiles)
+            continue
+        for tile in window.tiles:
+            box = grid.box(tile)
+            core = answer[box.relative_to(window.box).slices]
+            here = labels[box.relative_to(own).slices]
+            values.append(float((here != core).mean()))
+            here[...] = core
+            done.append(tile)
+    with clock.of("write"):
+        work.mask.write(shard, labels)
+    return Done(tuple(done), np.asarray(values, np.float32), tuple(unreadable), clock)
+
+
+def reduce_shard(work: Work, shard: Shard) -> Clock:
+    """Write a shard of a coarser level, once the four under it are there."""
+    clock = Clock()
+    with clock.of("write"):
+        work.mask.reduce(shard)
+    return clock
+
+
+def predict_fine(
+    work: Work, model: Runner, window: Window, grid: TileGrid, clock: Clock
+) -> NDArray[np.uint8]:
+    """Model 2 on a window with its halo, Model 1's context around it -> labels of the core (H, W)."""
+    spec, box = model.spec, whole(window, grid)
+    with clock.of("read"):
+        fine = work.fine.read(box.grow(spec.halo))
+        coarse = work.coarse.read(box.coarser(spec.ratio).grow(spec.coarse_halo))
+    with clock.of("network"):
+        logits = model.f2(fine, coarse)[:, spec.halo : -spec.halo or None, spec.halo : -spec.halo or None]
+        labels = to_labels(logits, spec.decisions[1])
+    clock.megapixels += fine.shape[0] * fine.shape[1] / 1e6
+    return labels[: window.box.height, : window.box.width]
+
+
+def coarse_labels(work: Work, model: Runner, box: Box, tissue: tuple[Tile, ...]) -> NDArray[np.uint8]:
+    """Model 1's labels of a box of whole tiles, enlarged; background in tiles without tissue."""
+    spec, grid = model.spec, work.mask.spec.tiles
+    labels = np.zeros((box.height, box.width), np.uint8)
+    if not tissue:
+        return labels
+    height, width = -(-grid.height // spec.step), -(-grid.width // spec.step)
+    for window in merge(tissue, grid, limit=grid.rows + grid.cols):
+        at = window.box.coarser(spec.step).grow(1).clip(height, width)
+        logits = enlarge(work.mask.read_probability(at), at=at, wanted=window.box, ratio=spec.step)
+        labels[window.box.relative_to(box).slices] = to_labels(logits, spec.decisions[0])
+    return labels

@@ -1,0 +1,83 @@
+"""What a run gives back: the mask, what was refined, and where the time went."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.work import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tiles of a slide."""
+
+    tiles: int
+    tissue: int
+    refined: int
+    unreadable: int
+
+    def as_json(self) -> dict[str, int]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Wall time of a run, and what its threads did; in seconds, summed over threads but for walls."""
+
+    total: float
+    """Wall, from the call to the end."""
+    overview: float
+    stage_1: float
+    selection: float
+    stage_2: float
+    """Wall times, overview to stage_2."""
+    read: float
+    model_1: float
+    model_2: float
+    write: float
+    """Labels, probabilities and levels: made, compressed and written."""
+    network_share: float
+    """Part of all thread time, over the whole wall time, that went to the networks; 0..1."""
+
+    @classmethod
+    def of(cls, total: float, walls: Mapping[str, float], clocks: Mapping[str, Clock], threads: int) -> Self:
+        first, second = clocks["stage 1"], clocks["stage 2"]
+        return cls(
+            total=total,
+            overview=walls["overview"],
+            stage_1=walls["stage 1"],
+            selection=walls["selection"],
+            stage_2=walls["stage 2"],
+            read=first.read + second.read,
+            model_1=first.network,
+            model_2=second.network,
+            write=first.write + second.write,
+            network_share=(first.network + second.network) / (total * threads),
+        )
+
+    def as_json(self) -> dict[str, float]:
+        return {name: round(value, 3) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished run."""
+
+    store: MaskPyramid
+    counts: Counts
+    seconds: Seconds
+
+    @property
+    def tiles(self) -> dict[str, NDArray[Any]]:
+        """The tile table: one row per tissue tile."""
+        return self.store.tiles()
+
+    def mask(self, mpp: float) -> Any:
+        """The labels as a lazy dask array (rows, cols) uint8, at the coarsest level up to ``mpp``."""
+        finest = self.store.spec.mpp
+        level = int(np.clip(np.floor(np.log2(mpp / finest) + 1e-6), 0, self.store.levels - 1))
+        return self.store.lazy(level)

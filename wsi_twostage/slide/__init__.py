@@ -1,0 +1,11 @@
+"""Whole slides as lazy pixels with a physical scale.
+
+A reader (`tiff`, `openslide_reader`) lists a file's stored levels and reads boxes of them; a `View` shows
+the slide at any downsample, made from the next finer stored level; a `Slide` gives views by um per pixel.
+"""
+
+from wsi_twostage.slide.contents import Level
+from wsi_twostage.slide.slide import Slide, open_slide
+from wsi_twostage.slide.view import View
+
+__all__ = ["Level", "Slide", "View", "open_slide"]

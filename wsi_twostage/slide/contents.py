@@ -1,0 +1,127 @@
+"""What a reader finds in a file before it reads a pixel: levels, scale and format."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from wsi_twostage.errors import SlideError
+
+
+class Unsupported(SlideError):
+    """The file may be sound, but this reader cannot read it; another may."""
+
+
+class FileKey(NamedTuple):
+    """A file as it is now; handles are cached under it, so a file that was replaced is opened anew."""
+
+    path: str
+    mtime_ns: int
+    size: int  # bytes
+
+    @classmethod
+    def of(cls, path: Path) -> "FileKey":
+        """Look at the file.
+
+        Raises
+        ------
+        SlideError
+            There is no such file.
+        """
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise cannot_open(path, error) from error
+        return cls(str(path), status.st_mtime_ns, status.st_size)
+
+    def ensure_current(self) -> None:
+        """Look again.
+
+        Raises
+        ------
+        SlideError
+            The file is gone, or was replaced: what failed was not its pixels.
+        """
+        if FileKey.of(Path(self.path)) != self:
+            raise SlideError(f"{self.path}: has been replaced since it was opened; run again")
+
+
+def cannot_open(path: Path | str, error: OSError) -> SlideError:
+    """The one line for a file that the system will not open or read."""
+    return SlideError(f"{path}: cannot be opened ({error.strerror or error})")
+
+
+class Size(NamedTuple):
+    """Rows and columns, in pixels."""
+
+    height: int
+    width: int
+
+
+class FoundMpp(NamedTuple):
+    """A scale that a file states."""
+
+    y: float  # um per pixel of level 0, along a column
+    x: float  # um per pixel of level 0, along a row
+    origin: str  # where it was found, for messages
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One stored level of a slide's pyramid."""
+
+    index: int
+    height: int  # pixels
+    width: int  # pixels
+    downsample: tuple[float, float]
+    """Pixels of level 0 per pixel of this level, along (rows, cols)."""
+    tile: tuple[int, int]
+    """Rows and columns of a native tile, in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that opening a slide finds out."""
+
+    format: str
+    compression: str
+    levels: tuple[Level, ...]
+    mpp: FoundMpp | None
+
+
+def make_levels(sizes: Sequence[Size], tiles: Sequence[Size]) -> tuple[Level, ...]:
+    """Levels from their stored sizes (the first is level 0) and native tile sizes."""
+    return tuple(
+        Level(index, size.height, size.width, stored_downsample(sizes[0], size), (tile.height, tile.width))
+        for index, (size, tile) in enumerate(zip(sizes, tiles, strict=True))
+    )
+
+
+def stored_downsample(full: Size, stored: Size) -> tuple[float, float]:
+    """Level-0 pixels per pixel of a stored level, along (rows, cols).
+
+    Pyramids are made with a whole factor and the odd edge is cut off or filled up: 4443 px become 2221, which
+    is a factor of 2 and not of 2.00045. So a whole number that explains both sizes to within a pixel is the
+    truth (a power of two first: small levels leave a choice). Anything else is taken as the sizes say.
+
+    >>> stored_downsample(Size(3567, 4443), Size(1783, 2221))
+    (2.0, 2.0)
+    >>> stored_downsample(Size(250, 250), Size(100, 100))
+    (2.5, 2.5)
+    """
+    rows, cols = full.height / stored.height, full.width / stored.width
+    fits = _whole_factors(full.height, stored.height), _whole_factors(full.width, stored.width)
+    both = range(max(r.start for r in fits), min(r.stop for r in fits))
+    if not both:
+        return rows, cols
+    powers = [n for n in both if n.bit_count() == 1]
+    factor = min(powers or both, key=lambda n: abs(math.log(n * n / (rows * cols))))
+    return float(factor), float(factor)
+
+
+def _whole_factors(full: int, stored: int) -> range:
+    """Every n with ``|full / n - stored| < 1``."""
+    stop = math.ceil(full / (stored - 1)) if stored > 1 else full + 1
+    return range(full // (stored + 1) + 1, stop)

@@ -1,0 +1,201 @@
+"""Slides that OpenSlide reads: MRXS, NDPI, SCN, DICOM and more; the only file that speaks (x, y, level 0)."""
+
+import os
+import threading
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+
+from wsi_twostage.errors import SlideError, UnreadableRegion
+from wsi_twostage.slide.contents import Contents, FileKey, Level, Size, Unsupported, cannot_open, make_levels
+from wsi_twostage.slide.scale import mpp_of_text
+from wsi_twostage.tiles import Box
+
+_LIMIT_PX = 4096  # OpenSlide cuts larger reads itself, and rounds where each part begins
+_EXACT_PX = 1 / 512  # a shift below this leaves the pixels as they are (cairo counts in 1/256)
+_TILE = "256"  # where a format has no tiles of its own
+
+_FORMATS = {
+    "aperio": "Aperio SVS",
+    "dicom": "DICOM",
+    "generic-tiff": "generic TIFF",
+    "hamamatsu": "Hamamatsu",
+    "leica": "Leica SCN",
+    "mirax": "MIRAX",
+    "philips": "Philips TIFF",
+    "ventana": "Ventana",
+}
+
+
+class _OpenSlide:
+    """A slide and the one handle that the threads of a process share.
+
+    OpenSlide's handle fails for ever after its first error, whichever thread caused it. So a region that
+    fails is read again through a new handle that no other thread has; only if that fails is it unreadable.
+    """
+
+    def __init__(self, key: FileKey) -> None:
+        self.key = key
+        self._lock = threading.Lock()
+        handle = _new_handle(key)
+        try:
+            self.contents = _describe(handle)
+            self.ratios: tuple[float, ...] = handle.level_downsamples
+            self.background = handle.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
+        except openslide.OpenSlideError as error:
+            raise _cannot_open(key, error) from error
+        self._handle: openslide.OpenSlide | None = handle
+
+    def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """``size`` is (width, height) -> (height, width, 4); raises OpenSlideError."""
+        handle = self._handle or self._reopen()
+        try:
+            return np.asarray(handle.read_region(location, level, size))
+        except openslide.OpenSlideError:
+            with self._lock:
+                if self._handle is handle:
+                    self._handle = None
+                fresh = _new_handle(self.key)
+                pixels = np.asarray(fresh.read_region(location, level, size))
+                self._handle = fresh
+                return pixels
+
+    def _reopen(self) -> openslide.OpenSlide:
+        with self._lock:
+            if self._handle is None:
+                self._handle = _new_handle(self.key)
+            return self._handle
+
+
+def _new_handle(key: FileKey) -> openslide.OpenSlide:
+    key.ensure_current()
+    try:
+        open(key.path, "rb").close()  # OpenSlide would not say why
+        return openslide.OpenSlide(key.path)
+    except OSError as error:
+        raise cannot_open(key.path, error) from error
+    except openslide.OpenSlideError as error:
+        raise _cannot_open(key, error) from error
+
+
+def _cannot_open(key: FileKey, error: openslide.OpenSlideError) -> Unsupported:
+    return Unsupported(f"{key.path}: OpenSlide cannot open it ({error})")
+
+
+@lru_cache(maxsize=8)
+def _open(key: FileKey, process: int) -> _OpenSlide:
+    """One per file and process: a handle inherited by a fork would share its file positions."""
+    return _OpenSlide(key)
+
+
+def describe(path: Path) -> Contents:
+    """What the slide holds; reads no pixels.
+
+    Raises
+    ------
+    Unsupported
+        OpenSlide does not know the format.
+    SlideError
+        The file cannot be opened.
+    """
+    return _open(FileKey.of(path), os.getpid()).contents
+
+
+def _describe(slide: openslide.OpenSlide) -> Contents:
+    properties = slide.properties
+    sizes = [Size(height, width) for width, height in slide.level_dimensions]
+    tiles = [
+        Size(
+            int(properties.get(f"openslide.level[{index}].tile-height", _TILE)),
+            int(properties.get(f"openslide.level[{index}].tile-width", _TILE)),
+        )
+        for index in range(slide.level_count)
+    ]
+    vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
+    return Contents(
+        format=_FORMATS.get(vendor, vendor),
+        compression="unknown",
+        levels=make_levels(sizes, tiles),
+        mpp=mpp_of_text(
+            properties.get(openslide.PROPERTY_NAME_MPP_Y, ""),
+            properties.get(openslide.PROPERTY_NAME_MPP_X, ""),
+            "openslide.mpp",
+        ),
+    )
+
+
+def read(path: Path, level: Level, box: Box) -> NDArray[np.uint8]:
+    """Pixels of a box inside ``level`` -> (box.height, box.width, 3).
+
+    Raises
+    ------
+    UnreadableRegion
+        OpenSlide cannot read it.
+    SlideError
+        The file cannot be opened any more, or was replaced.
+    """
+    slide = _open(FileKey.of(path), os.getpid())
+    if level not in slide.contents.levels:
+        raise SlideError(
+            f"{path}: has been replaced since it was opened; level {level.index} is not the same"
+        )
+    ratio = slide.ratios[level.index]
+    out = np.empty((box.height, box.width, 3), np.uint8)
+    for top, first_row, last_row in _spans(box.top, box.bottom, _exact_starts(level.height, ratio)):
+        for left, first_col, last_col in _spans(box.left, box.right, _exact_starts(level.width, ratio)):
+            location = round(left * ratio), round(top * ratio)  # (x, y) of level 0
+            try:
+                pixels = slide.read_region(location, level.index, (last_col - left, last_row - top))
+            except openslide.OpenSlideError as error:
+                raise UnreadableRegion(
+                    f"{path}: rows {first_row}..{last_row}, columns {first_col}..{last_col} "
+                    f"of level {level.index} cannot be read ({error})"
+                ) from error
+            rgba = pixels[first_row - top :, first_col - left :]
+            part = Box(first_row, first_col, last_row - first_row, last_col - first_col)
+            out[part.relative_to(box).slices] = _on_background(rgba, slide.background)
+    return out
+
+
+@lru_cache(maxsize=64)
+def _exact_starts(size: int, ratio: float) -> NDArray[np.int64]:
+    """Pixels of a level, along one axis, where a read may begin and give the level's own pixels.
+
+    A read begins at a whole pixel of level 0, which OpenSlide divides by its own ratio (the mean of both
+    axes: 2.0005 for a level that was halved); where that lands between two pixels, it blends them.
+    """
+    pixel = np.arange(size)
+    shift = np.abs(np.rint(pixel * ratio) / ratio - pixel)
+    return np.flatnonzero(shift < _EXACT_PX)  # 0 is always one
+
+
+def _spans(first: int, last: int, starts: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """Cut ``first..last`` into reads: (where the read begins, first and last pixel wanted of it).
+
+    Each begins at the last exact start before what is wanted. Where that is farther than one read can
+    reach (levels over 4096 px with a ratio a hair off a whole number), reads begin on a fixed lattice,
+    blended by less than ``0.5 / ratio`` px: a pixel is the same whatever box it is read in.
+    """
+    while first < last:
+        place = int(np.searchsorted(starts, first, side="right"))
+        exact = int(starts[place - 1])
+        begin = exact + (first - exact) // _LIMIT_PX * _LIMIT_PX
+        end = min(last, begin + _LIMIT_PX)
+        if begin != exact and place < len(starts):
+            end = min(end, int(starts[place]))
+        yield begin, first, end
+        first = end
+
+
+def _on_background(rgba: NDArray[np.uint8], colour: str) -> NDArray[np.uint8]:
+    """(H, W, 4) on ``colour`` ("rrggbb") -> (H, W, 3)."""
+    alpha = rgba[..., 3:]
+    if alpha.min(initial=255) == 255:
+        return rgba[..., :3]
+    below = np.frombuffer(bytes.fromhex(colour), np.uint8)
+    weight = alpha.astype(np.float32) / 255
+    return np.rint(rgba[..., :3] * weight + below * (1 - weight)).astype(np.uint8)

@@ -1,0 +1,157 @@
+"""Opening a slide, and its views by micrometres per pixel."""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask.array as da
+
+from wsi_twostage.errors import ConfigError, SlideError
+from wsi_twostage.slide import openslide_reader, tiff
+from wsi_twostage.slide.contents import Contents, FileKey, Level, Unsupported, cannot_open
+from wsi_twostage.slide.scale import choose_mpp
+from wsi_twostage.slide.view import View, drifts_little
+
+NEAR = 0.10  # relative: a stored level this close to the wanted mpp is used as it is
+KNOWN_FORMATS = "SVS, tiled TIFF, OME-TIFF, NDPI, MRXS, SCN, BIF and DICOM"
+
+_FINGERPRINT_BYTES = 2**20  # of the file's start and of its end
+
+_DESCRIBE: dict[str, Callable[[Path], Contents]] = {
+    "tiff": tiff.describe,
+    "openslide": openslide_reader.describe,
+}
+
+
+@dataclass(frozen=True)
+class Slide:
+    """A whole slide: stored levels and a physical scale; pixels are read when a view is."""
+
+    path: Path
+    reader: str  # "tiff" or "openslide"
+    levels: tuple[Level, ...]
+    """Stored levels, finest first."""
+    mpp: float  # um per pixel of level 0
+    mpp_source: str  # "file" or "given"
+    format: str
+    compression: str
+
+    @property
+    def height(self) -> int:
+        return self.levels[0].height
+
+    @property
+    def width(self) -> int:
+        return self.levels[0].width
+
+    @property
+    def fingerprint(self) -> str:
+        """A cheap key of the file's content: sha256 over its size, its first and its last MiB."""
+        key = FileKey.of(self.path)
+        digest = hashlib.sha256(str(key.size).encode())
+        try:
+            with open(self.path, "rb") as file:
+                digest.update(file.read(_FINGERPRINT_BYTES))
+                file.seek(max(0, key.size - _FINGERPRINT_BYTES))
+                digest.update(file.read())
+        except OSError as error:
+            raise cannot_open(self.path, error) from error
+        return digest.hexdigest()
+
+    def at(self, mpp: float) -> da.Array:
+        """The slide at ``mpp`` um per pixel: lazy, (rows, cols, 3) uint8.
+
+        >>> open_slide("examples/data/CMU-1-Small-Region.svs").at(2.0).shape
+        (741, 554, 3)
+        """
+        return self.view_at(mpp).array()
+
+    def view_at(self, mpp: float) -> View:
+        """The view nearest to ``mpp`` um per pixel.
+
+        Within 10 %: a stored level as it is, or the finest one enlarged by a whole number, so that their
+        pixels stay pixels of the view. Else exact.
+        """
+        _ensure_positive("mpp", mpp)
+        wanted = mpp / self.mpp
+        downsamples = [math.sqrt(math.prod(level.downsample)) for level in self.levels]
+        if wanted < 1:
+            downsamples.append(1 / round(1 / wanted))
+        nearest = min(downsamples, key=lambda stored: abs(math.log(stored / wanted)))
+        return self.view(nearest if abs(nearest / wanted - 1) <= NEAR else wanted)
+
+    def view(self, downsample: float) -> View:
+        """The slide at ``downsample`` level-0 pixels per view pixel; below 1 it is enlarged.
+
+        Made from the coarsest stored level that is finer: the level as it is where its pixels fit, else
+        means over exact areas; from level 0 along straight lines where that is too coarse.
+        """
+        _ensure_positive("downsample", downsample)
+        height, width = (math.ceil(size / downsample - 1e-6) for size in (self.height, self.width))
+        height, width = max(height, 1), max(width, 1)
+        level = self._source(downsample, height, width)
+        return View(self.path, self.reader, level, height, width, downsample, self.mpp * downsample)
+
+    def _source(self, downsample: float, height: int, width: int) -> Level:
+        """The stored level that a view of ``height`` x ``width`` px is made from."""
+
+        def suits(level: Level) -> bool:
+            rows, cols = (downsample / stored for stored in level.downsample)
+            return all(
+                scale >= 1 or drifts_little(scale, extent)
+                for scale, extent in ((rows, height), (cols, width))
+            )
+
+        return next((level for level in reversed(self.levels) if suits(level)), self.levels[0])
+
+
+def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader: str = "auto") -> Slide:
+    """Open a slide; reads no pixels.
+
+    Parameters
+    ----------
+    mpp
+        Micrometres per pixel of level 0; wins over what the file says.
+    reader
+        "tiff" (native), "openslide", or "auto": native where it can, else OpenSlide.
+
+    Raises
+    ------
+    SlideError
+        It cannot be read, or has no plausible micrometres per pixel and none were given.
+
+    >>> open_slide("examples/data/CMU-1-Small-Region.svs").mpp
+    0.499
+    """
+    place = Path(path)
+    if reader != "auto" and reader not in _DESCRIBE:
+        raise ConfigError(f"reader={reader!r}; use auto, {' or '.join(_DESCRIBE)}")
+    key = FileKey.of(place)  # first: `is_dir` raises PermissionError in a folder that may not be entered
+    if place.is_dir():
+        raise SlideError(f"{place}: is a directory; give a slide's file (of MRXS and DICOM: any one file)")
+    if key.size == 0:
+        raise SlideError(f"{place}: is empty")
+    chosen, contents = _describe(place, _DESCRIBE if reader == "auto" else {reader: _DESCRIBE[reader]})
+    scale, source = choose_mpp(place, mpp, contents.mpp)
+    # Absolute, since a view may be read by a worker in another folder.
+    place = place.absolute()
+    return Slide(place, chosen, contents.levels, scale, source, contents.format, contents.compression)
+
+
+def _describe(path: Path, readers: dict[str, Callable[[Path], Contents]]) -> tuple[str, Contents]:
+    """The first reader that can read the file, and what it found."""
+    reasons = []
+    for name, describe in readers.items():
+        try:
+            return name, describe(path)
+        except Unsupported as error:
+            reasons.append(f"{name}: {str(error).removeprefix(f'{path}: ')}")
+    raise SlideError(f"{path}: cannot be read as a slide ({'; '.join(reasons)}); {KNOWN_FORMATS} work")
+
+
+def _ensure_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name}={value!r}; it must be a positive number")

@@ -1,0 +1,219 @@
+"""Tiled TIFF, read natively: tifffile parses, `os.pread` reads, imagecodecs decodes; several times OpenSlide.
+
+One parse and one file descriptor per process; threads share them, since `pread` has no position to fight for.
+"""
+
+import logging
+import os
+import struct
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from wsi_twostage.errors import SlideError, UnreadableRegion
+from wsi_twostage.slide.contents import (
+    Contents,
+    FileKey,
+    FoundMpp,
+    Level,
+    Size,
+    Unsupported,
+    cannot_open,
+    make_levels,
+)
+from wsi_twostage.slide.scale import mpp_of_aperio, mpp_of_ome, mpp_of_resolution
+from wsi_twostage.slide.tiff_pages import find_pyramid, name_of
+from wsi_twostage.tiles import Box
+
+# tifffile logs what it dislikes in a file; what matters is checked here, and without a handler it would
+# be printed.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+BACKGROUND = 255  # of tiles that were never written
+
+_PREMULTIPLIED = 0, 1  # ExtraSamples: unspecified (read as libtiff and OpenSlide do), associated alpha
+
+# What decoders raise on bad data: imagecodecs RuntimeError, tifffile and numpy the others.
+_DECODE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, struct.error, tifffile.TiffFileError)
+
+
+@dataclass(frozen=True)
+class _StoredLevel:
+    """What is needed to decode the tiles of one level."""
+
+    level: Level
+    offsets: NDArray[np.int64]  # (tiles,) bytes from the file's start
+    counts: NDArray[np.int64]  # (tiles,) bytes; 0: never written
+    decode: Callable[..., tuple[NDArray[np.uint8], Any, Any]]
+    tables: dict[str, bytes]  # JPEG tables that all tiles share, as `decode` takes them
+    samples: int
+    premultiplied: bool
+
+
+class _OpenTiff:
+    """A parsed file and its descriptor, which is closed when nobody uses it any more."""
+
+    def __init__(self, key: FileKey) -> None:
+        self.key = key
+        self.path = Path(key.path)
+        try:
+            with tifffile.TiffFile(key.path) as tiff:
+                pages = find_pyramid(self.path, tiff, file_bytes=key.size)
+                self.contents = _describe(pages, tiff)
+                self.levels = tuple(map(_stored_level, pages, self.contents.levels))
+        except (*_DECODE_ERRORS, KeyError) as error:
+            raise Unsupported(f"{key.path}: not a TIFF that can be read ({error})") from error
+        except OSError as error:
+            raise cannot_open(key.path, error) from error
+        for stored in self.levels:
+            _check_tiles_in_file(self.path, stored, key.size)
+        try:
+            self.descriptor = os.open(key.path, os.O_RDONLY)
+        except OSError as error:
+            raise cannot_open(key.path, error) from error
+        weakref.finalize(self, os.close, self.descriptor)
+
+
+@lru_cache(maxsize=16)
+def _open(key: FileKey) -> _OpenTiff:
+    return _OpenTiff(key)
+
+
+def describe(path: Path) -> Contents:
+    """What the file holds; reads no pixels.
+
+    Raises
+    ------
+    Unsupported
+        Another reader may do better.
+    SlideError
+        The file cannot be opened, is damaged, or holds no 8-bit colour or gray image.
+    """
+    return _open(FileKey.of(path)).contents
+
+
+def read(path: Path, level: Level, box: Box) -> NDArray[np.uint8]:
+    """Pixels of a box inside ``level`` -> (box.height, box.width, 3).
+
+    Raises
+    ------
+    UnreadableRegion
+        A tile cannot be read or decoded.
+    SlideError
+        The file cannot be opened any more, or was replaced.
+    """
+    file = _open(FileKey.of(path))
+    if level not in file.contents.levels:
+        raise SlideError(
+            f"{path}: has been replaced since it was opened; level {level.index} is not the same"
+        )
+    stored = file.levels[level.index]
+    tile_rows, tile_cols = level.tile
+    tiles_across = -(-level.width // tile_cols)
+    out = np.empty((box.height, box.width, 3), np.uint8)
+    for row in range(box.top // tile_rows, -(-box.bottom // tile_rows)):
+        for col in range(box.left // tile_cols, -(-box.right // tile_cols)):
+            tile = Box(row * tile_rows, col * tile_cols, tile_rows, tile_cols)
+            top, left = max(tile.top, box.top), max(tile.left, box.left)
+            bottom, right = min(tile.bottom, box.bottom), min(tile.right, box.right)
+            part = Box(top, left, bottom - top, right - left)
+            target = out[part.relative_to(box).slices]
+            index = row * tiles_across + col
+            if stored.counts[index] == 0 or stored.offsets[index] == 0:
+                target[:] = BACKGROUND
+                continue
+            try:
+                pixels = _decode_tile(file, stored, index)
+            except (*_DECODE_ERRORS, OSError) as error:
+                file.key.ensure_current()
+                raise UnreadableRegion(
+                    f"{path}: tile ({row}, {col}) of level {level.index} cannot be decoded ({error})"
+                ) from error
+            target[:] = _to_rgb(pixels[part.relative_to(tile).slices], stored)
+    return out
+
+
+def _decode_tile(file: _OpenTiff, stored: _StoredLevel, index: int) -> NDArray[np.uint8]:
+    """One native tile in full -> (tile rows, tile cols, samples)."""
+    count = int(stored.counts[index])
+    data = os.pread(file.descriptor, count, int(stored.offsets[index]))
+    if len(data) != count:
+        raise ValueError(f"{len(data)} of {count} bytes read")
+    pixels = stored.decode(data, index, _fullsize=True, **stored.tables)[0]
+    expected = (1, *stored.level.tile, stored.samples)
+    if pixels.shape != expected or pixels.dtype != np.uint8:
+        raise ValueError(f"{pixels.shape} {pixels.dtype} instead of {expected} uint8")
+    tile: NDArray[np.uint8] = pixels[0]
+    return tile
+
+
+def _to_rgb(pixels: NDArray[np.uint8], stored: _StoredLevel) -> NDArray[np.uint8]:
+    """(H, W, 1, 3 or 4) -> (H, W, 3), or (H, W, 1) where gray is to be repeated; alpha lies on white."""
+    if stored.samples < 4:
+        return pixels
+    colour, alpha = pixels[..., :3].astype(np.uint16), pixels[..., 3:].astype(np.uint16)
+    if not stored.premultiplied:
+        colour = (colour * alpha + 127) // 255
+    composed: NDArray[np.uint8] = np.minimum(colour + (BACKGROUND - alpha), 255).astype(np.uint8)
+    return composed
+
+
+def _describe(pages: list[tifffile.TiffPage], tiff: tifffile.TiffFile) -> Contents:
+    sizes = [Size(page.imagelength, page.imagewidth) for page in pages]
+    tiles = [Size(page.tilelength, page.tilewidth) for page in pages]
+    return Contents(
+        format="Aperio SVS" if tiff.is_svs else "OME-TIFF" if tiff.is_ome else "generic TIFF",
+        compression=name_of(pages[0].compression),
+        levels=make_levels(sizes, tiles),
+        mpp=_find_mpp(pages[0], tiff, sizes[0]),
+    )
+
+
+def _find_mpp(page: tifffile.TiffPage, tiff: tifffile.TiffFile, size: Size) -> FoundMpp | None:
+    """The vendor's own word first, TIFF's resolution tags last: many writers fill those with 72 dpi."""
+    found = None
+    if tiff.is_svs:
+        found = mpp_of_aperio(page.description)
+    elif tiff.is_ome:
+        found = mpp_of_ome(tiff.ome_metadata or "", size)
+    if found is None and 282 in page.tags and 283 in page.tags:
+        unit = page.tags[296].value if 296 in page.tags else 2  # inch, unless the file says otherwise
+        (x, per_x), (y, per_y) = page.tags[282].value, page.tags[283].value
+        if per_x and per_y:
+            found = mpp_of_resolution(y / per_y, x / per_x, int(unit))
+    return found
+
+
+def _stored_level(page: tifffile.TiffPage, level: Level) -> _StoredLevel:
+    tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+    return _StoredLevel(
+        level,
+        offsets=np.asarray(page.dataoffsets, np.int64),
+        counts=np.asarray(page.databytecounts, np.int64),
+        decode=page.decode,
+        tables={name: table for name, table in tables.items() if table is not None},
+        samples=page.samplesperpixel,
+        premultiplied=bool(page.extrasamples) and page.extrasamples[0] in _PREMULTIPLIED,
+    )
+
+
+def _check_tiles_in_file(path: Path, stored: _StoredLevel, file_bytes: int) -> None:
+    level = stored.level
+    needed = -(-level.height // level.tile[0]) * -(-level.width // level.tile[1])
+    listed = min(len(stored.offsets), len(stored.counts))
+    if listed < needed:
+        raise SlideError(f"{path}: damaged; level {level.index} lists {listed} of its {needed} tiles")
+    offsets, counts = stored.offsets[:needed], stored.counts[:needed]
+    outside = np.count_nonzero((counts > 0) & (offsets + counts > file_bytes))
+    if outside:
+        raise SlideError(
+            f"{path}: truncated; {outside} of {needed} tiles of level {level.index} lie beyond "
+            f"the file's {file_bytes:,} bytes"
+        )

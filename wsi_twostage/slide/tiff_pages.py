@@ -1,0 +1,104 @@
+"""Which pages of a TIFF are the slide's pyramid, and whether this project can decode them natively."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from wsi_twostage.errors import SlideError
+from wsi_twostage.slide.contents import Unsupported
+
+_GRAY, _RGB, _YCBCR, _JPEG = 1, 2, 6, 7  # TIFF's numbers for photometric interpretation and compression
+_APERIO_YCBCR = 33003  # JPEG 2000 whose colours tifffile leaves unconverted; OpenSlide converts them
+_LARGEST_TILE_PX = 2**26  # a tile is decoded as a whole; more than this is a damaged file
+
+
+def find_pyramid(path: Path, tiff: tifffile.TiffFile, *, file_bytes: int) -> list[tifffile.TiffPage]:
+    """The tiled pages of the largest image, finest first; labels, macros and thumbnails are left out.
+
+    Raises
+    ------
+    Unsupported
+        Another reader may do better.
+    SlideError
+        The file is truncated, or holds no 8-bit colour or gray image.
+    """
+    if tiff.is_ndpi or tiff.is_philips or tiff.is_scn or tiff.is_bif:
+        # Their tiles or sizes are not what the TIFF tags say; OpenSlide knows them.
+        raise Unsupported(f"{path}: a vendor's TIFF that OpenSlide reads")
+    _check_directories_in_file(path, tiff, file_bytes)
+    series = max(tiff.series, key=lambda s: s.shape[s.axes.index("Y")] * s.shape[s.axes.index("X")])
+    if series.axes not in ("YX", "YXS"):
+        raise SlideError(
+            f"{path}: its image has axes {series.axes} {series.shape}; one colour image is needed"
+        )
+    pages = [level.keyframe for level in series.levels]
+    first = pages[0]
+    if any(page.parent is not tiff for page in pages):
+        raise Unsupported(f"{path}: its pixels are in another file")
+    _ensure_supported(path, first)
+    if series.kind == "generic":
+        # tifffile sees a pyramid only where each level is 2, 3 or 4 times smaller than the one before.
+        rest = [other for other in tiff.series if other is not series and other.keyframe.is_reduced]
+        pages += [level.keyframe for other in rest for level in other.levels]
+    levels = [page for page in pages if _is_level_of(first, page)]
+    return sorted(levels, key=lambda page: int(page.imagelength), reverse=True)
+
+
+def _ensure_supported(path: Path, first: tifffile.TiffPage) -> None:
+    """8-bit gray, RGB or RGBA in tiles, in a compression whose colours come out as RGB."""
+    if first.dtype != np.uint8:
+        raise SlideError(f"{path}: its pixels are {first.dtype}; 8-bit (uint8) are needed")
+    if not first.is_tiled:
+        raise Unsupported(f"{path}: its image is stored in strips, not in tiles")
+    if not _is_tiled_soundly(first):
+        raise Unsupported(
+            f"{path}: its {first.imagelength} x {first.imagewidth} px are in tiles "
+            f"of {first.tilelength} x {first.tilewidth} px"
+        )
+    if first.samplesperpixel not in (1, 3, 4) or (first.planarconfig != 1 and first.samplesperpixel > 1):
+        raise Unsupported(f"{path}: {first.samplesperpixel} samples per pixel, planes {first.planarconfig}")
+    colours = {_GRAY, _RGB, _YCBCR} if first.compression == _JPEG else {_GRAY, _RGB}
+    if first.photometric not in colours or first.compression == _APERIO_YCBCR:
+        raise Unsupported(
+            f"{path}: colours {name_of(first.photometric)} in compression {name_of(first.compression)}"
+        )
+    if first.compression != 1 and first.compression not in tifffile.TIFF.DECOMPRESSORS:
+        raise Unsupported(f"{path}: compression {name_of(first.compression)} is not known")
+
+
+def _is_tiled_soundly(page: tifffile.TiffPage) -> bool:
+    """Whether there are pixels, in tiles that are there and can be decoded as a whole."""
+    pixels, tile = page.imagelength * page.imagewidth, page.tilelength * page.tilewidth
+    return bool(page.is_tiled and pixels > 0 and 0 < tile <= _LARGEST_TILE_PX)
+
+
+def _is_level_of(first: tifffile.TiffPage, page: tifffile.TiffPage) -> bool:
+    """Whether a page is the same image, smaller: stored alike, in shape the same to within a pixel."""
+    skew = first.imagelength * page.imagewidth - first.imagewidth * page.imagelength
+    alike = all(
+        getattr(first, name) == getattr(page, name)
+        for name in ("dtype", "samplesperpixel", "planarconfig", "photometric", "compression")
+    )
+    return alike and _is_tiled_soundly(page) and bool(abs(skew) <= first.imagelength + first.imagewidth)
+
+
+def _check_directories_in_file(path: Path, tiff: tifffile.TiffFile, file_bytes: int) -> None:
+    """tifffile passes over levels whose directory was cut off with the file's end; here that is an error."""
+    truncated = f"{path}: truncated; its list of levels reaches beyond the file's {file_bytes:,} bytes"
+    if not len(tiff.pages) or any(len(page.dataoffsets) == 0 for page in tiff.pages):
+        raise SlideError(truncated)
+    layout, file = tiff.tiff, tiff.filehandle
+    file.seek(tiff.pages[-1].offset)
+    (tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+    file.seek(tags * layout.tagsize, os.SEEK_CUR)
+    pointer = file.read(layout.offsetsize)
+    if len(pointer) < layout.offsetsize or struct.unpack(layout.offsetformat, pointer)[0] >= file_bytes:
+        raise SlideError(truncated)
+
+
+def name_of(code: int) -> str:
+    """A TIFF code in words, where tifffile knows it."""
+    return getattr(code, "name", str(code))

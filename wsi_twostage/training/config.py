@@ -1,0 +1,130 @@
+"""What a training run is: one TOML file, checked before anything is read."""
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.models.bundle import NetSpec
+from wsi_twostage.models.unet import STRIDE
+from wsi_twostage.training.augment import Augmentation
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Folders below the data root, and how they are split."""
+
+    folders: tuple[str, ...]
+    colour_only: tuple[str, ...] = ()
+    seed: int = 0
+    test: float = 0.2
+    validation: float = 0.08
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Everything that decides the weights; two runs of one config on one machine give the same ones."""
+
+    name: str
+    data: DataConfig
+    coarse: NetSpec
+    fine: NetSpec
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    context: bool = True
+    ratio: int = 4
+    mpp: float = 0.25
+    """Of the images, in um per pixel."""
+    side: int = 256
+    """Edge of Model 2's crops, in px."""
+    margin: int = 16
+    """Model 1 sees this many coarse px more on each side."""
+    image_side: int = 512
+    batch: int = 32
+    steps: int = 10000
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: int = 300
+    average: float = 0.999
+    """Decay of the averaged weights that are kept."""
+    dice_weight: float = 1.0
+    coarse_dice_weight: float = 0.3
+    bf16: bool = True
+    """Networks in bfloat16 while training; on a CPU that pays where it has AMX."""
+    blend: float = 1.0
+    """Share of this run's weights in what it leaves; the rest is what it started from (WiSE-FT)."""
+    keep_norms: bool = False
+    """Leave the batch norms' statistics as they are: for short runs with small batches."""
+    distil: float = 0.5
+    """Share of Model 2's answer in Model 1's target."""
+    seed: int = 0
+    card: dict[str, Any] = field(default_factory=dict)
+    """What else the bundle's card says: data, licence, history."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A run, and runs that go on from it.
+
+    The runs of one step start from the same weights, differ in seed or augmentation, and end in the mean
+    of their weights (Wortsman et al., Model soups, ICML 2022).
+    """
+
+    first: TrainConfig
+    then: tuple[tuple[TrainConfig, ...], ...] = ()
+
+    @property
+    def runs(self) -> tuple[tuple[TrainConfig, ...], ...]:
+        """All steps, each with its runs."""
+        return ((self.first,), *self.then)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a TOML file: one run, and ``[[then]]`` tables of what changes after it.
+
+    Raises
+    ------
+    ConfigError
+        Not TOML, an unknown key, or a value of the wrong kind.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file ({error})") from error
+    later = content.pop("then", [])
+    steps = []
+    for i, table in enumerate(later, 1):
+        where = f"{path}: [[then]] {i}"
+        shared = {key: value for key, value in table.items() if key != "branches"}
+        branches = table.get("branches", [{}])
+        steps.append(tuple(_config({**content, **shared, **branch}, where) for branch in branches))
+    return Recipe(_config(content, str(path)), tuple(steps))
+
+
+def _config(content: dict[str, Any], where: str) -> TrainConfig:
+    parts = {"data": DataConfig, "coarse": NetSpec, "fine": NetSpec, "augmentation": Augmentation}
+    made = {
+        key: _make(parts[key], value, f"{where}: [{key}]") for key, value in content.items() if key in parts
+    }
+    config: TrainConfig = _make(TrainConfig, {**content, **made}, where)
+    if (config.side + 2 * config.margin * config.ratio) % (STRIDE * config.ratio) or config.side % STRIDE:
+        raise ConfigError(
+            f"{where}: side={config.side} and margin={config.margin} give crops that do not fit networks of "
+            f"stride {STRIDE}; side=256 and margin=16 do"
+        )
+    return config
+
+
+def _make(kind: Any, table: object, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: expected a table, got {table!r}")
+    known = {f.name for f in fields(kind)}
+    if unknown := sorted(set(table) - known):
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error

@@ -1,0 +1,116 @@
+"""Folders of images and masks, and their split into train, validation and test by a seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wsi_twostage.errors import ConfigError
+
+_COLOUR = 8.0  # mean of max - min over the channels, in grey levels, above which an image counts as stained
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """``path/images/*`` and ``path/masks/*`` with equal stems; any value above 0 is foreground."""
+
+    path: Path
+    colour_only: bool = False
+    """Leave out grey images, such as fluorescence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with its truth."""
+
+    name: str  # folder/stem
+    image: Tensor  # (3, H, W) uint8
+    mask: Tensor  # (1, H, W) uint8, 0 or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The samples of each part, in sorted order."""
+
+    train: list[Sample]
+    validation: list[Sample]
+    test: list[Sample]
+
+
+def read_folder(folder: Folder) -> list[Sample]:
+    """Every pair of the folder, sorted by name.
+
+    Raises
+    ------
+    ConfigError
+        A missing folder, an image without a mask or of another size, or no image at all.
+    """
+    images = {
+        path.stem: path for path in sorted(folder.path.glob("images/*")) if path.suffix.lower() in _SUFFIXES
+    }
+    masks = {path.stem: path for path in folder.path.glob("masks/*") if path.suffix.lower() in _SUFFIXES}
+    if not images:
+        raise ConfigError(f"{folder.path}: no images/*.png or *.jpg; expected folders images/ and masks/")
+    samples = []
+    for stem in sorted(images):
+        image = _read_rgb(images[stem])
+        if folder.colour_only and _chroma(image) < _COLOUR:
+            continue
+        if stem not in masks:
+            raise ConfigError(f"{folder.path}: image {images[stem].name} has no mask masks/{stem}.png")
+        mask = _read_rgb(masks[stem]).amax(0, keepdim=True).gt(0).to(torch.uint8)
+        if mask.shape[1:] != image.shape[1:]:
+            raise ConfigError(
+                f"{images[stem]}: image is {tuple(image.shape[1:])} px, its mask {tuple(mask.shape[1:])} px"
+            )
+        samples.append(Sample(f"{folder.path.name}/{stem}", image, mask))
+    return samples
+
+
+def split(samples: Sequence[Sample], *, seed: int, test: float, validation: float) -> Split:
+    """Shuffle by ``seed`` and cut: first ``test``, then ``validation`` (fractions), the rest for training.
+
+    numpy's RandomState is frozen by promise: the same split on every machine and version.
+    """
+    order = np.random.RandomState(seed).permutation(len(samples))
+    first, second = round(test * len(samples)), round((test + validation) * len(samples))
+    parts = (sorted(order[second:]), sorted(order[first:second]), sorted(order[:first]))
+    return Split(*([samples[i] for i in part] for part in parts))
+
+
+def stack(samples: Sequence[Sample], *, side: int) -> tuple[Tensor, Tensor]:
+    """Images (N, 3, side, side) and masks (N, 1, side, side), uint8; smaller ones are mirrored outwards."""
+    pairs = [torch.cat([sample.image, sample.mask]) for sample in samples]
+    both = torch.stack([_fit(pair, side) for pair in pairs])  # (N, 4, side, side)
+    return both[:, :3].contiguous(), both[:, 3:].contiguous()
+
+
+def _read_rgb(path: Path) -> Tensor:
+    """(3, H, W) uint8; grey is repeated, alpha dropped."""
+    try:
+        array = np.asarray(imagecodecs.imread(path))
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ConfigError(f"{path}: not an image ({error})") from error
+    if array.dtype != np.uint8:
+        raise ConfigError(f"{path}: {array.dtype} pixels; expected 8 bits")
+    planes = array if array.ndim == 3 else array[..., None]
+    planes = planes[..., :3] if planes.shape[2] > 2 else np.repeat(planes[..., :1], 3, axis=2)
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(planes, 2, 0)))
+
+
+def _fit(pair: Tensor, side: int) -> Tensor:
+    pair = pair[:, :side, :side]
+    while min(pair.shape[1:]) < side:  # a mirror reaches at most one image further
+        down, right = (min(side - n, n - 1) for n in pair.shape[1:])
+        pair = functional.pad(pair[None].float(), (0, right, 0, down), mode="reflect")[0].to(torch.uint8)
+    return pair
+
+
+def _chroma(image: Tensor) -> float:
+    return float((image.amax(0).float() - image.amin(0).float()).mean())

@@ -1,0 +1,168 @@
+"""How good both stages are on labelled images: Dice, temperature, and the gap that skipped tiles leave."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from wsi_twostage.answers import as_floats, enlarge, to_probability
+from wsi_twostage.models.bundle import BundleSpec
+from wsi_twostage.models.twostage import TwoStageNet
+from wsi_twostage.models.unet import STRIDE
+from wsi_twostage.tiles import Box
+from wsi_twostage.training.data import Sample
+from wsi_twostage.uncertainty import entropy, tile_mean
+
+CUTS = np.round(np.arange(0.2, 0.8001, 0.025), 3)  # decision thresholds that are tried
+
+Counts = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What both stages say of one image, as the pipeline would: with its 8 bits and its enlargement."""
+
+    sample: Sample
+    coarse: Tensor  # (K, h, w): Model 1's logits on its own grid, before temperature
+    fine: Tensor  # (K, H, W): Model 2's logits
+
+    @property
+    def truth(self) -> Tensor:
+        return self.sample.mask[0] > 0
+
+    def first(self, spec: BundleSpec) -> Tensor:
+        """Model 1's logits enlarged to the image, (K, H, W)."""
+        height, width = self.truth.shape
+        p = to_probability(self.coarse, spec.temperature)
+        return enlarge(p, at=Box(0, 0, *p.shape[1:]), wanted=Box(0, 0, height, width), ratio=spec.step)
+
+
+@torch.inference_mode()
+def answers(
+    net: TwoStageNet, samples: Iterable[Sample], spec: BundleSpec, device: torch.device
+) -> Iterator[Answer]:
+    """Run both stages on whole images, with glass around them as beyond the edge of a slide."""
+    for sample in samples:
+        image = sample.image.to(device)[None].float() / 255
+        height, width = image.shape[2:]
+        unit = STRIDE * spec.ratio
+        wide = spec.coarse_halo * spec.ratio
+        white = functional.pad(image, (wide, wide + -width % unit, wide, wide + -height % unit), value=1.0)
+        coarse = (functional.avg_pool2d(white, spec.ratio) * 255).round() / 255  # a view has 8 bits, too
+        inner = wide - spec.halo
+        fine = white[..., inner : white.shape[2] - inner, inner : white.shape[3] - inner]
+        first, second = net.f1(coarse)[0].float(), net.f2(fine, coarse)[0].float()
+        cut, rows, cols = wide // spec.step, -(-height // spec.step), -(-width // spec.step)
+        halo = spec.halo
+        yield Answer(
+            sample,
+            first[:, cut : cut + rows, cut : cut + cols].cpu(),
+            second[:, halo : halo + height, halo : halo + width].cpu(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Pixels in both, in the prediction, in the truth; the last axis is the cut, the first the image."""
+
+    both: Counts
+    predicted: Counts
+    truth: Counts
+
+    def pooled(self) -> Counts:
+        """Dice over all pixels of all images, for each cut."""
+        return _dice(self.both.sum(0), self.predicted.sum(0), self.truth.sum(0))
+
+    def per_image(self) -> Counts:
+        """Mean of the images' Dice, for each cut; an image without truth and prediction counts 1."""
+        return np.asarray(_dice(self.both, self.predicted, self.truth).mean(0))
+
+
+def overlap(logits: Sequence[Tensor], truths: Sequence[Tensor]) -> Overlap:
+    """Counts of binary predictions at each of `CUTS`."""
+    cuts = torch.from_numpy(CUTS).logit()
+    counts = np.zeros((3, len(truths), len(CUTS)))
+    for i, (z, truth) in enumerate(zip(logits, truths, strict=True)):
+        for j, cut in enumerate(cuts):
+            mask = z[0] >= cut
+            counts[:, i, j] = [int((mask & truth).sum()), int(mask.sum()), int(truth.sum())]
+    return Overlap(*counts)
+
+
+def fit_temperature(found: Sequence[Answer]) -> float:
+    """The temperature with the least cross-entropy of Model 1's enlarged logits (Guo et al., ICML 2017)."""
+    grid = np.exp(np.linspace(np.log(0.5), np.log(3), 40))
+    losses = np.zeros(len(grid))
+    for answer in found:
+        size = answer.truth.shape
+        z = functional.interpolate(answer.coarse[None], size=size, mode="bilinear", align_corners=False)[0, 0]
+        truth = answer.truth.float()
+        losses += [float(functional.binary_cross_entropy_with_logits(z / t, truth)) for t in grid]
+    return float(grid[losses.argmin()])
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What is refined at each threshold, and how far the result then is from refining everything."""
+
+    threshold: Counts
+    fraction: Counts  # of the tiles, 0..1
+    dice: Counts  # pooled, against the truth, 0..1
+
+    @property
+    def gap(self) -> Counts:
+        """Dice lost to refining everything; index 0 of the curve refines everything."""
+        return np.asarray(self.dice[0] - self.dice)
+
+    def threshold_for(self, gap: float) -> float:
+        """The highest threshold up to which the gap never exceeds ``gap``."""
+        bad = np.flatnonzero(self.gap > gap)
+        last = int(bad[0]) - 1 if len(bad) else len(self.gap) - 1
+        return float(self.threshold[max(last, 0)])
+
+    def as_json(self) -> list[dict[str, float]]:
+        """Some twenty points."""
+        points = np.unique(np.linspace(0, len(self.threshold) - 1, 21).astype(int))
+        return [
+            {
+                "threshold": round(float(self.threshold[i]), 4),
+                "fraction": round(float(self.fraction[i]), 4),
+                "dice": round(100 * float(self.dice[i]), 3),
+            }
+            for i in points
+        ]
+
+
+def curve(found: Sequence[Answer], spec: BundleSpec) -> Curve:
+    """The curve over the tiles of images, at the spec's decisions and temperature."""
+    scores: list[Any] = []
+    counts: list[Any] = []
+    for answer in found:
+        p = as_floats(to_probability(answer.coarse, spec.temperature))
+        scores.extend(tile_mean(entropy(p), spec.tile // spec.step).ravel())
+        stages = zip((answer.first(spec), answer.fine), spec.decisions, strict=True)
+        masks = [(z[0] >= torch.tensor(cut).logit()) for z, cut in stages]
+        truth = answer.truth
+        rows, cols = (range(0, n, spec.tile) for n in truth.shape)
+        for top in rows:
+            for left in cols:
+                cell = (slice(top, top + spec.tile), slice(left, left + spec.tile))
+                t = truth[cell]
+                counts.append([[int((m[cell] & t).sum()), int(m[cell].sum()), int(t.sum())] for m in masks])
+    order = np.argsort(scores, kind="stable")  # from the surest tile on, tiles are left to Model 1
+    h, n = np.asarray(scores)[order], np.asarray(counts, np.float64)[order]  # (tiles,), (tiles, 2, 3)
+    skipped = np.concatenate([np.zeros((1, 3)), n[:, 0].cumsum(0)])
+    refined = n[:, 1].sum(0) - np.concatenate([np.zeros((1, 3)), n[:, 1].cumsum(0)])
+    total = skipped + refined  # (tiles + 1, 3): the first i tiles are Model 1's
+    thresholds = np.concatenate([[0.0], np.nextafter(h, 2.0)])
+    return Curve(thresholds, 1 - np.arange(len(h) + 1) / len(h), _dice(*total.T))
+
+
+def _dice(both: Counts, predicted: Counts, truth: Counts) -> Counts:
+    total = predicted + truth
+    return np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0)

@@ -1,0 +1,216 @@
+"""From a configuration to a bundle: data, training, calibration, figures, file."""
+
+import copy
+import datetime
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.models.bundle import SHIPPED, BundleSpec, build, load_net, read_spec, save_bundle
+from wsi_twostage.models.twostage import TwoStageNet
+from wsi_twostage.training.config import DataConfig, Recipe
+from wsi_twostage.training.data import Folder, Sample, Split, read_folder, split, stack
+from wsi_twostage.training.evaluate import CUTS, answers, curve, fit_temperature, overlap
+from wsi_twostage.training.train import Step, train
+
+GAP = 0.003  # Dice that the default threshold may cost on the validation images
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Dice in percent on one part of one folder."""
+
+    images: int
+    model_1: tuple[float, float]  # pooled, per image
+    model_2: tuple[float, float]
+
+
+def read_data(root: Path, config: DataConfig) -> dict[str, Split]:
+    """Each folder of the configuration, split; raises ConfigError for what is missing."""
+    parts = {}
+    for name in config.folders:
+        samples = read_folder(Folder(root / name, colour_only=name in config.colour_only))
+        parts[name] = split(samples, seed=config.seed, test=config.test, validation=config.validation)
+    return parts
+
+
+def train_bundle(
+    recipe: Recipe,
+    root: Path,
+    output: Path,
+    *,
+    device: torch.device,
+    start: Path | None = None,
+    encoder: Path | None = None,
+    progress: Callable[[Step], None] = lambda step: None,
+) -> BundleSpec:
+    """Train, calibrate on the validation part, measure on the test part, and write the bundle.
+
+    Parameters
+    ----------
+    start
+        A bundle whose weights both networks start from.
+    encoder
+        ImageNet weights of MobileNetV2 under torchvision's names (.safetensors or .pth).
+
+    An interrupted training goes on from the folders beside ``output`` that end in ``.checkpoint``.
+    """
+    config = recipe.first
+    parts = read_data(root, config.data)
+    try:
+        json.dumps(config.card)
+    except TypeError as error:
+        raise ConfigError(f"[card]: only text, numbers and lists can go into a bundle ({error})") from error
+    if not all(part.train and part.validation and part.test for part in parts.values()):
+        raise ConfigError(f"{root}: too few images for a training, a validation and a test part")
+    net = build(config.coarse, config.fine, ratio=config.ratio, context=config.context)
+    if start is not None:
+        net.load_state_dict(load_net(start).state_dict())
+    elif encoder is not None:
+        net.load_encoder(read_encoder(encoder))
+    images, masks = stack([s for part in parts.values() for s in part.train], side=config.image_side)
+    total, before = sum(run.steps for runs in recipe.runs for run in runs), 0
+    for i, runs in enumerate(recipe.runs):
+        branches = [copy.deepcopy(net) for _ in runs]
+        for j, (branch, run) in enumerate(zip(branches, runs, strict=True)):
+            place = output.with_suffix(f".{i}-{j}.checkpoint")
+            for step in train(branch, images, masks, run, device=device, checkpoint=place):
+                progress(Step(before + step.step, total, step.loss))
+            before += run.steps
+        after, share = mean_weights([branch.state_dict() for branch in branches]), runs[0].blend
+        net.load_state_dict(mean_weights([net.state_dict(), after], (1 - share, share)))
+    spec = BundleSpec(
+        name=config.name,
+        mpp=config.mpp,
+        classes=("nucleus",),
+        colours=((255, 210, 0),),
+        ratio=config.ratio,
+        scale=config.coarse.scale,
+        coarse=config.coarse,
+        fine=config.fine,
+        context=config.context,
+    )
+    draft = output.with_suffix(".uncalibrated")
+    save_bundle(draft, net, spec)  # measured below as it is read: from 16 bits
+    spec = finish_bundle(draft, root, recipe, device=device)
+    draft.replace(output)
+    for place in output.parent.glob(f"{output.stem}.*.checkpoint"):
+        shutil.rmtree(place)
+    return spec
+
+
+def mean_weights(
+    states: Sequence[dict[str, Tensor]], shares: Sequence[float] | None = None
+) -> dict[str, Tensor]:
+    """The mean of networks of one kind, on the CPU; counters are those of the last."""
+    shares = shares or [1 / len(states)] * len(states)
+    mean = {name: value.cpu() for name, value in states[-1].items()}
+    for name, value in mean.items():
+        if value.is_floating_point():
+            parts = (share * state[name].cpu() for share, state in zip(shares, states, strict=True))
+            mean[name] = torch.stack(list(parts)).sum(0)
+    return mean
+
+
+def finish_bundle(path: Path, root: Path, recipe: Recipe, *, device: torch.device) -> BundleSpec:
+    """Calibrate a bundle's weights and write its card: temperature, decisions, threshold, figures."""
+    config = recipe.first
+    parts = read_data(root, config.data)
+    net = load_net(path).to(device)
+    spec = calibrate(net, [s for part in parts.values() for s in part.validation], read_spec(path), device)
+    figures = {name: measure(net, part.test, spec, device) for name, part in parts.items()}
+    spec = replace(spec, card={**spec.card, **card(recipe, parts, figures)})
+    save_bundle(path, net, spec)
+    return read_spec(path)
+
+
+def evaluate_bundle(path: Path | None, root: Path, *, device: torch.device) -> dict[str, Figures]:
+    """Figures on the images that a bundle's card names as held out, by folder.
+
+    Raises
+    ------
+    ConfigError
+        The card names no held-out images, or they are not below ``root``.
+    """
+    path = SHIPPED if path is None else path
+    spec = read_spec(path)
+    if not spec.card.get("held_out"):
+        raise ConfigError(f"{path}: its card names no held-out images")
+    net, figures = load_net(path).to(device), {}
+    for name, stems in spec.card["held_out"].items():
+        wanted = {f"{name}/{stem}" for stem in stems}
+        found = [sample for sample in read_folder(Folder(root / name)) if sample.name in wanted]
+        if len(found) < len(wanted):
+            raise ConfigError(
+                f"{root / name}: only {len(found)} of the {len(wanted)} held-out images are here"
+            )
+        figures[name] = measure(net, found, spec, device)
+    return figures
+
+
+def calibrate(net: TwoStageNet, samples: list[Sample], spec: BundleSpec, device: torch.device) -> BundleSpec:
+    """Temperature, decisions and default threshold from labelled images that were not trained on."""
+    found = list(answers(net, samples, spec, device))
+    spec = replace(spec, temperature=round(fit_temperature(found), 4))
+    truths = [a.truth for a in found]
+    first = overlap([a.first(spec) for a in found], truths).pooled()
+    second = overlap([a.fine for a in found], truths).pooled()
+    spec = replace(spec, decisions=(float(CUTS[first.argmax()]), float(CUTS[second.argmax()])))
+    measured = curve(found, spec)
+    threshold = round(measured.threshold_for(GAP), 4)
+    return replace(spec, threshold=threshold, card={**spec.card, "curve": measured.as_json()})
+
+
+def measure(net: TwoStageNet, samples: list[Sample], spec: BundleSpec, device: torch.device) -> Figures:
+    """Dice of both stages at the spec's decisions."""
+    found = list(answers(net, samples, spec, device))
+    truths = [a.truth for a in found]
+    pairs = []
+    for logits, cut in zip(
+        ([a.first(spec) for a in found], [a.fine for a in found]), spec.decisions, strict=True
+    ):
+        counted, at = overlap(logits, truths), int(np.argmin(np.abs(CUTS - cut)))
+        pairs.append(
+            (round(100 * float(counted.pooled()[at]), 2), round(100 * float(counted.per_image()[at]), 2))
+        )
+    return Figures(len(samples), *pairs)
+
+
+def card(recipe: Recipe, parts: dict[str, Split], figures: dict[str, Figures]) -> dict[str, Any]:
+    """The data card: for people, and for whoever measures again."""
+    config = recipe.first
+    return {
+        **config.card,
+        "split": (
+            f"numpy RandomState({config.data.seed}) permutes the sorted images of each folder: first "
+            f"{config.data.test:.0%} test, then {config.data.validation:.0%} validation, the rest training"
+        ),
+        "seed": config.data.seed,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "recipe": asdict(recipe),
+        "held_out": {name: [s.name.split("/")[1] for s in part.test] for name, part in parts.items()},
+        "images": {n: [len(p.train), len(p.validation), len(p.test)] for n, p in parts.items()},
+        "figures": {name: asdict(value) for name, value in figures.items()},
+    }
+
+
+def read_encoder(path: Path) -> dict[str, Tensor]:
+    """ImageNet weights from a file; nothing is ever unpickled but tensors."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        raise ConfigError(f"{path}: not weights of an encoder ({error})") from error
+    return weights

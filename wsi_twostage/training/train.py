@@ -1,0 +1,192 @@
+"""Train both stages together; reads top to bottom in the order things happen.
+
+Model 2 is the full-resolution reference itself; Model 1 learns from the labels at full resolution (its
+logits are enlarged first) and from Model 2's answer. Model 1's features are Model 2's context.
+"""
+
+import copy
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.models.twostage import TwoStageNet
+from wsi_twostage.training.augment import random_crops, vary
+from wsi_twostage.training.config import TrainConfig
+
+CHECKPOINT_EVERY = 250  # steps
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where training stands."""
+
+    step: int
+    steps: int
+    loss: float
+
+
+def train(
+    net: TwoStageNet,
+    images: Tensor,
+    masks: Tensor,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    checkpoint: Path | None = None,
+) -> Iterator[Step]:
+    """Train ``net`` in place and leave the averaged weights in it; yields now and then.
+
+    Parameters
+    ----------
+    images, masks
+        uint8, (N, 3, S, S) and (N, 1, S, S); they are moved to ``device`` whole.
+    checkpoint
+        Folder for the state; a run that finds one goes on from there.
+    """
+    torch.manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    if config.keep_norms:
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+    images, masks = images.to(device), masks.to(device)
+    average = copy.deepcopy(net).requires_grad_(False)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    key = hashlib.sha256(repr(config).encode()).hexdigest()
+    start = _resume(checkpoint, key, net, average, optimiser, generator) if checkpoint else 0
+    total = torch.zeros((), device=device)
+    for step in range(start, config.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * _schedule(step, config)
+        crops, truth = random_crops(
+            images,
+            masks,
+            count=config.batch,
+            side=config.side + 2 * config.margin * config.ratio,
+            how=config.augmentation,
+            generator=generator,
+        )
+        crops = vary(crops, how=config.augmentation, generator=generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            loss = _loss(net, crops, truth, config)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        _move_average(average, net, min(config.average, (step + 1) / (step + 10)))
+        total += loss.detach()
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == config.steps:
+            yield Step(step + 1, config.steps, float(total) / ((step - start) % CHECKPOINT_EVERY + 1))
+            total.zero_()
+            if checkpoint:
+                _save(checkpoint, key, net, average, optimiser, generator, step + 1)
+    net.load_state_dict(average.state_dict())
+    net.eval()
+
+
+def _loss(net: TwoStageNet, crops: Tensor, truth: Tensor, config: TrainConfig) -> Tensor:
+    edge = config.margin * config.ratio
+    inner = slice(edge, edge + config.side)
+    fine, fine_truth = crops[..., inner, inner], truth[..., inner, inner]
+    first = net.coarse(functional.avg_pool2d(crops, config.ratio))
+    context = net.context(first, fine) if net.fine.context else None
+    second = net.fine(fine, context).logits.float()
+    enlarged = functional.interpolate(
+        first.logits.float(), size=truth.shape[-2:], mode="bilinear", align_corners=False
+    )
+    target = truth.clone()
+    target[..., inner, inner] += config.distil * (second.detach().sigmoid() - fine_truth)
+    return (
+        functional.binary_cross_entropy_with_logits(second, fine_truth)
+        + config.dice_weight * soft_dice_loss(second, fine_truth)
+        + functional.binary_cross_entropy_with_logits(enlarged, target)
+        + config.coarse_dice_weight * soft_dice_loss(enlarged, target)
+    )
+
+
+def soft_dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """1 - Dice of probabilities, pooled over the batch; (B, K, H, W)."""
+    p = logits.sigmoid()
+    return 1 - (2 * (p * truth).sum() + 1) / (p.sum() + truth.sum() + 1)
+
+
+def _schedule(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then a half cosine to 1 %."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@torch.no_grad()
+def _move_average(average: nn.Module, net: nn.Module, decay: float) -> None:
+    pairs = list(zip(average.state_dict().values(), net.state_dict().values(), strict=True))
+    floating = [(a, n) for a, n in pairs if a.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in floating], [n for _, n in floating], 1 - decay)
+
+
+def _save(
+    folder: Path,
+    key: str,
+    net: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    generator: torch.Generator,
+    step: int,
+) -> None:
+    """All state as tensors in one safetensors file, replaced atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    tensors |= {
+        "generator": generator.get_state(),
+        "torch": torch.get_rng_state(),
+        "step": torch.tensor(step),
+    }
+    temporary = folder / "state.safetensors.partial"
+    kept = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    save_file(kept, temporary, metadata={"config": key})
+    temporary.replace(folder / "state.safetensors")
+
+
+def _resume(
+    folder: Path,
+    key: str,
+    net: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> int:
+    path = folder / "state.safetensors"
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        if file.metadata() != {"config": key}:
+            raise ConfigError(f"{folder}: a training with another configuration was left here; remove it")
+    tensors = load_file(path)
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    net.load_state_dict(part("net."))
+    average.load_state_dict(part("average."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in part("adam.").items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    generator.set_state(tensors["generator"])
+    torch.set_rng_state(tensors["torch"])
+    return int(tensors["step"])

@@ -1,0 +1,52 @@
+"""u and h of Algorithm 1: how unsure Model 1 is of a pixel, and of a tile."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+def entropy(p: Floats) -> Floats:
+    """Shannon entropy of (C, H, W) over its largest value, 0..1 -> (H, W); Section 3.1.
+
+    C = 1 holds the probability of the one class; more hold a distribution over background and classes.
+    """
+    q = _distribution(p)
+    logs = np.log(q, out=np.zeros_like(q), where=q > 0)
+    return np.asarray(-(q * logs).sum(0) / np.log(q.shape[0]), np.float32)
+
+
+def margin(p: Floats) -> Floats:
+    """1 minus the lead of the likeliest class over the next; 1 - |1 - 2p| for one class.
+
+    This is what the published code of the paper computes.
+    """
+    ordered = np.sort(_distribution(p), axis=0)
+    return np.asarray(1 - (ordered[-1] - ordered[-2]), np.float32)
+
+
+def paper(p: Floats) -> Floats:
+    """u(p) = -p log2 p, as the paper prints it; its peak, 0.53, is at p = 1/e and not at 1/2.
+
+    With several classes, the mean over all but the background.
+    """
+    q = p if p.shape[0] == 1 else p[1:]
+    logs = np.log2(q, out=np.zeros_like(q), where=q > 0)
+    return np.asarray(-(q * logs).mean(0), np.float32)
+
+
+UNCERTAINTIES: dict[str, Callable[[Floats], Floats]] = {"entropy": entropy, "margin": margin, "paper": paper}
+
+
+def tile_mean(u: Floats, cell: int) -> Floats:
+    """h: mean of ``u`` (H, W) over exactly each cell of ``cell`` px -> (rows, cols), clipped."""
+    rows, cols = np.arange(0, u.shape[0], cell), np.arange(0, u.shape[1], cell)
+    sums = np.add.reduceat(np.add.reduceat(u.astype(np.float64), rows, axis=0), cols, axis=1)
+    heights, widths = np.minimum(cell, u.shape[0] - rows), np.minimum(cell, u.shape[1] - cols)
+    return np.asarray(sums / (heights[:, None] * widths), np.float32)
+
+
+def _distribution(p: Floats) -> Floats:
+    return p if p.shape[0] > 1 else np.concatenate([1 - p, p])
