@@ -24,7 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "work": {"errors", "mask", "models", "pixels", "tiles"},
     "coarse": {"answers", "mask", "models", "pixels", "tiles", "uncertainty", "work"},
     "refine": {"answers", "coarse", "mask", "models", "tiles", "work"},
-    "cluster": {"errors"},
+    "memory": set(),
+    "cluster": {"errors", "memory"},
     "result": {"mask", "work"},
     "schedule": {
         "cluster", "coarse", "errors", "events", "mask", "pixels", "refine", "result", "selection", "tiles",

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.answers import as_floats, enlarge, to_labels, to_probability
+from wsi_twostage.answers import enlarge, to_labels, to_probability
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import refer, runner
 from wsi_twostage.models.unet import STRIDE
 from wsi_twostage.pixels import Image
 from wsi_twostage.selection import Rule, Selection, select
 from wsi_twostage.tiles import Box, TileGrid
-from wsi_twostage.uncertainty import UNCERTAINTIES, tile_mean
+from wsi_twostage.uncertainty import of_bytes, tile_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ def two_stage(
     labels = to_labels(base, spec.decisions[0]) * _per_pixel(tissue, spec.tile, x.height, x.width)
 
     # line 2: patches = {(i, j) | g(h(c_ij(p)))}
-    u = UNCERTAINTIES[uncertainty](as_floats(p)) * seen
+    u = of_bytes(uncertainty, p) * seen
     h = tile_mean(u, spec.tile // spec.step)
     patches = select(h, tissue, rule)
 

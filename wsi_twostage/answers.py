@@ -20,15 +20,11 @@ def to_probability(logits: Tensor, temperature: float) -> NDArray[np.uint8]:
     return (p * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def as_floats(probability: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """0..255 -> 0..1."""
-    return np.divide(probability, 255, dtype=np.float32)
-
-
 def to_logits(probability: NDArray[np.uint8]) -> Tensor:
     """The inverse, (K, H, W), up to the 8 bits and, with several classes, a constant."""
-    p = torch.from_numpy(probability).float()
-    return (p + 0.5).log() - (255.5 - p).log() if len(p) == 1 else (p + 0.5).log()
+    p = np.arange(256, dtype=np.float32)
+    logs = np.log(p + 0.5) - np.log(255.5 - p) if len(probability) == 1 else np.log(p + 0.5)
+    return torch.from_numpy(logs[probability])
 
 
 def enlarge(probability: NDArray[np.uint8], *, at: Box, wanted: Box, ratio: int) -> Tensor:

@@ -15,6 +15,7 @@ from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from wsi_twostage.errors import ClusterError, ConfigError
+from wsi_twostage.memory import keep_freed_memory
 
 AHEAD = 2  # tasks in flight per thread: one runs, one waits
 PATIENCE_S = 60  # for the first worker of a scheduler
@@ -30,12 +31,13 @@ class Call:
     arguments: tuple[Any, ...]
 
 
-class TorchThreads(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
+class Prepare(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
     """Each worker's tasks share the cores that it may use; torch alone would take all of them for each."""
 
-    name = "wsi-twostage-torch-threads"
+    name = "wsi-twostage-prepare"
 
     def setup(self, worker: Worker) -> None:
+        keep_freed_memory()
         torch.set_num_threads(max(CPU_COUNT // worker.state.nthreads, 1))
 
 
@@ -96,7 +98,7 @@ def _remote(scheduler: str) -> Iterator[Client]:
             client.wait_for_workers(1, timeout=PATIENCE_S)
         except TimeoutError as error:
             raise ConfigError(f"scheduler {scheduler!r}: no worker came within {PATIENCE_S} s") from error
-        client.register_plugin(TorchThreads())
+        client.register_plugin(Prepare())
         yield client
 
 

@@ -3,62 +3,58 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.answers import as_floats, to_probability
+from wsi_twostage.answers import to_probability
 from wsi_twostage.mask import Shard
 from wsi_twostage.models.runner import Runner, runner
 from wsi_twostage.pixels import Pixels
-from wsi_twostage.tiles import Box, Tile, TileGrid, Window
-from wsi_twostage.uncertainty import UNCERTAINTIES, tile_mean
+from wsi_twostage.tiles import Tile, Window
+from wsi_twostage.uncertainty import of_bytes, tile_mean
 from wsi_twostage.work import Clock, Done, Work, through_windows
 
-LIMIT_PX = 512  # edge of Model 1's windows, halo excluded, in px of its level
+LIMIT_PX = 512  # Model 1's windows have at most the pixels of such a square, halo excluded: memory
 
 
 def coarse_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Done:
     """Write Model 1's probability and uncertainty under one shard, for its ``tissue`` tiles."""
     model, grid, clock = runner(work.model), work.mask.spec.tiles, Clock()
-    step = model.spec.step
-    own = work.mask.box(shard).coarser(step)
+    spec, step = model.spec, model.spec.step
+    box = work.mask.box(shard)
+    own = box.coarser(step)
     probability = np.zeros((work.mask.spec.channels, own.height, own.width), np.uint8)
     known = np.zeros((own.height, own.width), np.bool_)
     done: list[Tile] = []
     unreadable: list[Tile] = []
-    limit = max(LIMIT_PX * model.spec.ratio // grid.tile, 1)
+    limit = max((LIMIT_PX * spec.ratio // grid.tile) ** 2, 1)
+    halo = spec.coarse_halo * spec.ratio
     for window, answer in through_windows(
-        tissue, grid, limit=limit, predict=lambda w: predict_coarse(work.coarse, model, w, grid, clock)
+        tissue, grid, limit=limit, halo=halo, predict=lambda w: predict_coarse(work.coarse, model, w, clock)
     ):
         if answer is None:
             unreadable.extend(window.tiles)
             continue
-        rows, cols = window.box.coarser(step).relative_to(own).slices
-        probability[:, rows, cols], known[rows, cols] = answer, True
+        for tile in window.tiles:
+            cell = grid.box(tile).coarser(step)
+            rows, cols = cell.relative_to(own).slices
+            probability[:, rows, cols] = answer[:, *cell.relative_to(window.box.coarser(step)).slices]
+            known[rows, cols] = True
         done.extend(window.tiles)
     with clock.of("write"):
-        u = UNCERTAINTIES[work.uncertainty](as_floats(probability)) * known
+        u = of_bytes(work.uncertainty, probability) * known
         h = tile_mean(u, grid.tile // step)  # (rows, cols) of the shard's tiles
         work.mask.write_probability(own, probability)
         work.mask.write_uncertainty(own, np.rint(u * 255).astype(np.uint8))
-    first = Tile(work.mask.box(shard).top // grid.tile, work.mask.box(shard).left // grid.tile)
+    first = Tile(box.top // grid.tile, box.left // grid.tile)
     values = [h[tile.row - first.row, tile.col - first.col] for tile in done]
     return Done(tuple(done), np.asarray(values, np.float32), tuple(unreadable), clock)
 
 
-def predict_coarse(
-    coarse: Pixels, model: Runner, window: Window, grid: TileGrid, clock: Clock
-) -> NDArray[np.uint8]:
+def predict_coarse(coarse: Pixels, model: Runner, window: Window, clock: Clock) -> NDArray[np.uint8]:
     """Model 1 on a window with its halo -> 255 times the probability of its core, (C, h, w)."""
     spec = model.spec
     with clock.of("read"):
-        rgb = coarse.read(whole(window, grid).coarser(spec.ratio).grow(spec.coarse_halo))
+        rgb = coarse.read(window.box.coarser(spec.ratio).grow(spec.coarse_halo))
     with clock.of("network"):
         p = to_probability(model.f1(rgb), spec.temperature)
     clock.megapixels += rgb.shape[0] * rgb.shape[1] / 1e6
     halo, core = spec.coarse_halo * spec.scale, window.box.coarser(spec.step)
     return p[:, halo : halo + core.height, halo : halo + core.width]
-
-
-def whole(window: Window, grid: TileGrid) -> Box:
-    """The window's tiles at their full size, also where the image ends: networks want even sizes."""
-    first, last = window.tiles[0], window.tiles[-1]
-    rows, cols = last.row - first.row + 1, last.col - first.col + 1
-    return Box(window.box.top, window.box.left, rows * grid.tile, cols * grid.tile)

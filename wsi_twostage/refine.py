@@ -4,13 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.answers import enlarge, to_labels
-from wsi_twostage.coarse import whole
 from wsi_twostage.mask import Shard
 from wsi_twostage.models.runner import Runner, runner
-from wsi_twostage.tiles import Box, Tile, TileGrid, Window, merge
+from wsi_twostage.tiles import Box, Tile, Window, merge
 from wsi_twostage.work import Clock, Done, Work, through_windows
 
-LIMIT_PX = 768  # edge of Model 2's windows, halo excluded: 1.4 times the core's pixels, 0.5 GB a thread
+LIMIT_PX = 768  # Model 2's windows have at most the pixels of such a square, halo excluded: memory
 
 
 def refine_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...], chosen: tuple[Tile, ...]) -> Done:
@@ -22,9 +21,9 @@ def refine_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...], chosen: tup
     done: list[Tile] = []
     values: list[float] = []
     unreadable: list[Tile] = []
-    limit = max(LIMIT_PX // grid.tile, 1)
+    limit = max(LIMIT_PX**2 // grid.tile**2, 1)
     for window, answer in through_windows(
-        chosen, grid, limit=limit, predict=lambda w: predict_fine(work, model, w, grid, clock)
+        chosen, grid, limit=limit, halo=model.spec.halo, predict=lambda w: predict_fine(work, model, w, clock)
     ):
         if answer is None:  # Model 1's answer stays
             unreadable.extend(window.tiles)
@@ -49,19 +48,17 @@ def reduce_shard(work: Work, shard: Shard) -> Clock:
     return clock
 
 
-def predict_fine(
-    work: Work, model: Runner, window: Window, grid: TileGrid, clock: Clock
-) -> NDArray[np.uint8]:
+def predict_fine(work: Work, model: Runner, window: Window, clock: Clock) -> NDArray[np.uint8]:
     """Model 2 on a window with its halo, Model 1's context around it -> labels of the core (H, W)."""
-    spec, box = model.spec, whole(window, grid)
+    spec, box = model.spec, window.box
     with clock.of("read"):
         fine = work.fine.read(box.grow(spec.halo))
         coarse = work.coarse.read(box.coarser(spec.ratio).grow(spec.coarse_halo))
     with clock.of("network"):
-        logits = model.f2(fine, coarse)[:, spec.halo : -spec.halo or None, spec.halo : -spec.halo or None]
-        labels = to_labels(logits, spec.decisions[1])
+        core = slice(spec.halo, -spec.halo or None)
+        labels = to_labels(model.f2(fine, coarse)[:, core, core], spec.decisions[1])
     clock.megapixels += fine.shape[0] * fine.shape[1] / 1e6
-    return labels[: window.box.height, : window.box.width]
+    return labels
 
 
 def coarse_labels(work: Work, model: Runner, box: Box, tissue: tuple[Tile, ...]) -> NDArray[np.uint8]:
@@ -71,8 +68,9 @@ def coarse_labels(work: Work, model: Runner, box: Box, tissue: tuple[Tile, ...])
     if not tissue:
         return labels
     height, width = -(-grid.height // spec.step), -(-grid.width // spec.step)
-    for window in merge(tissue, grid, limit=grid.rows + grid.cols):
-        at = window.box.coarser(spec.step).grow(1).clip(height, width)
-        logits = enlarge(work.mask.read_probability(at), at=at, wanted=window.box, ratio=spec.step)
-        labels[window.box.relative_to(box).slices] = to_labels(logits, spec.decisions[0])
+    for window in merge(tissue, grid, limit=len(grid), halo=0):
+        inside = window.box.clip(grid.height, grid.width)
+        at = inside.coarser(spec.step).grow(1).clip(height, width)
+        logits = enlarge(work.mask.read_probability(at), at=at, wanted=inside, ratio=spec.step)
+        labels[inside.relative_to(box).slices] = to_labels(logits, spec.decisions[0])
     return labels

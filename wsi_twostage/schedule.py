@@ -14,7 +14,7 @@ from wsi_twostage.cluster import Call
 from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.events import Finished, Listener, Note, Started, TilesDone
-from wsi_twostage.mask import SHARD, Shard, Source
+from wsi_twostage.mask import Shard, Source
 from wsi_twostage.pixels import Pixels
 from wsi_twostage.refine import reduce_shard, refine_shard
 from wsi_twostage.result import Counts, Result, Seconds
@@ -87,8 +87,9 @@ class Run:
         calls = [
             Call(coarse_shard, (self.work, shard, tiles))
             for shard in self.mask.shards()
-            if (tiles := self._tiles(shard, tissue))
+            if (tiles := self._tiles(self.mask.box(shard), tissue))
         ]
+        calls.sort(key=lambda call: -len(call.arguments[2]))  # the long ones first: no straggler at the end
         h, readable = np.zeros(tissue.shape, np.float32), np.zeros(tissue.shape, np.bool_)
         with closing(cluster.run(self.client, calls)) as results:
             for done in results:
@@ -101,11 +102,13 @@ class Run:
         """Line 3: labels of all shards and levels; disagreement of each refined tile, else NaN."""
         self.listen(Started("stage 2", int(patches.chosen.sum())))
         calls = [
-            Call(_refine_and_name, (self.work, shard, tiles, self._tiles(shard, patches.chosen)))
+            Call(
+                _refine_and_name, (self.work, shard, tiles, self._tiles(self.mask.box(shard), patches.chosen))
+            )
             for shard in self.mask.shards()
-            if (tiles := self._tiles(shard, tissue))
+            if (tiles := self._tiles(self.mask.box(shard), tissue))
         ]
-        calls.sort(key=lambda call: -len(call.arguments[3]))  # the long ones first: no straggler at the end
+        calls.sort(key=lambda call: -len(call.arguments[3]))
         missing = self._children_to_come({call.arguments[1] for call in calls})
         disagreement = np.full(tissue.shape, np.nan, np.float32)
 
@@ -164,13 +167,12 @@ class Run:
         seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.threads)
         return Result(self.mask, counts, seconds)
 
-    def _tiles(self, shard: Shard, chosen: NDArray[np.bool_]) -> tuple[Tile, ...]:
-        """The chosen tiles of a shard."""
-        side = SHARD // self.grid.tile
-        part = chosen[shard.row * side : (shard.row + 1) * side, shard.col * side : (shard.col + 1) * side]
-        return tuple(
-            Tile(int(row) + shard.row * side, int(col) + shard.col * side) for row, col in np.argwhere(part)
-        )
+    def _tiles(self, box: Box, chosen: NDArray[np.bool_]) -> tuple[Tile, ...]:
+        """The chosen tiles of a box of whole tiles."""
+        side = self.grid.tile
+        top, left = box.top // side, box.left // side
+        part = chosen[top : -(-box.bottom // side), left : -(-box.right // side)]
+        return tuple(Tile(int(row) + top, int(col) + left) for row, col in np.argwhere(part))
 
     def _children_to_come(self, written: set[Shard]) -> dict[Shard, int]:
         """How many children of each parent will be written; empty shards never are."""

@@ -5,6 +5,7 @@ Everything is (row, col) or (height, width), half-open, in pixels of the level t
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple, Self
 
 from wsi_twostage.errors import ConfigError
@@ -116,35 +117,74 @@ class TileGrid:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rectangle of tiles that a network sees at once."""
+    """A rectangle of whole tiles that a network sees at once."""
 
     box: Box
-    """Core of the window, halo excluded, clipped to the image."""
+    """Core of the window, halo excluded; reaches past the image where its last tiles do."""
     tiles: tuple[Tile, ...]
-    """The tiles that fill the core, row by row."""
+    """The tiles that were asked for, row by row; others may lie between them."""
 
 
-def merge(tiles: Iterable[Tile], grid: TileGrid, *, limit: int) -> list[Window]:
-    """Cover exactly ``tiles`` with rectangles of at most ``limit`` x ``limit`` tiles.
+def merge(tiles: Iterable[Tile], grid: TileGrid, *, limit: int, halo: int) -> list[Window]:
+    """Cover ``tiles`` with compact windows of at most ``limit`` tiles, at a small cost in pixels.
 
-    Neighbours share one window, so their common halo is read and computed once. Greedy: from the
-    first free tile (in reading order) to the right, then down while whole rows are free.
+    A window costs its pixels with ``halo`` px more on each side. First come rectangles that hold nothing
+    but ``tiles``; then windows are joined as long as the joint one costs less than the two.
+    """
+    windows = [(tile.row, tile.col, tile.row + height, tile.col + width)
+               for tile, height, width in _rectangles(tiles, limit)]  # fmt: skip
+
+    def cost(top: int, left: int, bottom: int, right: int) -> int:
+        return ((bottom - top) * grid.tile + 2 * halo) * ((right - left) * grid.tile + 2 * halo)
+
+    def saved(one: tuple[int, int, int, int], two: tuple[int, int, int, int]) -> int:
+        both = _hull(one, two)
+        if not _fits(both[2] - both[0], both[3] - both[1], limit):
+            return 0
+        return cost(*one) + cost(*two) - cost(*both)
+
+    while len(windows) > 1:
+        gain, one, two = max((saved(a, b), a, b) for a, b in combinations(windows, 2))
+        if gain <= 0:
+            break
+        windows = [w for w in windows if w not in (one, two)] + [_hull(one, two)]
+
+    free, found = sorted(set(tiles)), []
+    for top, left, bottom, right in sorted(windows):
+        inside = tuple(t for t in free if top <= t.row < bottom and left <= t.col < right)
+        free = [t for t in free if t not in inside]
+        side = grid.tile
+        found.append(
+            Window(Box(top * side, left * side, (bottom - top) * side, (right - left) * side), inside)
+        )
+    return [window for window in found if window.tiles]
+
+
+def _fits(height: int, width: int, limit: int) -> bool:
+    """Whether a window of so many tiles is small enough, and not a strip whose halo costs too much."""
+    return height * width <= limit and max(height, width) ** 2 <= 2 * limit
+
+
+def _hull(one: tuple[int, int, int, int], two: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """The least window over two, each (top, left, bottom, right) in tiles."""
+    return min(one[0], two[0]), min(one[1], two[1]), max(one[2], two[2]), max(one[3], two[3])
+
+
+def _rectangles(tiles: Iterable[Tile], limit: int) -> Iterator[tuple[Tile, int, int]]:
+    """Corner, height and width (in tiles) of rectangles that cover exactly ``tiles``.
+
+    Greedy: from the first free tile in reading order to the right, then down while whole rows are free.
     """
     free = set(tiles)
-    windows = []
     for tile in sorted(free):
         if tile not in free:
             continue
         width = 1
-        while width < limit and Tile(tile.row, tile.col + width) in free:
+        while _fits(1, width + 1, limit) and Tile(tile.row, tile.col + width) in free:
             width += 1
         cols = range(tile.col, tile.col + width)
         height = 1
-        while height < limit and all(Tile(tile.row + height, col) in free for col in cols):
+        while _fits(height + 1, width, limit) and all(Tile(tile.row + height, c) in free for c in cols):
             height += 1
-        members = tuple(Tile(row, col) for row in range(tile.row, tile.row + height) for col in cols)
-        free.difference_update(members)
-        first, last = grid.box(members[0]), grid.box(members[-1])
-        box = Box(first.top, first.left, last.bottom - first.top, last.right - first.left)
-        windows.append(Window(box, members))
-    return windows
+        free.difference_update(Tile(row, col) for row in range(tile.row, tile.row + height) for col in cols)
+        yield tile, height, width

@@ -40,6 +40,16 @@ def paper(p: Floats) -> Floats:
 UNCERTAINTIES: dict[str, Callable[[Floats], Floats]] = {"entropy": entropy, "margin": margin, "paper": paper}
 
 
+def of_bytes(name: str, probability: NDArray[np.uint8]) -> Floats:
+    """The named uncertainty of 255 times the probability, (C, H, W) -> (H, W)."""
+    u = UNCERTAINTIES[name]
+    if len(probability) > 1:
+        return u(np.divide(probability, 255, dtype=np.float32))
+    values = np.linspace(0, 1, 256, dtype=np.float32).reshape(1, 1, -1)
+    table = u(values)[0]  # one logarithm for each of 256 values, not for each pixel
+    return np.asarray(table[probability[0]], np.float32)
+
+
 def tile_mean(u: Floats, cell: int) -> Floats:
     """h: mean of ``u`` (H, W) over exactly each cell of ``cell`` px -> (rows, cols), clipped."""
     rows, cols = np.arange(0, u.shape[0], cell), np.arange(0, u.shape[1], cell)

@@ -68,14 +68,15 @@ def through_windows(
     grid: TileGrid,
     *,
     limit: int,
+    halo: int,
     predict: Callable[[Window], NDArray[np.uint8]],
 ) -> Iterator[tuple[Window, NDArray[np.uint8] | None]]:
-    """Predict tiles in merged windows.
+    """Predict tiles in merged windows; an answer may hold more than the window's tiles.
 
     Where a window cannot be read it falls into its tiles, so that a hole in the file costs the tiles that
     touch it and no more; such a tile comes with None.
     """
-    queue = merge(tiles, grid, limit=limit)[::-1]
+    queue = merge(tiles, grid, limit=limit, halo=halo)[::-1]
     while queue:
         window = queue.pop()
         try:
@@ -84,4 +85,4 @@ def through_windows(
             if len(window.tiles) == 1:
                 yield window, None
             else:
-                queue.extend(Window(grid.box(tile), (tile,)) for tile in reversed(window.tiles))
+                queue.extend(merge((tile,), grid, limit=1, halo=halo)[0] for tile in reversed(window.tiles))

@@ -9,6 +9,7 @@ import click
 
 from wsi_seg.progress import listener
 from wsi_twostage.errors import ConfigError, ExitCode, WsiError
+from wsi_twostage.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from wsi_twostage.result import Result
@@ -61,6 +62,7 @@ def run(
     quiet: bool,
 ) -> None:
     """Segment SLIDES and write SLIDE.seg.ome.zarr for each."""
+    keep_freed_memory()  # before numpy and torch start threads
     rule = _rule(threshold, budget, refine)
     targets = _targets(slides, output)
     pictures = {slide: _picture(target) for slide, target in targets.items()} if preview else {}

@@ -46,9 +46,9 @@ class BundleSpec:
     """Fine pixels per pixel of Model 1's level."""
     scale: int = 1
     """Pixels of Model 1's answer per pixel of its level."""
-    tile: int = 256  # fine pixels
+    tile: int = 512  # fine pixels
     halo: int = 64  # fine pixels that Model 2 sees around its window
-    coarse_halo: int = 64  # pixels of Model 1's level that Model 1 sees around its window
+    coarse_halo: int = 48  # pixels of Model 1's level that Model 1 sees around its window
     threshold: float = 0.5
     """Uncertainty from which a tile is refined, unless the user says otherwise."""
     temperature: float = 1.0

@@ -47,7 +47,7 @@ def join(conv: nn.Conv2d, deep: Tensor, skip: Tensor) -> Tensor:
     taps = on_deep.flip(2, 3).reshape(-1, 1, 3, 3)
     kernel = functional.conv2d(taps, taps.new_ones(1, 1, 2, 2), padding=1).view(outputs, inputs, 4, 4)
     fine = functional.conv2d(skip, on_skip, conv.bias, padding=1)
-    return fine + functional.conv_transpose2d(deep, kernel.transpose(0, 1), stride=2, padding=1)
+    return fine.add_(functional.conv_transpose2d(deep, kernel.transpose(0, 1), stride=2, padding=1))
 
 
 class DecoderStep(nn.Sequential):

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from wsi_twostage.answers import as_floats, enlarge, to_probability
+from wsi_twostage.answers import enlarge, to_probability
 from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import STRIDE
 from wsi_twostage.tiles import Box
 from wsi_twostage.training.data import Sample
-from wsi_twostage.uncertainty import entropy, tile_mean
+from wsi_twostage.uncertainty import of_bytes, tile_mean
 
 CUTS = np.round(np.arange(0.2, 0.8001, 0.025), 3)  # decision thresholds that are tried
 
@@ -143,8 +143,8 @@ def curve(found: Sequence[Answer], spec: BundleSpec) -> Curve:
     scores: list[Any] = []
     counts: list[Any] = []
     for answer in found:
-        p = as_floats(to_probability(answer.coarse, spec.temperature))
-        scores.extend(tile_mean(entropy(p), spec.tile // spec.step).ravel())
+        u = of_bytes("entropy", to_probability(answer.coarse, spec.temperature))
+        scores.extend(tile_mean(u, spec.tile // spec.step).ravel())
         stages = zip((answer.first(spec), answer.fine), spec.decisions, strict=True)
         masks = [(z[0] >= torch.tensor(cut).logit()) for z, cut in stages]
         truth = answer.truth
