@@ -30,6 +30,7 @@ def test_windows_cover_each_chosen_tile_once(
     assert sorted(members) == sorted(chosen)
     for window in windows:
         assert window.box.area <= limit * grid.tile**2
+        assert max(window.box.height, window.box.width) ** 2 <= 2 * limit * grid.tile**2
         assert window.box.height % grid.tile == window.box.width % grid.tile == 0
         for tile in window.tiles:
             box = grid.box(tile)

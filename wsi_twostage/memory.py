@@ -10,8 +10,8 @@ def keep_freed_memory() -> bool:
     """Set glibc's allocator for a process that runs networks on a CPU; says whether it could.
 
     A window's activations are tens of megabytes each. By default each is mapped anew, and its pages are
-    cleared by the kernel at first touch: a fifth of the time of a run. For a whole process, so the command
-    and workers of our own call it, the library never does.
+    cleared by the kernel at first touch, which takes a good part of a run. It holds for a whole process, so
+    the command and workers that it prepares call it, the library by itself never does.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,7 +1,7 @@
 """MobileNetV2 as an encoder: five feature maps, at strides 2 to 32 (Sandler et al., CVPR 2018, Table 2).
 
 The layers carry torchvision's names, so that its ImageNet weights load as they are. They are built here
-because importing torchvision takes over a second, which every run of the command would pay.
+because importing torchvision is slow, and every run of the command would pay for it.
 """
 
 from torch import Tensor, nn

@@ -35,7 +35,7 @@ def conv_block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def join(conv: nn.Conv2d, deep: Tensor, skip: Tensor) -> Tensor:
-    """``conv(cat([upsample(deep), skip]))``, 3 x 3 and nearest by 2, at half the price.
+    """``conv(cat([upsample(deep), skip]))``, 3 x 3 and nearest by 2, with fewer multiplications.
 
     Four fine pixels see one deep pixel, so the nine taps on ``deep`` fall together into four: a transposed
     convolution whose 4 x 4 kernel sums the 3 x 3 one over 2 x 2. The large upsampled map is never made.
