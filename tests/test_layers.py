@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"errors"},
     "algorithm": {"answers", "models", "pixels", "selection", "tiles", "uncertainty"},
     "training": {"answers", "errors", "models", "tiles", "uncertainty"},
+    "paper": {"errors", "selection", "training", "uncertainty"},
     "work": {"errors", "mask", "models", "pixels", "tiles"},
     "coarse": {"answers", "mask", "models", "pixels", "tiles", "uncertainty", "work"},
     "refine": {"answers", "coarse", "mask", "models", "tiles", "work"},

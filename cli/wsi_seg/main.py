@@ -7,6 +7,7 @@ import click
 from wsi_seg.info import info
 from wsi_seg.model import model
 from wsi_seg.run import run
+from wsi_seg.tables import tables
 from wsi_seg.train import evaluate, train
 from wsi_twostage.errors import ClusterError, ExitCode, WsiError
 
@@ -31,7 +32,7 @@ def commands() -> None:
     """
 
 
-for command in (run, info, model, train, evaluate):
+for command in (run, info, model, train, evaluate, tables):
     commands.add_command(command)
 
 

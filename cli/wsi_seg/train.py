@@ -1,4 +1,4 @@
-"""wsi-seg train and wsi-seg evaluate: a bundle from a configuration, and its figures."""
+"""wsi-seg train and wsi-seg evaluate: bundles and the paper's experiments, and their figures."""
 
 import json
 from dataclasses import asdict
@@ -14,27 +14,70 @@ _DATA = click.option(
     "--data",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder that holds the configuration's folders.",
+    help="Folder that holds the configuration's data.",
 )
 _DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
+_SET = click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change an experiment's setting: side=256."
+)
 
 
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("configs", nargs=-1, required=True, metavar="CONFIG...")
 @_DATA
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Bundle to write; of experiments the folder of weights.",
+)
 @click.option(
     "--encoder", type=click.Path(path_type=Path), help="ImageNet weights of MobileNetV2 to start from."
 )
 @click.option("--start", type=click.Path(path_type=Path), help="Bundle to start from.")
+@_SET
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Processes that read an experiment's images.",
+)
 @_DEVICE
 def train(
-    config: Path, data: Path, output: Path, encoder: Path | None, start: Path | None, device: str
+    configs: tuple[str, ...],
+    data: Path,
+    output: Path,
+    encoder: Path | None,
+    start: Path | None,
+    changes: tuple[str, ...],
+    workers: int,
+    device: str,
 ) -> None:
-    """Train both stages as CONFIG.toml says, calibrate them, and write a bundle.
+    """Train as CONFIG says: a bundle from a recipe, or experiments of the paper.
 
-    Run again after an interruption: training goes on from its last checkpoint.
+    CONFIG is a TOML file, or the name of a row of the paper's Tables 3 and 4, such as unet-bowl or
+    deeplab-bowl-patches-4 (`wsi-seg tables 4 --rows bowl`), or ours-unet-bowl for our choices. A recipe
+    trains both stages, calibrates them and writes a bundle. Run again after an interruption: training goes
+    on from its last checkpoint.
     """
+    from wsi_seg.experiment import train_experiments
+    from wsi_twostage.paper.experiment import is_experiment
+
+    if all(is_experiment(config) for config in configs):
+        if encoder or start:
+            raise click.UsageError("--encoder and --start are for recipes; set an experiment's weights=FILE")
+        train_experiments(configs, changes, data, output, device=device, workers=workers)
+        return
+    if len(configs) > 1 or changes or workers:
+        raise click.UsageError(f"{configs[0]}: a recipe goes alone, without --set and --workers")
+    _train_bundle(Path(configs[0]), data, output, encoder=encoder, start=start, device=device)
+
+
+def _train_bundle(
+    config: Path, data: Path, output: Path, *, encoder: Path | None, start: Path | None, device: str
+) -> None:
     import torch
     from rich.console import Console
     from rich.progress import Progress
@@ -72,16 +115,44 @@ def train(
 
 
 @click.command()
+@click.argument("configs", nargs=-1, metavar="[CONFIG...]")
 @_DATA
 @click.option("--model", type=click.Path(path_type=Path), help="Bundle.  [default: the shipped one]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the experiments' weights.")
+@_SET
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Of each test image of an experiment; their median time counts.",
+)
 @_DEVICE
-def evaluate(data: Path, model: Path | None, device: str) -> None:
-    """Measure a bundle's Dice on the images that its card names as held out."""
+def evaluate(
+    configs: tuple[str, ...],
+    data: Path,
+    model: Path | None,
+    output: Path | None,
+    changes: tuple[str, ...],
+    repeats: int,
+    device: str,
+) -> None:
+    """Measure Dice: of a bundle on the images its card names as held out, or of experiments.
+
+    With CONFIG, as for `wsi-seg train`: test these experiments, whose weights are in the folder --output,
+    and write a report NAME.json of each there, with Dice and the time of each stage.
+    """
     import torch
 
+    from wsi_seg.experiment import evaluate_experiments
     from wsi_twostage.models.runner import choose_device
     from wsi_twostage.training.recipe import evaluate_bundle
 
+    if configs:
+        if output is None or model is not None:
+            raise click.UsageError("an experiment needs --output, the folder of its weights, and no --model")
+        evaluate_experiments(configs, changes, data, output, device=device, repeats=repeats)
+        return
     for name, figures in evaluate_bundle(model, data, device=torch.device(choose_device(device))).items():
         click.echo(_line(name, figures))
 

@@ -1,12 +1,15 @@
 """Folders of images and masks, and their split into train, validation and test by a seed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import imagecodecs
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
@@ -59,12 +62,12 @@ def read_folder(folder: Folder) -> list[Sample]:
         raise ConfigError(f"{folder.path}: no images/*.png or *.jpg; expected folders images/ and masks/")
     samples = []
     for stem in sorted(images):
-        image = _read_rgb(images[stem])
+        image = read_rgb(images[stem])
         if folder.colour_only and _chroma(image) < _COLOUR:
             continue
         if stem not in masks:
             raise ConfigError(f"{folder.path}: image {images[stem].name} has no mask masks/{stem}.png")
-        mask = _read_rgb(masks[stem]).amax(0, keepdim=True).gt(0).to(torch.uint8)
+        mask = torch.from_numpy(read_mask(masks[stem]))[None].to(torch.uint8)
         if mask.shape[1:] != image.shape[1:]:
             raise ConfigError(
                 f"{images[stem]}: image is {tuple(image.shape[1:])} px, its mask {tuple(mask.shape[1:])} px"
@@ -91,17 +94,46 @@ def stack(samples: Sequence[Sample], *, side: int) -> tuple[Tensor, Tensor]:
     return both[:, :3].contiguous(), both[:, 3:].contiguous()
 
 
-def _read_rgb(path: Path) -> Tensor:
-    """(3, H, W) uint8; grey is repeated, alpha dropped."""
+def read_rgb(path: Path) -> Tensor:
+    """(3, H, W) uint8; grey is repeated, alpha dropped.
+
+    Raises
+    ------
+    ConfigError
+        Not an image, or not one of 8 bits.
+    """
+    with _opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ConfigError(f"{path}: {image.mode} pixels; expected 8 bits")
+        array = np.array(image.convert("RGB"))
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, 2, 0)))
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """(H, W): whatever is not black, be the file of 1, 8 or 16 bits, with a palette, colours or alpha."""
+    with _opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            return np.asarray(np.array(image) > 0)
+        return np.asarray(np.array(image.convert("RGB")).max(2) > 0)
+
+
+def read_labels(path: Path) -> NDArray[Any]:
+    """(H, W): the numbers as they are stored; with a palette, its indices."""
+    with _opened(path) as image:
+        array = np.array(image)
+    if array.ndim != 2:
+        raise ConfigError(f"{path}: {array.shape[2]} channels; expected one number a pixel")
+    return array
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        array = np.asarray(imagecodecs.imread(path))
-    except (ValueError, RuntimeError, OSError) as error:
+        with Image.open(path) as image:
+            image.load()
+            yield image
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ConfigError(f"{path}: not an image ({error})") from error
-    if array.dtype != np.uint8:
-        raise ConfigError(f"{path}: {array.dtype} pixels; expected 8 bits")
-    planes = array if array.ndim == 3 else array[..., None]
-    planes = planes[..., :3] if planes.shape[2] > 2 else np.repeat(planes[..., :1], 3, axis=2)
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(planes, 2, 0)))
 
 
 def _fit(pair: Tensor, side: int) -> Tensor:

@@ -1,0 +1,95 @@
+"""Training and testing of the paper's experiments, for wsi-seg train and wsi-seg evaluate."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from wsi_twostage.paper.experiment import Experiment
+    from wsi_twostage.paper.train import Epoch
+
+
+def train_experiments(
+    configs: Sequence[str], changes: Sequence[str], data: Path, output: Path, *, device: str, workers: int
+) -> None:
+    """Train what the experiments need and is not in the folder yet."""
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from wsi_twostage.models.runner import choose_device
+    from wsi_twostage.paper.datasets import open_set
+    from wsi_twostage.paper.experiment import read_experiment
+    from wsi_twostage.paper.train import train_experiment
+
+    experiments = [read_experiment(config, changes) for config in configs]
+    with Progress(console=Console(stderr=True)) as bar:
+        for experiment in experiments:
+            trained = train_experiment(
+                experiment,
+                open_set(experiment.data, data, seed=experiment.split_seed).train,
+                output,
+                device=torch.device(choose_device(device)),
+                workers=workers,
+                progress=_shower(bar, experiment),
+            )
+            for stage, done in trained.items():
+                click.echo(f"{experiment.name}: {stage} in {done.path}, trained in {done.seconds:.0f} s")
+
+
+def evaluate_experiments(
+    configs: Sequence[str], changes: Sequence[str], data: Path, output: Path, *, device: str, repeats: int
+) -> None:
+    """Test trained experiments; one report each."""
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from wsi_twostage.models.runner import choose_device
+    from wsi_twostage.paper.datasets import open_set
+    from wsi_twostage.paper.evaluate import evaluate_experiment, write_report
+    from wsi_twostage.paper.experiment import read_experiment
+
+    experiments = [read_experiment(config, changes) for config in configs]
+    with Progress(console=Console(stderr=True)) as bar:
+        for experiment in experiments:
+            parts = open_set(experiment.data, data, seed=experiment.split_seed)
+            task = bar.add_task(f"{experiment.name}: test", total=len(parts.test))
+            report = evaluate_experiment(
+                experiment,
+                parts,
+                output,
+                device=torch.device(choose_device(device)),
+                repeats=repeats,
+                progress=_counter(bar, task),
+            )
+            path = write_report(report, output)
+            best = ", ".join(
+                f"{100 * o.mean:.1f} with {100 * o.refined:.0f}% refined, "
+                f"{report.reference.time / o.time:.1f}x"
+                for o in report.two_stage
+            )
+            click.echo(f"{path}: Dice {100 * report.reference.mean:.1f}; two-stage {best}")
+
+
+def _shower(bar: "Progress", experiment: "Experiment") -> "Callable[[Epoch], None]":
+    tasks: dict[str, TaskID] = {}
+
+    def show(epoch: "Epoch") -> None:
+        if epoch.stage not in tasks:
+            tasks[epoch.stage] = bar.add_task("", total=epoch.epochs)
+        text = f"{experiment.name}: {epoch.stage}, loss {epoch.loss:.4f}"
+        bar.update(tasks[epoch.stage], completed=epoch.epoch, description=text)
+
+    return show
+
+
+def _counter(bar: "Progress", task: "TaskID") -> Callable[[int], None]:
+    def count(images: int) -> None:
+        bar.update(task, completed=images)
+
+    return count

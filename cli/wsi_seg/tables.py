@@ -1,0 +1,34 @@
+"""wsi-seg tables: the paper's tables, ours beside what was printed."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("number", type=click.Choice(["1", "3", "4"]))
+@click.argument("runs", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--rows", "data", multiple=True, metavar="DATA", help="Print the names of the rows on this data."
+)
+def tables(number: str, runs: Path | None, data: tuple[str, ...]) -> None:
+    """Print Table 1, 3 or 4 of the paper as Markdown, ours beside the paper's in brackets.
+
+    Table 1 is counted now. Tables 3 and 4 are made from the reports in the folder RUNS that
+    `wsi-seg evaluate` wrote; what has no report is left out. `wsi-seg tables 4 --rows bowl` prints the names
+    of the experiments that Table 4 needs on BOWL, beside those of Table 3.
+    """
+    from wsi_twostage.errors import ConfigError
+    from wsi_twostage.paper.evaluate import read_report
+    from wsi_twostage.paper.experiment import rows
+    from wsi_twostage.paper.tables import table1, table3, table4
+
+    if number == "1":
+        click.echo(table1())
+    elif data:
+        click.echo("\n".join(rows(int(number), data)))
+    else:
+        reports = [read_report(path) for path in sorted(runs.glob("*.json"))] if runs else []
+        if not reports:
+            raise ConfigError(f"{runs or 'no folder given'}: no reports; make some with wsi-seg evaluate")
+        click.echo(table3(reports) if number == "3" else table4(reports))

@@ -1,0 +1,137 @@
+"""The paper's data sets: layouts, labels, splits, and what is said of a damaged one."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paper_trees import TREES, bdd, bowl, folder, kitti, ph2, scene, write
+from PIL import Image
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.paper.datasets import Item, open_set
+from wsi_twostage.training.data import read_mask
+
+SHARED = Path(os.environ.get("WSI_TWOSTAGE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def number(item: Item) -> int:
+    return int("".join(c for c in item.name.removesuffix("_10") if c.isdigit()))
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_each_layout_gives_its_masks(name: str, tmp_path: Path) -> None:
+    TREES[name](tmp_path)
+    parts = open_set(name, tmp_path)
+    assert (len(parts.train), len(parts.test)) == ((3, 2) if name == "bdd" else (7, 3))
+    for item in (*parts.train, *parts.test):
+        image, mask = item.read()
+        pixels, truth = scene(number(item))
+        assert image.shape == (3, 40, 60)
+        np.testing.assert_array_equal(mask[0].numpy() > 0, truth)
+        if name != "bdd":  # JPEG
+            np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), pixels)
+
+
+def test_the_split_is_that_of_the_published_code(tmp_path: Path) -> None:
+    kitti(tmp_path)
+    order = np.random.RandomState(5).choice(10, 10, replace=False)
+    parts = open_set("kitti", tmp_path, seed=5)
+    assert [number(i) for i in parts.train] == sorted(order[:7].tolist())
+    assert open_set("kitti", tmp_path, seed=6) != parts
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_missing_set_says_what_was_expected(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"no {name} here; expected "):
+        open_set(name, tmp_path)
+
+
+def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="known: bdd, kitti, bowl, ph2, isic, folder"):
+        open_set("cityscapes", tmp_path)
+
+
+def test_a_missing_mask_is_named(tmp_path: Path) -> None:
+    kitti(tmp_path)
+    (tmp_path / "kitti/semantics/training/semantic/000003_10.png").unlink()
+    with pytest.raises(ConfigError, match=r"image_2/000003_10\.png: no mask; expected .*000003_10\.png"):
+        open_set("kitti", tmp_path)
+
+
+def test_a_mask_without_an_image_is_named(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "images/3.png").unlink()
+    with pytest.raises(ConfigError, match=r"3\.png: a mask without an image"):
+        open_set("folder", tmp_path)
+
+
+def test_a_nucleus_folder_without_masks_is_named(tmp_path: Path) -> None:
+    bowl(tmp_path)
+    for path in (tmp_path / f"data-science-bowl-2018/stage1/train/{4:064x}/masks").iterdir():
+        path.unlink()
+    with pytest.raises(ConfigError, match="masks: no masks"):
+        open_set("bowl", tmp_path)
+
+
+def test_a_missing_lesion_is_named(tmp_path: Path) -> None:
+    ph2(tmp_path)
+    (tmp_path / "PH2Dataset/PH2 Dataset images/IMD002/IMD002_lesion/IMD002_lesion.bmp").unlink()
+    with pytest.raises(ConfigError, match=r"IMD002_lesion\.bmp: missing"):
+        open_set("ph2", tmp_path)
+
+
+def test_an_empty_lesion_is_an_error_and_a_street_without_cars_is_none(tmp_path: Path) -> None:
+    ph2(tmp_path)
+    kitti(tmp_path)
+    black = np.zeros((40, 60), np.bool_)
+    write(tmp_path / "PH2Dataset/PH2 Dataset images/IMD002/IMD002_lesion/IMD002_lesion.bmp", black)
+    parts = open_set("ph2", tmp_path)
+    damaged = next(i for i in (*parts.train, *parts.test) if i.name == "IMD002")
+    with pytest.raises(ConfigError, match="an empty mask"):
+        damaged.read()
+    write(tmp_path / "kitti/semantics/training/semantic/000002_10.png", black.astype(np.uint8))
+    parts = open_set("kitti", tmp_path)
+    street = next(i for i in (*parts.train, *parts.test) if i.name == "000002_10")
+    assert street.read()[1].sum() == 0
+
+
+def test_a_mask_of_another_size_is_an_error(tmp_path: Path) -> None:
+    folder(tmp_path)
+    write(tmp_path / "masks/3.png", np.full((9, 9), 255, np.uint8))
+    parts = open_set("folder", tmp_path)
+    item = next(i for i in (*parts.train, *parts.test) if i.name == "3")
+    with pytest.raises(ConfigError, match=r"\(9, 9\) px; its image has \(40, 60\)"):
+        item.read()
+
+
+def test_a_file_that_is_no_image_is_an_error(tmp_path: Path) -> None:
+    bdd(tmp_path)
+    (tmp_path / "bdd100k/images/10k/train/0001.jpg").write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match=r"0001\.jpg: not an image"):
+        open_set("bdd", tmp_path).train[1].read()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
+def test_a_mask_in_any_kind_of_file(mode: str, tmp_path: Path) -> None:
+    """The published code reads 1-bit, RGB and RGBA masks as empty."""
+    truth = scene(1)[1]
+    image = Image.fromarray(np.where(truth, 255, 0).astype(np.uint8))
+    path = tmp_path / "mask.png"
+    if mode == "I;16":
+        Image.fromarray(np.where(truth, 40000, 0).astype(np.uint16)).save(path)
+    else:
+        image.convert(mode).save(path)
+    np.testing.assert_array_equal(read_mask(path), truth)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"), [("bdd", (16, 8)), ("kitti", (8, 3)), ("bowl", (469, 201)), ("isic", (69, 29))]
+)
+def test_the_shared_sets_open(name: str, counts: tuple[int, int]) -> None:
+    if not SHARED.is_dir():
+        pytest.skip("no shared data here")
+    parts = open_set(name, SHARED)
+    assert (len(parts.train), len(parts.test)) == counts
+    image, mask = parts.test[0].read()
+    assert image.shape[1:] == mask.shape[1:]

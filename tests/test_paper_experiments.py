@@ -1,0 +1,307 @@
+"""Experiments from a configuration to a table: rows, training, interruption, reports."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from paper_trees import folder
+from safetensors.torch import load_file
+
+from wsi_seg.main import commands
+from wsi_twostage.errors import ConfigError, WsiError
+from wsi_twostage.paper import tables
+from wsi_twostage.paper import train as training
+from wsi_twostage.paper.datasets import open_set
+from wsi_twostage.paper.evaluate import Outcome, Report, evaluate_experiment, read_report, write_report
+from wsi_twostage.paper.experiment import (
+    ALL_THRESHOLDS,
+    OURS,
+    Experiment,
+    as_toml,
+    is_experiment,
+    read_experiment,
+    row,
+    rows,
+)
+from wsi_twostage.paper.train import Epoch, train_experiment, weights_path
+
+CPU = torch.device("cpu")
+TINY = Experiment(
+    "tiny",
+    "folder",
+    "unet",
+    "mobilenet_v2",
+    weights="random",
+    side=64,
+    patches=4,
+    epochs=2,
+    batch=3,
+    learning_rate=1e-3,
+    thresholds=(0.0, 0.25, 1.0),
+)
+CHANGES = ["backbone=mobilenet_v2", "weights=random", "side=64", "patches=4", "epochs=1", "batch=3"]
+
+
+def test_the_defaults_are_the_papers() -> None:
+    paper = row("deeplab-bowl")
+    assert (paper.side, paper.patches, paper.ratio, paper.cell) == (768, 16, 4, 192)
+    assert (paper.epochs, paper.learning_rate, paper.loss, paper.selection) == (20, 1e-4, "focal", "weighted")
+    assert paper.thresholds == ALL_THRESHOLDS
+    assert row("unet-bowl").thresholds == (0.25,)
+
+
+def test_there_is_a_row_for_every_line_of_the_tables() -> None:
+    printed = {f"{line['architecture']}-{line['dataset']}" for line in tables.published(3)}
+    assert {row(name).name for name in rows(3)} == printed
+    for line in tables.published(4):  # raises for a line without a row
+        for data in ("bdd", "kitti", "bowl", "ph2"):
+            tables._of_table4({}, data, line["study"], line["setting"])
+    assert len({row(name).name for name in rows(4)}) == 28
+
+
+def test_an_experiment_survives_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    for experiment in (row("ours-unet-isic"), row("deeplab-bowl"), TINY):
+        path.write_text(as_toml(experiment), encoding="utf-8")
+        assert read_experiment(str(path)) == experiment
+
+
+def test_a_file_may_start_from_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('row = "deeplab-bowl-no-context"\nside = 256\n', encoding="utf-8")
+    assert read_experiment(str(path), ["epochs=3"]) == replace(
+        row("deeplab-bowl-no-context"), name="mine", side=256, epochs=3
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("speed=3", "unknown key 'speed'"),
+        ("side", "expected KEY=VALUE"),
+        ("side=big", "side='big' is of the wrong kind"),
+        ("context=1", "context=1 is of the wrong kind"),
+        ("side=200", "patches must be a square, and the side a multiple"),
+        ("patches=128", "patches must be a square"),
+        ("loss=dice", "known: focal, bce_dice"),
+        ("halo=3", "not a multiple of the ratio 4"),
+        ("thresholds=[2.0]", "within 0..1"),
+        ("distil=0.5", "needs fine labels"),
+        ("batch=1", "at least 1 and 2"),
+    ],
+)
+def test_a_bad_setting_is_one_clear_line(change: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_experiment("unet-bowl", [change])
+
+
+@pytest.mark.parametrize("name", ["unet", "unet-", "vgg-bowl", "unet-bowl-fast", "none.json"])
+def test_an_unknown_row_says_what_rows_look_like(name: str) -> None:
+    with pytest.raises(ConfigError, match="rows are, for example, unet-bowl"):
+        read_experiment(name)
+
+
+def test_recipes_are_told_from_experiments(tmp_path: Path) -> None:
+    recipe = Path(tables.__file__).parents[1] / "training" / "nuclei-he.toml"
+    assert not is_experiment(str(recipe))
+    assert not is_experiment("missing.toml")
+    assert is_experiment("unet-bowl")
+    path = tmp_path / "mine.toml"
+    path.write_text(as_toml(TINY), encoding="utf-8")
+    assert is_experiment(str(path))
+
+
+def test_stages_are_shared_by_experiments_that_agree_on_them(tmp_path: Path) -> None:
+    def same(one: Experiment, two: Experiment, stage: str) -> bool:
+        return weights_path(tmp_path, one, stage) == weights_path(tmp_path, two, stage)
+
+    paper = row("deeplab-bowl")
+    coarser, sharper = row("deeplab-bowl-patches-64"), row("deeplab-bowl-highest")
+    assert same(paper, coarser, "reference")
+    assert not same(paper, coarser, "model1")
+    assert same(paper, sharper, "model1")
+    assert not same(paper, sharper, "model2")
+    assert not same(paper, replace(paper, seed=1), "reference")
+    assert same(paper, replace(paper, thresholds=(0.1,)), "model2")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    folder(root)
+    return root
+
+
+def weights(experiment: Experiment, data: Path, output: Path, workers: int = 0) -> dict[str, torch.Tensor]:
+    items = open_set("folder", data).train
+    trained = train_experiment(experiment, items, output, device=CPU, workers=workers)
+    return {f"{s}.{k}": v for s, done in trained.items() for k, v in load_file(done.path).items()}
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(epoch: Epoch) -> None:
+        if (epoch.stage, epoch.epoch) == ("model2", 1):
+            raise Stop
+
+    whole = weights(TINY, data, tmp_path / "whole")
+    items = open_set("folder", data).train
+    with pytest.raises(Stop):
+        train_experiment(TINY, items, tmp_path / "cut", device=CPU, progress=stop)
+    assert len(list((tmp_path / "cut" / "weights").glob("*.checkpoint"))) == 1
+    resumed = weights(TINY, data, tmp_path / "cut")
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
+    assert not list((tmp_path / "cut" / "weights").glob("*.checkpoint"))
+
+
+def test_the_number_of_workers_changes_nothing(data: Path, tmp_path: Path) -> None:
+    short = replace(TINY, epochs=1)
+    alone, two = weights(short, data, tmp_path / "0"), weights(short, data, tmp_path / "2", workers=2)
+    for name, value in alone.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_too_few_images_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="7 images for training; batch=8"):
+        weights(replace(TINY, batch=8), data, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def report(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    output = tmp_path_factory.mktemp("runs")
+    weights(TINY, data, output)
+    return evaluate_experiment(TINY, open_set("folder", data), output, device=CPU, repeats=1)
+
+
+def test_a_report_has_every_threshold_and_stage(report: Report) -> None:
+    assert [o.threshold for o in report.two_stage] == [0.0, 0.25, 1.0]
+    assert [o.refined for o in report.two_stage] == sorted(
+        (o.refined for o in report.two_stage), reverse=True
+    )
+    assert report.two_stage[0].refined == 1
+    assert report.two_stage[-1].refined == 0
+    assert set(report.two_stage[0].seconds) == {"read", "model 1", "selection", "model 2", "merge"}
+    assert len(report.reference.per_image) == report.images["tested"] == 3
+    assert set(report.training) == {"reference", "model1", "model2"}
+
+
+def test_a_report_survives_its_file(report: Report, tmp_path: Path) -> None:
+    path = write_report(report, tmp_path)
+    again = read_report(path)
+    assert again.reference == report.reference
+    assert again.two_stage == report.two_stage
+    assert json.loads(path.read_text())["experiment"]["weights"] == "random"
+
+
+def test_a_file_that_is_no_report_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not the report of an experiment"):
+        read_report(path)
+
+
+def test_our_choices_run(data: Path, tmp_path: Path) -> None:
+    ours = replace(TINY, **{**OURS, "epochs": 1})
+    weights(ours, data, tmp_path)
+    done = evaluate_experiment(ours, open_set("folder", data), tmp_path, device=CPU, repeats=1)
+    assert set(done.training) == {"reference", "model1"}  # Model 2 is the reference
+    assert done.two_stage[0].refined == 1
+
+
+def test_distilled_training_runs(data: Path, tmp_path: Path) -> None:
+    ours = replace(TINY, network="default", upsampling="bilinear", labels="fine", distil=0.5, epochs=1)
+    assert weights(ours, data, tmp_path).keys() >= {"model1.final.weight", "model2.mix.weight"}
+
+
+def outcome(threshold: float | None, dice: float, seconds: float) -> Outcome:
+    return Outcome(threshold, dice, [dice, dice], 0.5, {"read": 9.0, "model 2": seconds})
+
+
+def made_up(name: str, **changes: object) -> Report:
+    experiment = {**row(name).described, **changes}
+    results = [outcome(t, 0.8 + t / 100, 1.0) for t in experiment["thresholds"]]
+    training_s = {"reference": 60.0, "model1": 20.0, "model2": 10.0}
+    machine = {"device": "cpu (x)", "threads": 2, "torch": "2"}
+    images = {"trained": 469, "tested": 2}
+    return Report(experiment, images, outcome(None, 0.9, 4.0), results, training_s, 3, machine)
+
+
+def test_table_3_shows_ours_beside_the_papers() -> None:
+    text = tables.table3([made_up("deeplab-bowl", side=256), made_up("unet-isic")])
+    assert (
+        "| DeepLab, BOWL | 90.0 (87.0) | 80.2 (81.7) | 90.0, 80.2 | 50% | 2000, 500 | 4.0 (2.6) | 2.0 (1.2) |"
+        in text
+    )
+    assert "| U-Net, ISIC (paper: PH2) | 90.0 (90.5) |" in text
+    assert "- deeplab-bowl: side 256; cpu (x), torch 2, seed 0, 469 images trained on, 2 tested" in text
+    assert "- unet-isic: as published;" in text
+
+
+def test_table_4_leaves_out_what_was_not_run() -> None:
+    text = tables.table4([made_up("deeplab-bowl"), made_up("deeplab-bowl-patches-256")])
+    assert "| patches: 16 | 80.2 (81.7) |" in text
+    assert "| patches: 256 | 80.2 (75.1) |" in text
+    assert "| patches: 64 |  |" in text
+    assert "| threshold: 1 | 81.0 (76.5) |" in text
+    assert "| disabled: none | 80.2 (81.7) |" in text
+
+
+def test_the_commands_go_from_a_folder_to_a_table(data: Path, tmp_path: Path) -> None:
+    run, output = CliRunner(), str(tmp_path / "runs")
+    config = tmp_path / "deeplab.toml"
+    config.write_text('row = "unet-folder"\nname = "unet-folder"\n', encoding="utf-8")
+    settings = [x for change in CHANGES for x in ("--set", change)]
+    common = [str(config), "--data", str(data), "-o", output, *settings, "--device", "cpu"]
+    done = run.invoke(commands, ["train", *common], catch_exceptions=False)
+    assert done.output.count("trained in") == 3
+    done = run.invoke(commands, ["evaluate", *common, "--repeats", "1"], catch_exceptions=False)
+    assert "unet-folder.json: Dice" in done.output
+    done = run.invoke(commands, ["tables", "3", output], catch_exceptions=False)
+    assert "| U-Net, FOLDER |" in done.output
+    assert run.invoke(commands, ["tables", "1"]).output.count("|") > 40
+    assert (
+        run.invoke(commands, ["tables", "4", "--rows", "bowl"]).output.split()[0] == "deeplab-bowl-patches-4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nothing.toml", "--data", ".", "-o", "x"], "cannot be read"),
+        (["train", "unet-nothing", "--data", ".", "-o", "x"], "rows are, for example"),
+        (["train", "unet-bowl", "--data", "/none", "-o", "x"], "no bowl here; expected"),
+        (["evaluate", "unet-bowl", "--data", "/none", "-o", "x"], "no bowl here; expected"),
+        (["tables", "3"], "no reports"),
+        (["tables", "3", "/none"], "no reports"),
+    ],
+)
+def test_bad_input_is_one_clear_line(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(commands, arguments)
+    assert isinstance(done.exception, WsiError)
+    assert message in str(done.exception)
+
+
+def test_the_means_of_a_report_by_hand() -> None:
+    made = Outcome(0.25, 0.5, [0.25, 0.75], 0.1, {"read": 5.0, "model 1": 1.0, "merge": 0.5})
+    assert made.mean == 0.5
+    assert made.time == 1.5
+
+
+def test_training_state_is_kept_each_epoch(data: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def count(epoch: Epoch) -> None:
+        seen.append(len(list((tmp_path / "weights").glob("*.checkpoint"))))
+
+    items = open_set("folder", data).train
+    training.train_experiment(replace(TINY, epochs=1), items, tmp_path, device=CPU, progress=count)
+    assert seen == [1, 1, 1]
+    assert np.isfinite(training.trained_seconds(tmp_path, replace(TINY, epochs=1), "model1"))

@@ -1,0 +1,228 @@
+"""The paper's four data sets in the folders they are downloaded as, and any folder of images and masks.
+
+A data set is a list of files; pixels are read one item at a time. Lists are sorted, so that a split depends
+on its seed alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.training.data import read_labels, read_mask, read_rgb
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_BDD_VEHICLES = (13, 14, 15, 16)  # train ids: car, truck, bus, train
+_KITTI_VEHICLES = (26, 27, 28, 29, 30, 31)  # label ids: car, truck, bus, caravan, trailer, train
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image and where its truth is."""
+
+    name: str
+    image: Path
+    masks: tuple[Path, ...]
+    """Their union is the truth."""
+    ids: tuple[int, ...] = ()
+    """Values that are foreground; none: all but 0."""
+    empty: bool = False
+    """The image may be without foreground."""
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """The image (3, H, W) and the truth (1, H, W), uint8, the truth 0 or 1.
+
+        Raises
+        ------
+        ConfigError
+            A file that is no image, a mask of another size than the image, or one without foreground in a
+            set where that is a damaged file.
+        """
+        image = read_rgb(self.image)
+        union = torch.zeros(image.shape[1:], dtype=torch.bool)
+        for path in self.masks:
+            mask = np.isin(read_labels(path), self.ids) if self.ids else read_mask(path)
+            if mask.shape != union.shape:
+                raise ConfigError(f"{path}: {mask.shape} px; its image has {tuple(union.shape)}")
+            union |= torch.from_numpy(mask)
+        if not self.empty and not union.any():
+            raise ConfigError(f"{self.masks[0]}: an empty mask; each image of this set has some foreground")
+        return image, union[None].to(torch.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is trained on and what is tested on."""
+
+    train: tuple[Item, ...]
+    test: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """How one data set is laid out."""
+
+    find: Callable[[Path], Sequence[Item] | Parts | None]
+    """The items below a root, their parts if the set has its own split, or None: not laid out so."""
+    expected: str
+    turned: bool
+    """Images have no up and down, so that training may turn them."""
+
+
+def open_set(name: str, root: Path, *, seed: int = 123, share: float = 0.7) -> Parts:
+    """The named set below ``root``, split by its own lists or by ``seed``: ``share`` for training.
+
+    The split is that of the published code, ``RandomState(seed).choice`` without replacement, of a sorted
+    list.
+
+    Raises
+    ------
+    ConfigError
+        An unknown set, a folder that is not laid out as expected, or an image without a mask.
+    """
+    known = DATASETS.get(name)
+    if known is None:
+        raise ConfigError(f"data {name!r} is not known; known: {', '.join(DATASETS)}")
+    found = known.find(root)
+    if not found:
+        raise ConfigError(f"{root}: no {name} here; expected {known.expected}")
+    if isinstance(found, Parts):
+        return found
+    order = np.random.RandomState(seed).choice(len(found), len(found), replace=False)
+    cut = round(share * len(found))
+    train, test = (tuple(found[i] for i in sorted(part)) for part in (order[:cut], order[cut:]))
+    if not (train and test):
+        raise ConfigError(f"{root}: only {len(found)} images; too few for training and testing")
+    return Parts(train, test)
+
+
+def _images(folder: Path) -> list[Path]:
+    """The images of a folder; whatever else lies there is none of ours."""
+    return sorted(p for p in folder.glob("*") if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+
+
+def _pairs(
+    images: Path, masks: Path, *, ids: tuple[int, ...] = (), empty: bool = False, suffix: str = ""
+) -> list[Item]:
+    """Images and masks with equal stems; those of masks may end in ``suffix``."""
+    truths = {path.stem.removesuffix(suffix): path for path in _images(masks)}
+    items = []
+    for path in _images(images):
+        if path.stem not in truths:
+            raise ConfigError(f"{path}: no mask; expected {masks / (path.stem + suffix)}.png")
+        items.append(Item(path.stem, path, (truths.pop(path.stem),), ids, empty))
+    if truths:
+        raise ConfigError(f"{min(truths.values())}: a mask without an image in {images}")
+    return items
+
+
+def _first(root: Path, *folders: str) -> Path | None:
+    """The first of these folders that exists; an empty name is the root itself."""
+    return next((root / folder for folder in folders if (root / folder).is_dir()), None)
+
+
+def _bdd(root: Path) -> Parts | None:
+    for images, labels in (
+        ("bdd100k/images/10k", "bdd100k/labels/sem_seg/masks"),
+        ("images/10k", "labels/sem_seg/masks"),
+        ("bdd100k_sample/images", "bdd100k_sample/semantic"),
+        ("images", "semantic"),
+    ):
+        if (root / images / "train").is_dir() and (root / labels / "train").is_dir():
+            pairs = (
+                _pairs(root / images / part, root / labels / part, ids=_BDD_VEHICLES, empty=True)
+                for part in ("train", "val")
+            )
+            return Parts(*(tuple(part) for part in pairs))
+    return None
+
+
+def _kitti(root: Path) -> list[Item] | None:
+    for folder in ("kitti/semantics/training", "data_semantics/training", "training", "kitti_sample", "."):
+        images, labels = root / folder / "image_2", root / folder / "semantic"
+        if images.is_dir() and labels.is_dir():
+            return _pairs(images, labels, ids=_KITTI_VEHICLES, empty=True)
+    return None
+
+
+def _bowl(root: Path) -> list[Item] | None:
+    folder = _first(root, "data-science-bowl-2018/stage1/train", "stage1/train", "stage1_train")
+    if folder is None:
+        return _folder(root, "bowl2018")
+    items = []
+    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
+        images, masks = _images(place / "images"), _images(place / "masks")
+        if len(images) != 1:
+            raise ConfigError(f"{place / 'images'}: {len(images)} images; expected one")
+        if not masks:
+            raise ConfigError(f"{place / 'masks'}: no masks; expected one for each nucleus")
+        items.append(Item(place.name, images[0], tuple(masks)))
+    return items
+
+
+def _ph2(root: Path) -> list[Item] | None:
+    folder = _first(root, "PH2Dataset/PH2 Dataset images", "PH2 Dataset images")
+    if folder is None:
+        return None
+    items = []
+    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
+        name = place.name
+        image = place / f"{name}_Dermoscopic_Image" / f"{name}.bmp"
+        mask = place / f"{name}_lesion" / f"{name}_lesion.bmp"
+        for path in (image, mask):
+            if not path.is_file():
+                raise ConfigError(f"{path}: missing; {place} should have a dermoscopic image and a lesion")
+        items.append(Item(name, image, (mask,)))
+    return items
+
+
+def _isic(root: Path) -> list[Item] | None:
+    for year in ("2016", "2017"):
+        images = root / f"ISIC-{year}_Training_Data"
+        masks = root / f"ISIC-{year}_Training_Part1_GroundTruth"
+        if images.is_dir() and masks.is_dir():
+            wanted = [p for p in _images(images) if not p.stem.endswith("_superpixels")]
+            return [Item(p.stem, p, (_mask_of(p, masks, "_segmentation"),)) for p in wanted]
+    return _folder(root, "isic2017_98")
+
+
+def _mask_of(image: Path, masks: Path, suffix: str) -> Path:
+    path = masks / f"{image.stem}{suffix}.png"
+    if not path.is_file():
+        raise ConfigError(f"{image}: no mask; expected {path}")
+    return path
+
+
+def _folder(root: Path, name: str = ".") -> list[Item] | None:
+    for place in (root / name, root):
+        if (place / "images").is_dir() and (place / "masks").is_dir():
+            return _pairs(place / "images", place / "masks")
+    return None
+
+
+def _generic(root: Path) -> list[Item] | None:
+    if (root / "images").is_dir() and (root / "masks").is_dir():
+        return _pairs(root / "images", root / "masks", empty=True)
+    return None
+
+
+DATASETS: dict[str, DataSet] = {
+    "bdd": DataSet(
+        _bdd, "bdd100k/images/10k/{train,val}/*.jpg and bdd100k/labels/sem_seg/masks/{train,val}/*.png", False
+    ),
+    "kitti": DataSet(_kitti, "kitti/semantics/training/{image_2,semantic}/*.png", False),
+    "bowl": DataSet(
+        _bowl, "data-science-bowl-2018/stage1/train/ID/{images,masks}/*.png, or bowl2018/{images,masks}", True
+    ),
+    "ph2": DataSet(
+        _ph2, "PH2Dataset/PH2 Dataset images/IMDxxx/{IMDxxx_Dermoscopic_Image,IMDxxx_lesion}/*.bmp", True
+    ),
+    "isic": DataSet(
+        _isic, "isic2017_98/{images,masks}, or ISIC-2017_Training_{Data,Part1_GroundTruth}", True
+    ),
+    "folder": DataSet(_generic, "images/ and masks/ with equal names", True),
+}

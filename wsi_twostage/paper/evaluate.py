@@ -1,0 +1,249 @@
+"""Test an experiment: Dice and time of the reference and of both stages, as one JSON file."""
+
+import datetime
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.paper import method
+from wsi_twostage.paper.datasets import Parts
+from wsi_twostage.paper.experiment import Experiment
+from wsi_twostage.paper.images import stretch
+from wsi_twostage.paper.train import load_stage, stages, trained_seconds
+from wsi_twostage.selection import Threshold, select
+
+_SMOOTH = 1.0  # px, of the published Dice: an image without foreground scores 1 if nothing is predicted
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one way of segmenting the test images did."""
+
+    threshold: float | None
+    """Uncertainty from which cells were refined; None: the reference."""
+    pooled: float
+    """Dice of all pixels of all images, 0..1."""
+    per_image: list[float]
+    """Dice of each image, smoothed by a pixel as published."""
+    refined: float
+    """Share of the cells that Model 2 got."""
+    seconds: dict[str, float]
+    """By stage, over all images: the median of the repeats of each; read is not part of the paper's time."""
+
+    @property
+    def mean(self) -> float:
+        """Mean of the images' Dice, what the paper reports."""
+        return float(np.mean(self.per_image))
+
+    @property
+    def time(self) -> float:
+        """Seconds without reading."""
+        return sum(value for key, value in self.seconds.items() if key != "read")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything about one experiment that a table or a reader needs."""
+
+    experiment: dict[str, Any]
+    images: dict[str, int]
+    """Trained and tested on."""
+    reference: Outcome
+    two_stage: list[Outcome]
+    """One for each threshold."""
+    training: dict[str, float]
+    """Seconds by stage."""
+    repeats: int
+    machine: dict[str, Any] = field(default_factory=dict)
+    commit: str = ""
+    date: str = ""
+
+    @property
+    def name(self) -> str:
+        return str(self.experiment["name"])
+
+
+class _Clock:
+    """Seconds by stage, of one image."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds = device, dict[str, float]()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+@torch.inference_mode()
+def evaluate_experiment(
+    experiment: Experiment,
+    parts: Parts,
+    folder: Path,
+    *,
+    device: torch.device,
+    repeats: int = 3,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Report:
+    """Run every way on every test image, one at a time after a warm-up, as the paper times it.
+
+    Parameters
+    ----------
+    folder
+        Where the trained weights are.
+    progress
+        Called with the number of images done.
+
+    Raises
+    ------
+    ConfigError
+        A stage that has not been trained.
+    """
+    reference = load_stage(folder, experiment, "reference", device)
+    nets = (
+        load_stage(folder, experiment, "model1", device),
+        load_stage(folder, experiment, "model2", device),
+    )
+    items = parts.test
+    ways: list[float | None] = [None, *experiment.thresholds]
+    counts = np.zeros((len(ways), len(items), 3))
+    seconds: list[list[dict[str, float]]] = [[] for _ in ways]
+    refined = np.zeros(len(ways))
+    for i, item in enumerate(items):
+        for j, threshold in enumerate(ways):
+            runs = []
+            for _ in range(repeats + (i == 0)):  # the first image warms up
+                clock = _Clock(device)
+                with clock("read"):
+                    image, truth = stretch(*item.read(), experiment.side)
+                    image = (image[None].float() / 255).to(device, memory_format=torch.channels_last)
+                with torch.autocast(device.type, torch.bfloat16, enabled=experiment.precision == "bf16"):
+                    if threshold is None:
+                        mask, share = _reference(reference, image, clock), 1.0
+                    else:
+                        mask, share = _two_stage(nets, image, threshold, experiment, clock)
+                runs.append(clock.seconds)
+            seconds[j].append(_median(runs[-repeats:]))
+            wanted = truth[0] > 0
+            counts[j, i] = [int((mask & wanted).sum()), int(mask.sum()), int(wanted.sum())]
+            refined[j] += share / len(items)
+        progress(i + 1)
+    outcomes = [
+        Outcome(threshold, *_dice(counts[j]), round(float(refined[j]), 4), _sum(seconds[j]))
+        for j, threshold in enumerate(ways)
+    ]
+    return Report(
+        experiment.described,
+        {"trained": len(parts.train), "tested": len(items)},
+        outcomes[0],
+        outcomes[1:],
+        {stage: trained_seconds(folder, experiment, stage) for stage in stages(experiment)},
+        repeats,
+        _machine(device),
+        _commit(),
+        datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+
+
+def _reference(net: nn.Module, image: Tensor, clock: _Clock) -> Tensor:
+    with clock("model 2"):
+        logits = net(image).logits
+    with clock("merge"):
+        return _mask(logits)
+
+
+def _two_stage(
+    nets: tuple[nn.Module, nn.Module], image: Tensor, threshold: float, experiment: Experiment, clock: _Clock
+) -> tuple[Tensor, float]:
+    """Algorithm 1 on one image (1, 3, S, S): the mask (S, S), and the share of cells refined."""
+    with clock("model 1"):  # line 1
+        first = method.first_stage(nets[0], image, experiment)
+    with clock("selection"):  # line 2
+        h = method.scores(first.logits, experiment)
+        chosen = select(h[0], np.ones(h[0].shape, np.bool_), Threshold(threshold)).chosen[None]
+    with clock("model 2"):  # line 3
+        refined = method.second_stage(nets[1], image, first, chosen, experiment) if chosen.any() else None
+    with clock("merge"):
+        base = method.enlarged(first.logits, experiment)
+        whole = base if refined is None else method.merge(base, refined, chosen, experiment)
+        return _mask(whole), float(chosen.mean())
+
+
+def _mask(logits: Tensor) -> Tensor:
+    return (logits[0, 0] >= 0).cpu()
+
+
+def _dice(counts: Any) -> tuple[float, list[float]]:
+    """Pooled and of each image, from pixels in both, predicted and true, (N, 3)."""
+    both, predicted, truth = counts.sum(0)
+    each = (2 * counts[:, 0] + _SMOOTH) / (counts[:, 1] + counts[:, 2] + _SMOOTH)
+    pooled = 2 * both / (predicted + truth) if predicted + truth else 1.0
+    return round(float(pooled), 5), [round(float(value), 5) for value in each]
+
+
+def _median(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {stage: float(np.median([run[stage] for run in runs])) for stage in runs[0]}
+
+
+def _sum(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {stage: round(sum(run[stage] for run in runs), 4) for stage in runs[0]}
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _commit() -> str:
+    """Of the checkout that runs, with a + if files were changed; empty for an installed package."""
+    git = ("git", "-C", str(Path(__file__).parent))
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+    except OSError:
+        return ""
+    return head.stdout.strip() + "+" * bool(changed.stdout.strip()) if head.returncode == 0 else ""
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """One JSON file named after the experiment; it appears whole or not at all."""
+    path = folder / f"{report.name}.json"
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def read_report(path: Path) -> Report:
+    """What `write_report` wrote.
+
+    Raises
+    ------
+    ConfigError
+        Not such a file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["reference"] = Outcome(**content["reference"])
+        content["two_stage"] = [Outcome(**outcome) for outcome in content["two_stage"]]
+        return Report(**content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not the report of an experiment ({error!r})") from error

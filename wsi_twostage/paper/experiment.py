@@ -1,0 +1,256 @@
+"""What one experiment is: one row of Tables 3 or 4, a preset of ours, or a TOML file."""
+
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.paper.backbones import BACKBONES
+from wsi_twostage.paper.datasets import DATASETS
+from wsi_twostage.paper.networks import ARCHITECTURES, PRESETS
+from wsi_twostage.uncertainty import UNCERTAINTIES
+
+STAGES = ("reference", "model1", "model2")
+_OF_STAGE_2 = frozenset({"uncertainty", "selection", "model2", "context", "halo", "upsampling", "distil"})
+_NEVER_TRAINED = frozenset({"name", "thresholds"})
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """The defaults are the paper's (Section 4.1), where it is silent those of its published code."""
+
+    name: str
+    data: str
+    architecture: str = "deeplab"
+    backbone: str = "resnet50"
+    network: str = "paper"
+    """Which build of the architecture: that of the paper or ours (`networks`)."""
+    weights: str = "imagenet"
+    """What the networks start from: random, imagenet, coco, or a file."""
+    side: int = 768
+    """Images are stretched to this many px a side."""
+    patches: int = 16
+    """Cells of the image; Model 1 sees it smaller by the square root of this."""
+    uncertainty: str = "margin"
+    selection: str = "weighted"
+    """How Model 2's training draws its cell: random, weighted, highest (Section 3.1)."""
+    thresholds: tuple[float, ...] = (0.25,)
+    """Uncertainties from which a cell is refined, each a result of its own."""
+    model2: str = "fine_tuned"
+    """What Model 2 starts from: fine_tuned (Model 1), scratch (as Model 1 did), or reference: it is it."""
+    context: bool = True
+    halo: int = 0
+    """Real pixels around a cell that Model 2 sees."""
+    upsampling: str = "nearest"
+    """Of Model 1's answer and features: nearest or bilinear, on logits."""
+    loss: str = "focal"
+    """focal (alpha 0.25, gamma 2), or bce_dice."""
+    labels: str = "coarse"
+    """Model 1 learns from labels at its own resolution (coarse) or, its logits enlarged, at full (fine)."""
+    distil: float = 0.0
+    """Share of the reference's answer in Model 1's target; needs fine labels."""
+    epochs: int = 20
+    batch: int = 8
+    learning_rate: float = 1e-4
+    precision: str = "fp32"
+    """Of the networks while training and testing: fp32 or bf16."""
+    seed: int = 0
+    split_seed: int = 123
+
+    def __post_init__(self) -> None:
+        choices: dict[str, Sequence[str]] = {
+            "data": tuple(DATASETS),
+            "architecture": tuple(ARCHITECTURES),
+            "backbone": tuple(BACKBONES),
+            "network": PRESETS,
+            "uncertainty": tuple(UNCERTAINTIES),
+            "selection": ("random", "weighted", "highest"),
+            "model2": ("fine_tuned", "scratch", "reference"),
+            "upsampling": ("nearest", "bilinear"),
+            "loss": ("focal", "bce_dice"),
+            "labels": ("coarse", "fine"),
+            "precision": ("fp32", "bf16"),
+        }
+        for key, known in choices.items():
+            if (value := getattr(self, key)) not in known:
+                raise ConfigError(f"{self.name}: {key}={value!r} is not known; known: {', '.join(known)}")
+        ratio = math.isqrt(self.patches)
+        if ratio**2 != self.patches or ratio < 2 or self.side % ratio**2:
+            raise ConfigError(
+                f"{self.name}: patches={self.patches} of side={self.side} px; patches must be a square, and "
+                f"the side a multiple of it, such as 16 of 768 px"
+            )
+        if self.halo % ratio or self.halo < 0:
+            raise ConfigError(f"{self.name}: halo={self.halo} px is not a multiple of the ratio {ratio}")
+        if not all(0 <= t <= 1 for t in self.thresholds):
+            raise ConfigError(f"{self.name}: thresholds={self.thresholds} must be within 0..1")
+        if not 0 <= self.distil <= 1 or (self.distil and self.labels != "fine"):
+            raise ConfigError(f"{self.name}: distil={self.distil} must be within 0..1, and needs fine labels")
+        if min(self.epochs, self.batch) < 1 or self.batch == 1:
+            raise ConfigError(f"{self.name}: epochs={self.epochs} and batch={self.batch}; at least 1 and 2")
+
+    @property
+    def ratio(self) -> int:
+        """Cells along a side, and fine pixels per pixel of Model 1."""
+        return math.isqrt(self.patches)
+
+    @property
+    def cell(self) -> int:
+        """Edge of a cell, in px of the image."""
+        return self.side // self.ratio
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """All fields; a file of weights by its name, wherever it lies."""
+        return {**asdict(self), "weights": Path(self.weights).name}
+
+    def decides(self, stage: str) -> dict[str, Any]:
+        """The fields that the weights of a stage depend on; runs that share them share the training."""
+        ours = {key: value for key, value in self.described.items() if key not in _NEVER_TRAINED}
+        if stage == "model2":
+            return ours
+        for key in _OF_STAGE_2 - ({"distil", "upsampling"} if stage == "model1" else set()):
+            del ours[key]
+        if stage == "reference":
+            del ours["patches"], ours["labels"]
+        return ours
+
+
+OURS: dict[str, Any] = {
+    "network": "default",
+    "uncertainty": "entropy",
+    "model2": "reference",
+    "context": False,
+    "halo": 32,
+    "upsampling": "bilinear",
+    "loss": "bce_dice",
+    "labels": "fine",
+}
+"""What differs from the paper in the rows whose name starts with ``ours-``."""
+
+TABLE4: dict[str, dict[str, Any]] = {
+    "patches-4": {"patches": 4},
+    "patches-64": {"patches": 64},
+    "patches-256": {"patches": 256},
+    "random": {"selection": "random"},
+    "highest": {"selection": "highest"},
+    "no-fine-tune": {"model2": "scratch"},
+    "no-context": {"context": False},
+}
+"""What the rows of Table 4 change in DeepLab's row of Table 3."""
+ALL_THRESHOLDS = (1.0, 0.75, 0.5, 0.25, 0.0)
+
+
+def rows(table: int, sets: Sequence[str] = ("bdd", "kitti", "bowl", "ph2")) -> list[str]:
+    """Names of the experiments that a table needs, those of Table 4 without what Table 3 has."""
+    if table == 3:
+        return [f"{architecture}-{data}" for data in sets for architecture in ARCHITECTURES]
+    return [f"deeplab-{data}-{change}" for data in sets for change in TABLE4]
+
+
+def row(name: str) -> Experiment:
+    """The experiment of a name: ``ARCHITECTURE-DATA``, ``deeplab-DATA-CHANGE``, ``ours-ARCHITECTURE-DATA``.
+
+    Raises
+    ------
+    ConfigError
+        No such row.
+    """
+    ours = name.startswith("ours-")
+    architecture, _, rest = name.removeprefix("ours-").partition("-")
+    data, _, change = rest.partition("-")
+    if architecture not in ARCHITECTURES or data not in DATASETS or (change and change not in TABLE4):
+        raise ConfigError(
+            f"{name}: no such file, and no row of a table; rows are, for example, unet-bowl, "
+            f"deeplab-bowl-patches-4, ours-unet-bowl"
+        )
+    values: dict[str, Any] = {**(OURS if ours else {}), **TABLE4.get(change, {})}
+    if architecture == "deeplab" and not change:
+        values["thresholds"] = ALL_THRESHOLDS  # Table 4 (3)
+    return Experiment(name, data, architecture, **values)
+
+
+def is_experiment(config: str) -> bool:
+    """Whether a configuration is an experiment, by name or file, and not the recipe of a bundle."""
+    path = Path(config)
+    if not path.is_file():
+        return path.suffix != ".toml"
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False  # whoever reads it next says what is wrong
+    return "row" in content or isinstance(content.get("data"), str)
+
+
+def read_experiment(config: str, changes: Sequence[str] = ()) -> Experiment:
+    """A row by name, or a TOML file: the fields of `Experiment`, and ``row``, the one it starts from.
+
+    Parameters
+    ----------
+    changes
+        ``key=value`` with values as in TOML; a bare word is text.
+
+    Raises
+    ------
+    ConfigError
+        No such row or file, or a value that does not fit.
+    """
+    path = Path(config)
+    if path.is_file():
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        base = asdict(row(str(content.pop("row")))) if "row" in content else {}
+        experiment = _make({**base, "name": path.stem, **content}, str(path))
+    else:
+        experiment = row(config)
+    return _make({**asdict(experiment), **dict(_change(text) for text in changes)}, experiment.name)
+
+
+def _make(content: dict[str, Any], where: str) -> Experiment:
+    kinds = {f.name: f.type for f in fields(Experiment)}
+    if unknown := sorted(set(content) - set(kinds)):
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(kinds)}")
+    values = {}
+    for key, value in content.items():
+        if key == "thresholds":
+            listed = value if isinstance(value, list | tuple) else [value]
+            fits = all(isinstance(v, int | float) for v in listed)
+            value = tuple(float(v) for v in listed) if fits else value
+        else:
+            kind: Any = kinds[key]
+            fits = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+                fits, value = True, float(value)
+        if not fits:
+            raise ConfigError(f"{where}: {key}={value!r} is of the wrong kind")
+        values[key] = value
+    try:
+        return Experiment(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _change(text: str) -> tuple[str, Any]:
+    key, found, value = text.partition("=")
+    if not found:
+        raise ConfigError(f"--set {text}: expected KEY=VALUE, such as side=256")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def as_toml(experiment: Experiment) -> str:
+    """The experiment as a file that `read_experiment` reads."""
+    lines = []
+    for key, value in asdict(experiment).items():
+        if isinstance(value, bool):
+            text = str(value).lower()
+        elif isinstance(value, tuple):
+            text = str(list(value))
+        else:
+            text = f'"{value}"' if isinstance(value, str) else str(value)
+        lines.append(f"{key} = {text}")
+    return "\n".join(lines)

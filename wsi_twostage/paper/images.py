@@ -1,0 +1,117 @@
+"""From files to batches: stretched to one side, and varied as the paper does, reproducibly.
+
+Each image of each epoch has a seed of its own, so that neither the number of workers nor an interruption
+changes what is trained on.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from wsi_twostage.paper.datasets import Item
+
+_ENLARGED = 1.1  # images are resized to this times the side, then cropped (Section 4.1)
+_CHANCE = 0.5  # of each augmentation
+_TONE = 0.1  # of brightness and of contrast
+_KEPT_BYTES = 1 << 30
+
+
+def stretch(image: Tensor, mask: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """(3, H, W) and (1, H, W) uint8 -> (3, side, side) and (1, side, side) uint8.
+
+    The aspect is not kept (as published). The image is averaged, the mask is sampled.
+    """
+    size = (side, side)
+    small = functional.interpolate(
+        image[None].float(), size=size, mode="bilinear", antialias=True, align_corners=False
+    )
+    sampled = functional.interpolate(mask[None].float(), size=size, mode="nearest-exact")
+    return small[0].round().clamp(0, 255).to(torch.uint8), sampled[0].to(torch.uint8)
+
+
+class Stretched:
+    """Items stretched to ``side`` px; kept in memory after the first time, if all of them fit."""
+
+    def __init__(self, items: Sequence[Item], side: int) -> None:
+        self.items, self.side = items, side
+        self._keep = len(items) * 4 * side**2 <= _KEPT_BYTES
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        found = self._kept.get(index) or stretch(*self.items[index].read(), self.side)
+        if self._keep:
+            self._kept[index] = found
+        return found
+
+
+def vary(
+    image: Tensor, mask: Tensor, *, side: int, turned: bool, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """(3, S, S) in 0..1 and (1, S, S), S >= side: turned, mirrored, brightened, and a crop of ``side`` px."""
+
+    def chance() -> bool:
+        return float(torch.rand((), generator=generator)) < _CHANCE
+
+    def spread(limit: float) -> float:
+        return float(torch.rand((), generator=generator) * 2 - 1) * limit
+
+    if turned and chance():
+        angle = spread(math.pi)
+        image, mask = _turn(image, angle, mode="bilinear"), _turn(mask, angle, mode="nearest")
+    if chance():
+        image, mask = image.flip(2), mask.flip(2)
+    if chance():
+        mean = image.mean()
+        image = ((image - mean) * (1 + spread(_TONE)) + mean + spread(_TONE)).clamp(0, 1)
+    room = image.shape[-1] - side + 1
+    top, left = torch.randint(room, (2,), generator=generator).tolist()
+    crop = (..., slice(top, top + side), slice(left, left + side))
+    return image[crop], mask[crop]
+
+
+def _turn(planes: Tensor, angle: float, *, mode: str) -> Tensor:
+    cos, sin = math.cos(angle), math.sin(angle)
+    theta = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]])
+    grid = functional.affine_grid(theta, [1, *planes.shape], align_corners=False)
+    turned = functional.grid_sample(
+        planes[None], grid, mode=mode, padding_mode="reflection", align_corners=False
+    )
+    return turned[0]
+
+
+class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
+    """One epoch's images (3, side, side) in 0..1 and masks (1, side, side), float32."""
+
+    def __init__(self, images: Stretched, *, side: int, turned: bool, seed: int, epoch: int) -> None:
+        self.images, self.side, self.turned = images, side, turned
+        self.seed, self.epoch = seed, epoch
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, mask = self.images[index]
+        generator = seeded(self.seed, self.epoch, index)
+        return vary(
+            image.float() / 255, mask.float(), side=self.side, turned=self.turned, generator=generator
+        )
+
+
+def for_training(items: Sequence[Item], side: int) -> Stretched:
+    """Somewhat larger than ``side``, so that crops can be shifted; objects are so much larger, too."""
+    return Stretched(items, round(_ENLARGED * side))
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A generator whose seed mixes the numbers, none of which may be negative."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 1) % (1 << 63)
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,264 @@
+"""Train the stages of an experiment: the full-resolution reference, Model 1, and Model 2 from Model 1.
+
+Weights lie in one folder under names made of what they depend on, so that experiments that share a stage
+share its training, and an interrupted one goes on after its last whole epoch.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.paper import method
+from wsi_twostage.paper.datasets import DATASETS, Item
+from wsi_twostage.paper.experiment import Experiment
+from wsi_twostage.paper.images import Stretched, TrainingImages, for_training, seeded
+from wsi_twostage.paper.networks import build_network
+from wsi_twostage.paper.weights import start_network
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Where the training of a stage stands."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A stage's file and what it took."""
+
+    path: Path
+    seconds: float
+    """Wall time of all epochs, on whatever machine."""
+
+
+Progress = Callable[[Epoch], None]
+
+
+def train_experiment(
+    experiment: Experiment,
+    items: Sequence[Item],
+    folder: Path,
+    *,
+    device: torch.device,
+    workers: int = 0,
+    progress: Progress = lambda epoch: None,
+) -> dict[str, Trained]:
+    """Train whatever is not there yet; the order is that of Section 3.2.
+
+    Parameters
+    ----------
+    folder
+        Where the weights of this and of other experiments are.
+    workers
+        Processes that read images; what is trained does not depend on it.
+    """
+    done: dict[str, Trained] = {}
+    images = for_training(items, experiment.side)
+    if len(images) < experiment.batch:
+        raise ConfigError(f"{experiment.name}: {len(images)} images for training; batch={experiment.batch}")
+    for stage in stages(experiment):
+        path = weights_path(folder, experiment, stage)
+        if not path.exists():
+            _train(stage, experiment, images, folder, device=device, workers=workers, progress=progress)
+        done[stage] = Trained(path, trained_seconds(folder, experiment, stage))
+    return done
+
+
+def stages(experiment: Experiment) -> tuple[str, ...]:
+    """What has to be trained, in this order."""
+    return ("reference", "model1") if experiment.model2 == "reference" else ("reference", "model1", "model2")
+
+
+def weights_path(folder: Path, experiment: Experiment, stage: str) -> Path:
+    """Where the weights of a stage lie."""
+    key = hashlib.sha256(json.dumps(experiment.decides(stage), sort_keys=True).encode()).hexdigest()
+    return folder / "weights" / f"{experiment.architecture}-{experiment.data}-{stage}-{key[:12]}.safetensors"
+
+
+def trained_seconds(folder: Path, experiment: Experiment, stage: str) -> float:
+    """Wall time that the training of a stage took."""
+    with safe_open(weights_path(folder, experiment, stage), "pt") as file:
+        return float((file.metadata() or {})["seconds"])
+
+
+def load_stage(folder: Path, experiment: Experiment, stage: str, device: torch.device) -> nn.Module:
+    """A trained stage, in evaluation mode.
+
+    Raises
+    ------
+    ConfigError
+        It has not been trained.
+    """
+    if stage == "model2" and experiment.model2 == "reference":
+        stage = "reference"
+    path = weights_path(folder, experiment, stage)
+    if not path.exists():
+        raise ConfigError(f"{path}: missing; train {experiment.name} with these settings first")
+    net = build_network(experiment.architecture, backbone=experiment.backbone, preset=experiment.network)
+    net.load_state_dict(load_file(path))
+    return net.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload,no-any-return]
+
+
+def _train(
+    stage: str,
+    experiment: Experiment,
+    data: Stretched,
+    folder: Path,
+    *,
+    device: torch.device,
+    workers: int,
+    progress: Progress,
+) -> None:
+    torch.manual_seed(experiment.seed)
+    path = weights_path(folder, experiment, stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    net = _start(stage, experiment, folder).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model1 = load_stage(folder, experiment, "model1", device) if stage == "model2" else None
+    teacher = (
+        load_stage(folder, experiment, "reference", device)
+        if stage == "model1" and experiment.distil
+        else None
+    )
+    optimiser = torch.optim.Adam(net.parameters(), lr=experiment.learning_rate)
+    state = path.with_suffix(".checkpoint")
+    first, seconds = _resume(state, net, optimiser)
+    for epoch in range(first, experiment.epochs):
+        start, total, count = time.perf_counter(), 0.0, 0
+        torch.manual_seed(experiment.seed * 10_007 + epoch)  # of dropout
+        generator = seeded(experiment.seed, epoch)
+        net.train()
+        for images, masks in _batches(experiment, data, epoch, workers):
+            images, masks = images.to(device, memory_format=torch.channels_last), masks.to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=experiment.precision == "bf16"):
+                if model1 is not None:
+                    loss = _loss_of_model2(net, model1, images, masks, experiment, generator)
+                elif stage == "model1":
+                    loss = _loss_of_model1(net, teacher, images, masks, experiment)
+                else:
+                    loss = method.loss(net(images).logits, masks, experiment)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total, count = total + float(loss.detach()), count + 1
+        seconds += time.perf_counter() - start
+        _save_state(state, net, optimiser, epoch + 1, seconds)
+        progress(Epoch(stage, epoch + 1, experiment.epochs, total / count))
+    what = {"seconds": f"{seconds:.1f}", "experiment": json.dumps(experiment.decides(stage))}
+    _write(path, {name: value.cpu().contiguous() for name, value in net.state_dict().items()}, what)
+    state.unlink()
+
+
+def _start(stage: str, experiment: Experiment, folder: Path) -> nn.Module:
+    """Model 2 starts as Model 1 (Section 3.2 (1)), anything else from the configured weights."""
+    if stage == "model2" and experiment.model2 == "fine_tuned":
+        return load_stage(folder, experiment, "model1", torch.device("cpu")).requires_grad_(True)
+    return start_network(
+        experiment.architecture,
+        backbone=experiment.backbone,
+        preset=experiment.network,
+        weights=experiment.weights,
+    )
+
+
+def _batches(
+    experiment: Experiment, data: Stretched, epoch: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    images = TrainingImages(
+        data,
+        side=experiment.side,
+        turned=DATASETS[experiment.data].turned,
+        seed=experiment.seed,
+        epoch=epoch,
+    )
+    loader = DataLoader(
+        images,
+        batch_size=experiment.batch,
+        shuffle=True,
+        drop_last=True,  # a batch norm cannot learn from a last batch of one
+        num_workers=workers,
+        generator=seeded(experiment.seed, epoch),
+        pin_memory=torch.cuda.is_available(),
+    )
+    return iter(loader)
+
+
+def _loss_of_model1(
+    net: nn.Module, teacher: nn.Module | None, images: Tensor, masks: Tensor, experiment: Experiment
+) -> Tensor:
+    ratio = experiment.ratio
+    logits = net(method.shrink(images, ratio)).logits
+    if experiment.labels == "coarse":
+        middle = slice(ratio // 2, None, ratio)
+        return method.loss(logits, masks[..., middle, middle], experiment)
+    if teacher is not None:
+        with torch.no_grad():
+            answer = teacher(images).logits.float().sigmoid()
+        masks = masks + experiment.distil * (answer - masks)
+    return method.loss(method.enlarged(logits.float(), experiment), masks, experiment)
+
+
+def _loss_of_model2(
+    net: nn.Module,
+    model1: nn.Module,
+    images: Tensor,
+    masks: Tensor,
+    experiment: Experiment,
+    generator: torch.Generator,
+) -> Tensor:
+    """One cell of each image, drawn by Model 1's uncertainty (Section 3.1)."""
+    with torch.no_grad():
+        first = method.first_stage(model1, images, experiment)
+    chosen = method.draw(method.scores(first.logits, experiment), experiment.selection, generator)
+    truth = method.cells(masks, cell=experiment.cell, halo=experiment.halo)[torch.from_numpy(chosen)]
+    return method.loss(method.second_stage(net, images, first, chosen, experiment), truth, experiment)
+
+
+def _save_state(
+    path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, epoch: int, seconds: float
+) -> None:
+    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    _write(path, kept, {"epoch": str(epoch), "seconds": f"{seconds:.1f}"})
+
+
+def _resume(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
+    """The epoch to go on with and the seconds spent before it."""
+    if not path.exists():
+        return 0, 0.0
+    with safe_open(path, "pt") as file:
+        what = file.metadata()
+    net_state: dict[str, Tensor] = {}
+    adam: dict[int, dict[str, Tensor]] = {}
+    for name, value in load_file(path).items():
+        kind, _, rest = name.partition(".")
+        if kind == "net":
+            net_state[rest] = value
+        else:
+            index, _, key = rest.partition(".")
+            adam.setdefault(int(index), {})[key] = value
+    net.load_state_dict(net_state)
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": adam})
+    return int(what["epoch"]), float(what["seconds"])
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """The file appears whole or not at all."""
+    temporary = path.with_name(f"{path.name}.partial")
+    save_file(tensors, temporary, metadata=metadata)
+    temporary.replace(path)
