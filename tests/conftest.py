@@ -35,6 +35,7 @@ def small_spec(**changes: object) -> BundleSpec:
         "tile": 128,
         "halo": 32,
         "coarse_halo": 16,
+        "context_halo": 16,
         "decisions": (0.45, 0.55),
         "temperature": 1.3,
     }

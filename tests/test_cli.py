@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     spec = BundleSpec("tiny", 0.5, ("nucleus",), ((255, 200, 0),), tile=128, coarse=tiny, fine=tiny)
-    save_bundle(path, build(tiny, tiny, ratio=4, context=True), spec)
+    save_bundle(path, build(tiny, tiny, context=True), spec)
     return path
 
 

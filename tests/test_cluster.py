@@ -65,7 +65,7 @@ def test_workers_in_other_processes_give_the_same_result(tmp_path: Path) -> None
     tiny = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
     model = tmp_path / "tiny.safetensors"
     spec = BundleSpec("tiny", 0.5, ("nucleus",), ((1, 2, 3),), tile=128, coarse=tiny, fine=tiny)
-    save_bundle(model, build(tiny, tiny, ratio=4, context=True), spec)
+    save_bundle(model, build(tiny, tiny, context=True), spec)
     slide = write_slide(tmp_path / "slide.tiff", [texture(2100, 2200)])
     stores = [
         segment(

@@ -30,7 +30,7 @@ TINY = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
 
 def tiny_net(*, scale: int = 1, context: bool = True) -> TwoStageNet:
     torch.manual_seed(0)
-    return build(replace(TINY, scale=scale), TINY, ratio=4, context=context).eval()
+    return build(replace(TINY, scale=scale), TINY, context=context).eval()
 
 
 def tiny_spec(**changes: object) -> BundleSpec:
@@ -140,7 +140,24 @@ def test_tiles_that_do_not_fit_the_networks_are_refused() -> None:
     with pytest.raises(BundleError, match="tile=100"):
         tiny_spec(tile=100)
     with pytest.raises(BundleError, match="at least Model 2's field"):
-        tiny_spec(halo=96, coarse_halo=16)
+        tiny_spec(halo=96, context_halo=16)
+    with pytest.raises(BundleError, match="context joins at stride 4"):
+        tiny_spec(ratio=2)
+
+
+def test_context_may_have_a_network_of_its_own(tmp_path: Path) -> None:
+    """Model 1 then works on any level, and what it says is not what Model 2 sees."""
+    torch.manual_seed(1)
+    net = build(replace(TINY, scale=2), TINY, context=True, context_net=TINY).eval()
+    path = tmp_path / "three.safetensors"
+    save_bundle(path, net, tiny_spec(ratio=2, scale=2, coarse=replace(TINY, scale=2), context_net=TINY))
+    spec, loaded = read_spec(path), load_net(path)
+    assert spec.context_net == TINY
+    assert spec.step == 1
+    fine, around = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(loaded.f2(fine, around), net.f2(fine, around), atol=0.02, rtol=0.02)
+    torch.nn.init.zeros_(loaded.coarse.head[0].weight)
+    torch.testing.assert_close(loaded.f2(fine, around), net.f2(fine, around), atol=0.02, rtol=0.02)
 
 
 def test_a_device_that_is_not_there_is_one_clear_line() -> None:

@@ -1,6 +1,7 @@
 """Training: data, split, augmentation, an interrupted run, and a bundle at the end."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import imagecodecs
@@ -10,14 +11,14 @@ import torch
 from slides import texture
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.models.bundle import NetSpec, build, load_bundle, read_spec
+from wsi_twostage.models.bundle import NetSpec, build, load_bundle, load_net, read_spec
 from wsi_twostage.training import train as training
 from wsi_twostage.training.augment import Augmentation, random_crops, vary
 from wsi_twostage.training.config import DataConfig, Recipe, TrainConfig, read_recipe
 from wsi_twostage.training.data import Folder, read_folder, split, stack
 from wsi_twostage.training.evaluate import CUTS, overlap
 from wsi_twostage.training.recipe import evaluate_bundle, train_bundle
-from wsi_twostage.training.train import Step
+from wsi_twostage.training.train import Step, joint_loss
 
 TINY = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
 CPU = torch.device("cpu")
@@ -62,7 +63,7 @@ def test_a_folder_is_read_in_order(folder: Path) -> None:
     samples = read_folder(Folder(folder / "set"))
     assert [s.name for s in samples] == [f"set/{i}" for i in range(8)]
     assert samples[0].image.shape == (3, 160, 150)
-    assert set(samples[0].mask.unique().tolist()) == {0, 1}
+    assert set(samples[0].mask.unique().tolist()) == {0, 255}
 
 
 def test_a_missing_mask_is_named(folder: Path) -> None:
@@ -105,8 +106,8 @@ def test_small_images_are_mirrored_outwards(folder: Path) -> None:
 def test_crops_keep_image_and_mask_together() -> None:
     """An image that shows its own mask still does after any crop."""
     mask = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
-    mask[..., 30:90, 50:70] = 1
-    image = (255 * (1 - mask)).expand(-1, 3, -1, -1).contiguous()
+    mask[..., 30:90, 50:70] = 255
+    image = (255 - mask).expand(-1, 3, -1, -1).contiguous()
     generator = torch.Generator().manual_seed(0)
     crops, truth = random_crops(image, mask, count=16, side=96, how=Augmentation(), generator=generator)
     torch.testing.assert_close(1 - crops[:, :1], truth, atol=1e-5, rtol=0)
@@ -136,9 +137,10 @@ def weights(
 ) -> dict[str, torch.Tensor]:
     torch.manual_seed(5)
     settings = config(steps=steps)
-    net = build(settings.coarse, settings.fine, ratio=4, context=True)
+    net = build(settings.coarse, settings.fine, context=True)
     images, masks = stack(read_folder(Folder(folder / "set")), side=160)
-    for step in training.train(net, images, masks, settings, device=CPU, checkpoint=checkpoint):
+    loss = partial(joint_loss, net, settings)
+    for step in training.train(net, images, masks, settings, loss_of=loss, device=CPU, checkpoint=checkpoint):
         if step.step == stop:
             break
     return net.state_dict()
@@ -168,6 +170,18 @@ def test_training_ends_in_a_bundle_with_its_card(folder: Path, tmp_path: Path) -
     assert evaluate_bundle(path, folder, device=CPU)["set"].images == 2
     json.dumps(spec.card)
     assert load_bundle(path).spec.scale == 2
+
+
+def test_a_student_takes_model_1s_place(folder: Path, tmp_path: Path) -> None:
+    """Model 2 and its context stay as they were; Model 1 works at half resolution."""
+    lesson = config(ratio=2, steps=2, coarse=NetSpec((4, 4, 4, 4, 4), TINY.depths, scale=2))
+    spec = train_bundle(Recipe(config(), student=lesson), folder, tmp_path / "a.safetensors", device=CPU)
+    assert (spec.ratio, spec.step) == (2, 1)
+    train_bundle(Recipe(config()), folder, tmp_path / "b.safetensors", device=CPU)
+    taught, plain = load_net(tmp_path / "a.safetensors"), load_net(tmp_path / "b.safetensors")
+    fine, around = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(taught.f2(fine, around), plain.f2(fine, around))
+    assert taught.f1(torch.rand(1, 3, 64, 64)).shape == (1, 1, 128, 128)
 
 
 def test_dice_by_hand() -> None:

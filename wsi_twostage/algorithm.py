@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from wsi_twostage.answers import enlarge, to_labels, to_probability
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import refer, runner
-from wsi_twostage.models.unet import STRIDE
+from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE
 from wsi_twostage.pixels import Image
 from wsi_twostage.selection import Rule, Selection, select
 from wsi_twostage.tiles import Box, TileGrid
@@ -47,6 +47,7 @@ def two_stage(
 
     # line 1: p = up(f1(down(x)))
     small, halo = x.coarser(spec.ratio), spec.coarse_halo
+    smaller, wide = x.coarser(CONTEXT_STRIDE), spec.context_halo
     even = Box(0, 0, -(-small.height // STRIDE) * STRIDE, -(-small.width // STRIDE) * STRIDE)
     answer = to_probability(model.f1(small.read(even.grow(halo))), spec.temperature)
     rows, cols = -(-x.height // spec.step), -(-x.width // spec.step)
@@ -66,8 +67,8 @@ def two_stage(
     for tile in grid:
         if patches.chosen[tile]:
             box = Box(tile.row * spec.tile, tile.col * spec.tile, spec.tile, spec.tile)
-            context = small.read(box.coarser(spec.ratio).grow(halo))
-            logits = model.f2(x.read(box.grow(spec.halo)), context)
+            around = smaller.read(box.coarser(CONTEXT_STRIDE).grow(wide))
+            logits = model.f2(x.read(box.grow(spec.halo)), around)
             core = logits[:, spec.halo : spec.halo + spec.tile, spec.halo : spec.halo + spec.tile]
             inside = grid.box(tile)
             labels[inside.slices] = to_labels(core, spec.decisions[1])[: inside.height, : inside.width]

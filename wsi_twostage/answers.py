@@ -43,6 +43,9 @@ def enlarge(probability: NDArray[np.uint8], *, at: Box, wanted: Box, ratio: int)
     Tensor
         Logits (K, wanted.height, wanted.width).
     """
+    if ratio == 1:
+        rows, cols = wanted.relative_to(at).slices
+        return to_logits(probability[:, rows, cols])
     large = functional.interpolate(
         to_logits(probability)[None], scale_factor=float(ratio), mode="bilinear", align_corners=False
     )[0]

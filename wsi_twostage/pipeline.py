@@ -12,6 +12,7 @@ from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.mask import MaskPyramid, MaskSpec
 from wsi_twostage.models.bundle import BundleSpec, ModelBundle
 from wsi_twostage.models.runner import refer
+from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.result import Result
 from wsi_twostage.schedule import Run
 from wsi_twostage.selection import Rule, Threshold, select
@@ -87,7 +88,9 @@ def segment(
     model, spec = refer(bundle, device=settings.device, precision=settings.precision)
     rule = rule or Threshold(spec.threshold)
     fine = slide.view_at(spec.mpp)
-    coarse, overview = slide.view(fine.downsample * spec.ratio), slide.view(fine.downsample * _overview(fine))
+    coarse, around, overview = (
+        slide.view(fine.downsample * ratio) for ratio in (spec.ratio, CONTEXT_STRIDE, _overview(fine))
+    )
     if fine.downsample < 1 / 1.1:
         listener(Note(f"{slide.mpp:g} um/px is coarser than the model's {spec.mpp:g}; the slide is enlarged"))
 
@@ -98,7 +101,7 @@ def segment(
             manifest=_manifest(slide, spec, model.sha256, rule, settings),
             overwrite=settings.overwrite,
         )
-        work = Work(fine, coarse, mask, model, settings.uncertainty)
+        work = Work(fine, coarse, around, mask, model, settings.uncertainty)
         run = Run(work, client, listener)
         with run.timed("overview"):
             tissue = run.look(overview, settings.tissue)

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from wsi_twostage.answers import enlarge, to_labels
 from wsi_twostage.mask import Shard
 from wsi_twostage.models.runner import Runner, runner
+from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.tiles import Box, Tile, Window, merge
 from wsi_twostage.work import Clock, Done, Work, through_windows
 
@@ -49,14 +50,14 @@ def reduce_shard(work: Work, shard: Shard) -> Clock:
 
 
 def predict_fine(work: Work, model: Runner, window: Window, clock: Clock) -> NDArray[np.uint8]:
-    """Model 2 on a window with its halo, Model 1's context around it -> labels of the core (H, W)."""
+    """Model 2 on a window with its halo and the context around it -> labels of the core (H, W)."""
     spec, box = model.spec, window.box
     with clock.of("read"):
         fine = work.fine.read(box.grow(spec.halo))
-        coarse = work.coarse.read(box.coarser(spec.ratio).grow(spec.coarse_halo))
+        around = work.around.read(box.coarser(CONTEXT_STRIDE).grow(spec.context_halo))
     with clock.of("network"):
         core = slice(spec.halo, -spec.halo or None)
-        labels = to_labels(model.f2(fine, coarse)[:, core, core], spec.decisions[1])
+        labels = to_labels(model.f2(fine, around)[:, core, core], spec.decisions[1])
     clock.megapixels += fine.shape[0] * fine.shape[1] / 1e6
     return labels
 

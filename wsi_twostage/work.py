@@ -21,6 +21,8 @@ class Work:
 
     fine: Pixels
     coarse: Pixels
+    around: Pixels
+    """The level of Model 2's context."""
     mask: MaskPyramid
     model: ModelRef
     uncertainty: str = "entropy"

@@ -62,7 +62,7 @@ def canvas(data: Path, model: Path, columns: int) -> tuple[NDArray[np.uint8], ND
     for i, patch in enumerate(patches):
         top, left = BORDER + i // columns * side, BORDER + i % columns * side
         image[top : top + side, left : left + side] = patch.image.permute(1, 2, 0).numpy()
-        truth[top : top + side, left : left + side] = patch.mask[0].numpy()
+        truth[top : top + side, left : left + side] = patch.mask[0].numpy() > 0
     return image, truth
 
 

@@ -49,6 +49,7 @@ class BundleSpec:
     tile: int = 512  # fine pixels
     halo: int = 64  # fine pixels that Model 2 sees around its window
     coarse_halo: int = 48  # pixels of Model 1's level that Model 1 sees around its window
+    context_halo: int = 48  # pixels of the context's level, four times coarser, around Model 2's window
     threshold: float = 0.5
     """Uncertainty from which a tile is refined, unless the user says otherwise."""
     temperature: float = 1.0
@@ -57,22 +58,27 @@ class BundleSpec:
     coarse: NetSpec | None = None
     fine: NetSpec | None = None
     context: bool = True
+    """Whether Model 2 takes another network's features."""
+    context_net: NetSpec | None = None
+    """That network; None: Model 1."""
     card: dict[str, Any] = field(default_factory=dict, hash=False)
     """Data, licence, split, seed, figures, date: for people."""
 
     def __post_init__(self) -> None:
-        if self.tile % (STRIDE * self.ratio) or self.halo % STRIDE or 2 * self.coarse_halo % STRIDE:
+        halos = (2 * self.halo, 2 * self.coarse_halo, 2 * self.context_halo)
+        if self.tile % (STRIDE * max(self.ratio, CONTEXT_STRIDE)) or any(halo % STRIDE for halo in halos):
             raise BundleError(
-                f"{self.name}: tile={self.tile}, halo={self.halo}, coarse_halo={self.coarse_halo} do not fit "
-                f"networks of stride {STRIDE} at ratio {self.ratio}"
+                f"{self.name}: tile={self.tile}, halo={self.halo}, coarse_halo={self.coarse_halo}, "
+                f"context_halo={self.context_halo} do not fit networks of stride {STRIDE} at "
+                f"ratio {self.ratio}"
             )
-        if self.coarse is not None and self.context and self.ratio != CONTEXT_STRIDE:
+        if self.coarse and self.context and not self.context_net and self.ratio != CONTEXT_STRIDE:
             raise BundleError(
                 f"{self.name}: context joins at stride {CONTEXT_STRIDE}; ratio={self.ratio} does not"
             )
-        if self.coarse_halo * self.ratio < self.halo or self.ratio % self.scale:
+        if self.context_halo * CONTEXT_STRIDE < self.halo or self.ratio % self.scale:
             raise BundleError(
-                f"{self.name}: Model 1 must see at least Model 2's field, on a grid that fits its own"
+                f"{self.name}: the context must see at least Model 2's field, on a grid that fits its own"
             )
 
     @property
@@ -85,8 +91,8 @@ class BundleSpec:
 class ModelBundle:
     """Two callables and how to use them; any pair that keeps the contract will do.
 
-    ``f1(coarse)`` and ``f2(fine, coarse)`` take (B, 3, H, W) float32 in 0..1 and give logits; `f2`'s coarse
-    crop shows the same place with a margin (see `TwoStageNet`).
+    ``f1(coarse)`` and ``f2(fine, around)`` take (B, 3, H, W) float32 in 0..1 and give logits; ``around``
+    shows the same place as ``fine``, four times coarser and with a margin (see `TwoStageNet`).
     """
 
     spec: BundleSpec
@@ -96,13 +102,19 @@ class ModelBundle:
     """Of the file; empty for a bundle that was made in memory."""
 
 
-def build(coarse: NetSpec, fine: NetSpec, *, ratio: int, context: bool, classes: int = 1) -> TwoStageNet:
-    """Both networks, with random weights; ``classes`` is the number of logits."""
-    first = UNet(classes=classes, widths=coarse.widths, depths=coarse.depths, scale=coarse.scale)
-    second = UNet(
-        classes=classes, widths=fine.widths, depths=fine.depths, context=coarse.widths[-1] if context else 0
-    )
-    return TwoStageNet(first, second, ratio=ratio)
+def build(
+    coarse: NetSpec, fine: NetSpec, *, context: bool, context_net: NetSpec | None = None, classes: int = 1
+) -> TwoStageNet:
+    """The networks, with random weights; ``classes`` is the number of logits."""
+    features = (context_net or coarse).widths[-1] if context else 0
+    second = UNet(classes=classes, widths=fine.widths, depths=fine.depths, context=features)
+    guide = build_coarse(context_net, classes=classes) if context and context_net else None
+    return TwoStageNet(build_coarse(coarse, classes=classes), second, context=guide)
+
+
+def build_coarse(spec: NetSpec, *, classes: int = 1) -> UNet:
+    """Model 1, with random weights."""
+    return UNet(classes=classes, widths=spec.widths, depths=spec.depths, scale=spec.scale)
 
 
 def save_bundle(path: Path, net: TwoStageNet, spec: BundleSpec) -> None:
@@ -139,9 +151,9 @@ def read_spec(path: Path) -> BundleSpec:
         known = {f.name for f in fields(BundleSpec)}
         if unknown := sorted(set(stored) - known):
             raise BundleError(f"{path}: made by a newer version (unknown field {unknown[0]!r})")
-        for name in ("coarse", "fine"):
-            net = stored[name]
-            stored[name] = NetSpec(tuple(net["widths"]), tuple(net["depths"]), net["scale"])
+        for name in ("coarse", "fine", "context_net"):
+            if net := stored.get(name):
+                stored[name] = NetSpec(tuple(net["widths"]), tuple(net["depths"]), net["scale"])
         for name in ("classes", "decisions"):
             stored[name] = tuple(stored[name])
         stored["colours"] = tuple((r, g, b) for r, g, b in stored["colours"])
@@ -163,7 +175,9 @@ def load_net(path: Path) -> TwoStageNet:
         raise BundleError(f"{path}: the header names no architecture")
     classes = 1 if len(spec.classes) == 1 else len(spec.classes) + 1
     with torch.device("meta"):  # no weights are drawn that the file replaces anyway
-        net = build(spec.coarse, spec.fine, ratio=spec.ratio, context=spec.context, classes=classes)
+        net = build(
+            spec.coarse, spec.fine, context=spec.context, context_net=spec.context_net, classes=classes
+        )
     stored = load_file(path)
     try:
         net.load_state_dict(

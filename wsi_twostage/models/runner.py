@@ -88,10 +88,10 @@ class Runner:
         with torch.inference_mode(), self._autocast():
             return self.bundle.f1(self._input(coarse))[0]
 
-    def f2(self, fine: NDArray[np.uint8], coarse: NDArray[np.uint8]) -> Tensor:
+    def f2(self, fine: NDArray[np.uint8], around: NDArray[np.uint8]) -> Tensor:
         """(H, W, 3) and (h, w, 3) -> logits (K, H, W)."""
         with torch.inference_mode(), self._autocast():
-            return self.bundle.f2(self._input(fine), self._input(coarse))[0]
+            return self.bundle.f2(self._input(fine), self._input(around))[0]
 
     def _input(self, rgb: NDArray[np.uint8]) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, H, W) float32 in 0..1, channels last in memory, as it was read."""

@@ -1,4 +1,4 @@
-"""Both stages as one module: Model 1, and Model 2 with Model 1's features as context."""
+"""Both stages as one module: Model 1, and Model 2 with a coarse network's features as context."""
 
 import torch
 from torch import Tensor, nn
@@ -9,33 +9,40 @@ from wsi_twostage.models.unet import CONTEXT_STRIDE, Output, UNet
 class TwoStageNet(nn.Module):
     """f1 and f2 of Algorithm 1 (Section 3); the context of Section 3.2 (2).
 
-    Model 2 computes Model 1's features again, on a coarse crop around its window. This costs 1/ratio^2 of
-    Model 1 and makes stage 2 a function of the slide alone: any window can be redone on any worker.
+    Model 2 computes its context again, on a coarse crop around its window. This costs little and makes
+    stage 2 a function of the slide alone: any window can be redone on any worker.
+
+    Parameters
+    ----------
+    context
+        The network whose penultimate activation, on a level four times coarser than Model 2's, is Model 2's
+        context; None: Model 1 itself, which then works on that level.
     """
 
-    def __init__(self, coarse: UNet, fine: UNet, *, ratio: int = CONTEXT_STRIDE) -> None:
+    def __init__(self, coarse: UNet, fine: UNet, *, context: UNet | None = None) -> None:
         super().__init__()
         self.coarse = coarse
         self.fine = fine
-        self.ratio = ratio
+        self.guide = context
 
     def f1(self, coarse: Tensor) -> Tensor:
         """(B, 3, h, w) in 0..1 on Model 1's level -> logits (B, K, s * h, s * w)."""
         logits: Tensor = self.coarse(coarse).logits
         return logits
 
-    def f2(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """(B, 3, H, W) and (B, 3, H/ratio + 2m, W/ratio + 2m), the same field with a margin m >= 0.
+    def f2(self, fine: Tensor, around: Tensor) -> Tensor:
+        """(B, 3, H, W) and (B, 3, H/4 + 2m, W/4 + 2m), the same field with a margin m >= 0.
 
         Returns logits (B, K, H, W).
         """
-        context = self.context(self.coarse(coarse), fine) if self.fine.context else None
+        guide = self.coarse if self.guide is None else self.guide
+        context = self.context(guide(around), fine) if self.fine.context else None
         logits: Tensor = self.fine(fine, context).logits
         return logits
 
     def context(self, output: Output, fine: Tensor) -> Tensor:
-        """Model 1's penultimate activation on exactly the field of ``fine``, (B, C, H/ratio, W/ratio)."""
-        height, width = fine.shape[-2] // self.ratio, fine.shape[-1] // self.ratio
+        """A coarse network's penultimate activation on exactly the field of ``fine``, (B, C, H/4, W/4)."""
+        height, width = fine.shape[-2] // CONTEXT_STRIDE, fine.shape[-1] // CONTEXT_STRIDE
         top = (output.features.shape[-2] - height) // 2
         left = (output.features.shape[-1] - width) // 2
         return output.features[..., top : top + height, left : left + width]

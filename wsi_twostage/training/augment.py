@@ -21,6 +21,8 @@ class Augmentation:
     """Share of crops with a free angle and scale; the others are only flipped and turned by quarters."""
     stain: float = 0.25
     """Spread of the strength of each stain."""
+    hue: float = 0.0
+    """Spread of the colour of each stain, as part of its optical density."""
     tone: float = 0.15
     """Spread of brightness, contrast and white balance."""
     soften: float = 0.25
@@ -39,9 +41,10 @@ def _uniform(
 def random_crops(
     images: Tensor, masks: Tensor, *, count: int, side: int, how: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """``count`` crops: images (count, 3, side, side) in 0..1, masks (count, 1, side, side) in 0..1.
+    """``count`` crops: images (count, 3, side, side) in 0..1, masks (count, n, side, side) in 0..1.
 
-    ``images`` (N, 3, S, S) and ``masks`` (N, 1, S, S) are uint8. Outside of an image is white background.
+    ``images`` (N, 3, S, S) and ``masks`` (N, n, S, S) are uint8, 255 is 1. Outside of an image is white
+    background.
     """
     total, size = images.shape[0], images.shape[-1]
     index = torch.randint(total, (count,), generator=generator).to(images.device)
@@ -61,7 +64,7 @@ def random_crops(
     )  # (count, 2, 3)
     grid = functional.affine_grid(theta, [count, 3, side, side], align_corners=False)
     ink = 1 - images[index].float() / 255  # outside of the image no ink: white
-    both = torch.cat([ink, masks[index].float()], 1)
+    both = torch.cat([ink, masks[index].float() / 255], 1)
     both = functional.grid_sample(both, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return 1 - both[:, :3], both[:, 3:]
 
@@ -80,7 +83,8 @@ def vary(images: Tensor, *, how: Augmentation, generator: torch.Generator) -> Te
     amounts = amounts * (1 + one(-how.stain, how.stain, 3)) + one(-0.02, 0.02, 3) * (
         density.sum(1, True) > 0.15
     )
-    images = torch.exp(-torch.einsum("bshw,sc->bchw", amounts, stains)).clamp(0, 1)
+    colours = stains[None] * (1 + one(-how.hue, how.hue, 9).view(count, 3, 3))  # (B, stain, channel)
+    images = torch.exp(-torch.einsum("bshw,bsc->bchw", amounts, colours)).clamp(0, 1)
     mean = images.mean((1, 2, 3), keepdim=True)
     images = (images - mean) * (1 + one(-how.tone, how.tone)) + mean
     images = images * (1 + one(-how.tone, how.tone / 3)) * (1 + one(-how.tone, how.tone, 3) / 3)
@@ -90,7 +94,8 @@ def vary(images: Tensor, *, how: Augmentation, generator: torch.Generator) -> Te
     )
     images = torch.where(one(0, 1) < how.soften, soft, images)
     images = _sharpen(images, share=how.sharpen, generator=generator)
-    noise = torch.randn(images.shape, device=images.device) * one(0, 0.02)
+    device = torch.Generator(images.device).manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+    noise = torch.randn(images.shape, generator=device, device=images.device) * one(0, 0.02)
     return (images + noise).clamp(0, 1)
 
 

@@ -72,6 +72,8 @@ class Recipe:
 
     first: TrainConfig
     then: tuple[tuple[TrainConfig, ...], ...] = ()
+    student: TrainConfig | None = None
+    """A Model 1 of its own, taught by the Model 2 of the runs before; their Model 1 stays as its context."""
 
     @property
     def runs(self) -> tuple[tuple[TrainConfig, ...], ...]:
@@ -80,7 +82,7 @@ class Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read and check a TOML file: one run, and ``[[then]]`` tables of what changes after it.
+    """Read and check a TOML file: one run, and what changes after it in ``[[then]]`` and ``[student]``.
 
     Raises
     ------
@@ -93,14 +95,15 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
-    later = content.pop("then", [])
+    later, student = content.pop("then", []), content.pop("student", None)
     steps = []
     for i, table in enumerate(later, 1):
         where = f"{path}: [[then]] {i}"
         shared = {key: value for key, value in table.items() if key != "branches"}
         branches = table.get("branches", [{}])
         steps.append(tuple(_config({**content, **shared, **branch}, where) for branch in branches))
-    return Recipe(_config(content, str(path)), tuple(steps))
+    last = None if student is None else _config({**content, **student}, f"{path}: [student]")
+    return Recipe(_config(content, str(path)), tuple(steps), last)
 
 
 def _config(content: dict[str, Any], where: str) -> TrainConfig:

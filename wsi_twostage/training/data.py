@@ -34,7 +34,7 @@ class Sample:
 
     name: str  # folder/stem
     image: Tensor  # (3, H, W) uint8
-    mask: Tensor  # (1, H, W) uint8, 0 or 1
+    mask: Tensor  # (1, H, W) uint8, 0 or 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def read_folder(folder: Folder) -> list[Sample]:
             continue
         if stem not in masks:
             raise ConfigError(f"{folder.path}: image {images[stem].name} has no mask masks/{stem}.png")
-        mask = torch.from_numpy(read_mask(masks[stem]))[None].to(torch.uint8)
+        mask = torch.from_numpy(read_mask(masks[stem]))[None].to(torch.uint8) * 255
         if mask.shape[1:] != image.shape[1:]:
             raise ConfigError(
                 f"{images[stem]}: image is {tuple(image.shape[1:])} px, its mask {tuple(mask.shape[1:])} px"

@@ -13,7 +13,7 @@ from torch.nn import functional
 from wsi_twostage.answers import enlarge, to_probability
 from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
-from wsi_twostage.models.unet import STRIDE
+from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE
 from wsi_twostage.tiles import Box
 from wsi_twostage.training.data import Sample
 from wsi_twostage.uncertainty import of_bytes, tile_mean
@@ -50,20 +50,24 @@ def answers(
     for sample in samples:
         image = sample.image.to(device)[None].float() / 255
         height, width = image.shape[2:]
-        unit = STRIDE * spec.ratio
-        wide = spec.coarse_halo * spec.ratio
-        white = functional.pad(image, (wide, wide + -width % unit, wide, wide + -height % unit), value=1.0)
-        coarse = (functional.avg_pool2d(white, spec.ratio) * 255).round() / 255  # a view has 8 bits, too
-        inner = wide - spec.halo
-        fine = white[..., inner : white.shape[2] - inner, inner : white.shape[3] - inner]
-        first, second = net.f1(coarse)[0].float(), net.f2(fine, coarse)[0].float()
-        cut, rows, cols = wide // spec.step, -(-height // spec.step), -(-width // spec.step)
-        halo = spec.halo
+        unit = STRIDE * max(spec.ratio, CONTEXT_STRIDE)
+        even = functional.pad(image, (0, -width % unit, 0, -height % unit), value=1.0)
+        halo, cut = spec.halo, spec.coarse_halo * spec.scale
+        first = net.f1(_level(even, spec.ratio, halo=spec.coarse_halo))[0].float()
+        around = _level(even, CONTEXT_STRIDE, halo=spec.context_halo)
+        second = net.f2(_level(even, 1, halo=halo), around)[0].float()
+        rows, cols = -(-height // spec.step), -(-width // spec.step)
         yield Answer(
             sample,
             first[:, cut : cut + rows, cut : cut + cols].cpu(),
             second[:, halo : halo + height, halo : halo + width].cpu(),
         )
+
+
+def _level(image: Tensor, ratio: int, *, halo: int) -> Tensor:
+    """A coarser level with ``halo`` of its px around it, in the 8 bits that a slide's view has."""
+    white = functional.pad(image, (halo * ratio,) * 4, value=1.0)
+    return (functional.avg_pool2d(white, ratio) * 255).round() / 255
 
 
 @dataclass(frozen=True, slots=True)

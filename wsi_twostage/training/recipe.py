@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,12 +18,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.models.bundle import SHIPPED, BundleSpec, build, load_net, read_spec, save_bundle
+from wsi_twostage.models.bundle import (
+    SHIPPED,
+    BundleSpec,
+    build,
+    build_coarse,
+    load_net,
+    read_spec,
+    save_bundle,
+)
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.training.config import DataConfig, Recipe
 from wsi_twostage.training.data import Folder, Sample, Split, read_folder, split, stack
 from wsi_twostage.training.evaluate import CUTS, answers, curve, fit_temperature, overlap
-from wsi_twostage.training.train import Step, train
+from wsi_twostage.training.train import Step, joint_loss, student_loss, train
 
 GAP = 0.001  # Dice that the default threshold may cost on the validation images; on new ones it costs more
 
@@ -74,18 +83,22 @@ def train_bundle(
         raise ConfigError(f"[card]: only text, numbers and lists can go into a bundle ({error})") from error
     if not all(part.train and part.validation and part.test for part in parts.values()):
         raise ConfigError(f"{root}: too few images for a training, a validation and a test part")
-    net = build(config.coarse, config.fine, ratio=config.ratio, context=config.context)
+    torch.manual_seed(config.seed)  # of the weights that nothing else starts
+    net = build(config.coarse, config.fine, context=config.context)
     if start is not None:
         net.load_state_dict(load_net(start).state_dict())
     elif encoder is not None:
         net.load_encoder(read_encoder(encoder))
-    images, masks = stack([s for part in parts.values() for s in part.train], side=config.image_side)
+    training = [s for part in parts.values() for s in part.train]
+    images, masks = stack(training, side=config.image_side)
     total, before = sum(run.steps for runs in recipe.runs for run in runs), 0
+    total += recipe.student.steps if recipe.student else 0
     for i, runs in enumerate(recipe.runs):
         branches = [copy.deepcopy(net) for _ in runs]
         for j, (branch, run) in enumerate(zip(branches, runs, strict=True)):
             place = output.with_suffix(f".{i}-{j}.checkpoint")
-            for step in train(branch, images, masks, run, device=device, checkpoint=place):
+            loss = partial(joint_loss, branch, run)
+            for step in train(branch, images, masks, run, loss_of=loss, device=device, checkpoint=place):
                 progress(Step(before + step.step, total, step.loss))
             before += run.steps
         after, share = mean_weights([branch.state_dict() for branch in branches]), runs[0].blend
@@ -101,6 +114,23 @@ def train_bundle(
         fine=config.fine,
         context=config.context,
     )
+    if (lesson := recipe.student) is not None:
+        place = output.with_suffix(".student.checkpoint")
+        torch.manual_seed(lesson.seed)
+        student = build_coarse(lesson.coarse)
+        student.encoder.load_state_dict(net.coarse.encoder.state_dict())
+        known = torch.cat([masks, stack_answers(net, training, spec, config.image_side, device)], 1)
+        loss = partial(student_loss, student, lesson)
+        for step in train(student, images, known, lesson, loss_of=loss, device=device, checkpoint=place):
+            progress(Step(before + step.step, total, step.loss))
+        net = TwoStageNet(student, net.fine, context=net.coarse if config.context else None)
+        spec = replace(
+            spec,
+            ratio=lesson.ratio,
+            scale=lesson.coarse.scale,
+            coarse=lesson.coarse,
+            context_net=config.coarse if config.context else None,
+        )
     draft = output.with_suffix(".uncalibrated")
     save_bundle(draft, net, spec)  # measured below as it is read: from 16 bits
     spec = finish_bundle(draft, root, recipe, device=device)
@@ -108,6 +138,15 @@ def train_bundle(
     for place in output.parent.glob(f"{output.stem}.*.checkpoint"):
         shutil.rmtree(place)
     return spec
+
+
+def stack_answers(
+    net: TwoStageNet, samples: list[Sample], spec: BundleSpec, side: int, device: torch.device
+) -> Tensor:
+    """Model 2's probability on each image, uint8 (N, 1, side, side), stacked as `stack` does masks."""
+    found = answers(net.to(device).eval(), samples, spec, device)
+    taught = [replace(a.sample, mask=(a.fine.sigmoid() * 255).round().to(torch.uint8)) for a in found]
+    return stack(taught, side=side)[1]
 
 
 def mean_weights(

@@ -1,13 +1,14 @@
-"""Train both stages together; reads top to bottom in the order things happen.
+"""Train networks on random crops; reads top to bottom in the order things happen.
 
-Model 2 is the full-resolution reference itself; Model 1 learns from the labels at full resolution (its
-logits are enlarged first) and from Model 2's answer. Model 1's features are Model 2's context.
+Model 2 is the full-resolution reference itself, trained together with the coarse network that is its
+context. Model 1 learns from the labels at full resolution (its logits are enlarged first) and from Model 2's
+answer: in that same training, or afterwards as a student of its own.
 """
 
 import copy
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch.nn import functional
 
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.twostage import TwoStageNet
+from wsi_twostage.models.unet import UNet
 from wsi_twostage.training.augment import random_crops, vary
 from wsi_twostage.training.config import TrainConfig
 
@@ -34,12 +36,17 @@ class Step:
     loss: float
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Of crops (B, 3, S, S) in 0..1 and what is known of them, (B, n, S, S) in 0..1."""
+
+
 def train(
-    net: TwoStageNet,
+    net: nn.Module,
     images: Tensor,
     masks: Tensor,
     config: TrainConfig,
     *,
+    loss_of: Loss,
     device: torch.device,
     checkpoint: Path | None = None,
 ) -> Iterator[Step]:
@@ -48,7 +55,8 @@ def train(
     Parameters
     ----------
     images, masks
-        uint8, (N, 3, S, S) and (N, 1, S, S); they are moved to ``device`` whole.
+        uint8, (N, 3, S, S) and (N, n, S, S); they are moved to ``device`` whole. Masks become what
+        ``loss_of`` gets: divided by 255.
     checkpoint
         Folder for the state; a run that finds one goes on from there.
     """
@@ -78,7 +86,7 @@ def train(
         )
         crops = vary(crops, how=config.augmentation, generator=generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-            loss = _loss(net, crops, truth, config)
+            loss = loss_of(crops, truth)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -94,7 +102,8 @@ def train(
     net.eval()
 
 
-def _loss(net: TwoStageNet, crops: Tensor, truth: Tensor, config: TrainConfig) -> Tensor:
+def joint_loss(net: TwoStageNet, config: TrainConfig, crops: Tensor, truth: Tensor) -> Tensor:
+    """Of Model 2 and of the coarse network under it, which also learns from Model 2."""
     edge = config.margin * config.ratio
     inner = slice(edge, edge + config.side)
     fine, fine_truth = crops[..., inner, inner], truth[..., inner, inner]
@@ -112,6 +121,17 @@ def _loss(net: TwoStageNet, crops: Tensor, truth: Tensor, config: TrainConfig) -
         + functional.binary_cross_entropy_with_logits(enlarged, target)
         + config.coarse_dice_weight * soft_dice_loss(enlarged, target)
     )
+
+
+def student_loss(net: UNet, config: TrainConfig, crops: Tensor, known: Tensor) -> Tensor:
+    """Of Model 1 alone, against the truth and Model 2's answer, (B, 2, S, S)."""
+    truth, answer = known[:, :1], known[:, 1:]
+    logits = net(functional.avg_pool2d(crops, config.ratio)).logits.float()
+    enlarged = functional.interpolate(logits, size=truth.shape[-2:], mode="bilinear", align_corners=False)
+    target = truth + config.distil * (answer - truth)
+    return functional.binary_cross_entropy_with_logits(
+        enlarged, target
+    ) + config.coarse_dice_weight * soft_dice_loss(enlarged, target)
 
 
 def soft_dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
