@@ -19,8 +19,13 @@ ALLOWED: dict[str, set[str]] = {
     "slide": {"errors", "tiles"},
     "mask": {"errors", "tiles"},
     "models": {"errors"},
+    "quality": {"errors", "models", "uncertainty"},
+    "calibrate": {
+        "answers", "errors", "mask", "models", "pipeline", "quality", "refine", "selection", "tiles",
+        "training",
+    },
     "algorithm": {"answers", "models", "pixels", "selection", "tiles", "uncertainty"},
-    "training": {"answers", "errors", "models", "tiles", "uncertainty"},
+    "training": {"answers", "errors", "models", "quality", "tiles", "uncertainty"},
     "paper": {"errors", "selection", "training", "uncertainty"},
     "work": {"errors", "mask", "models", "pixels", "tiles"},
     "coarse": {"answers", "mask", "models", "pixels", "tiles", "uncertainty", "work"},
@@ -33,8 +38,8 @@ ALLOWED: dict[str, set[str]] = {
         "tissue", "work",
     },
     "pipeline": {
-        "cluster", "errors", "events", "mask", "models", "result", "schedule", "selection", "slide",
-        "uncertainty", "work",
+        "cluster", "errors", "events", "mask", "models", "quality", "result", "schedule", "selection",
+        "slide", "uncertainty", "work",
     },
     "preview": {"mask", "slide", "tiles"},
 }  # fmt: skip

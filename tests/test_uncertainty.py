@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wsi_twostage.uncertainty import UNCERTAINTIES, entropy, margin, paper, tile_mean
+from wsi_twostage.uncertainty import UNCERTAINTIES, entropy, expected_gain, margin, paper, tile_mean
 
 
 def image(*values: float) -> NDArray[np.float32]:
@@ -25,6 +25,10 @@ def image(*values: float) -> NDArray[np.float32]:
         (paper, 0.25, 0.5),
         (paper, 0.9, 0.136803),
         (paper, 0.0, 0.0),
+        (expected_gain, 0.5, 1.0),
+        (expected_gain, 0.25, 0.5),  # half as likely wrong
+        (expected_gain, 0.75, 0.5 * 0.85 / 1.15),  # a false pixel costs less than a missed one
+        (expected_gain, 1.0, 0.0),
     ],
 )
 def test_values_by_hand(u: object, p: float, expected: float) -> None:

@@ -13,9 +13,10 @@ from wsi_twostage.mask import MaskPyramid, MaskSpec
 from wsi_twostage.models.bundle import BundleSpec, ModelBundle
 from wsi_twostage.models.runner import refer
 from wsi_twostage.models.unet import CONTEXT_STRIDE
+from wsi_twostage.quality import threshold_for
 from wsi_twostage.result import Result
 from wsi_twostage.schedule import Run
-from wsi_twostage.selection import Rule, Threshold, select
+from wsi_twostage.selection import Rule, TargetGap, Threshold, select
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.uncertainty import UNCERTAINTIES
 from wsi_twostage.work import Work
@@ -56,7 +57,7 @@ def segment(
     output: str | Path,
     *,
     bundle: ModelBundle | str | Path | None = None,
-    rule: Rule | None = None,
+    rule: Rule | TargetGap | None = None,
     settings: Settings | None = None,
     listener: Listener = ignore,
 ) -> Result:
@@ -69,7 +70,8 @@ def segment(
     bundle
         The model; None for the one that ships in the package.
     rule
-        What is refined; None for the threshold in the bundle.
+        What is refined; None for the threshold in the bundle. A target gap becomes the threshold that the
+        bundle's calibration promises it for.
 
     Raises
     ------
@@ -86,6 +88,8 @@ def segment(
     if isinstance(bundle, ModelBundle) and settings.scheduler is not None:
         raise ConfigError("a bundle in memory cannot reach the workers of a scheduler; save it to a file")
     model, spec = refer(bundle, device=settings.device, precision=settings.precision)
+    if isinstance(rule, TargetGap):
+        rule = Threshold(threshold_for(spec.calibration, rule.value))
     rule = rule or Threshold(spec.threshold)
     fine = slide.view_at(spec.mpp)
     coarse, around, overview = (

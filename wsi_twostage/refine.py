@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.answers import enlarge, to_labels
-from wsi_twostage.mask import Shard
+from wsi_twostage.mask import MaskPyramid, Shard
+from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.runner import Runner, runner
 from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.tiles import Box, Tile, Window, merge
@@ -18,7 +19,7 @@ def refine_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...], chosen: tup
     model, grid, clock = runner(work.model), work.mask.spec.tiles, Clock()
     own = work.mask.box(shard)
     with clock.of("write"):
-        labels = coarse_labels(work, model, own, tissue)
+        labels = coarse_labels(work.mask, model.spec, own, tissue)
     done: list[Tile] = []
     values: list[float] = []
     unreadable: list[Tile] = []
@@ -62,9 +63,11 @@ def predict_fine(work: Work, model: Runner, window: Window, clock: Clock) -> NDA
     return labels
 
 
-def coarse_labels(work: Work, model: Runner, box: Box, tissue: tuple[Tile, ...]) -> NDArray[np.uint8]:
+def coarse_labels(
+    mask: MaskPyramid, spec: BundleSpec, box: Box, tissue: tuple[Tile, ...]
+) -> NDArray[np.uint8]:
     """Model 1's labels of a box of whole tiles, enlarged; background in tiles without tissue."""
-    spec, grid = model.spec, work.mask.spec.tiles
+    grid = mask.spec.tiles
     labels = np.zeros((box.height, box.width), np.uint8)
     if not tissue:
         return labels
@@ -72,6 +75,6 @@ def coarse_labels(work: Work, model: Runner, box: Box, tissue: tuple[Tile, ...])
     for window in merge(tissue, grid, limit=len(grid), halo=0):
         inside = window.box.clip(grid.height, grid.width)
         at = inside.coarser(spec.step).grow(1).clip(height, width)
-        logits = enlarge(work.mask.read_probability(at), at=at, wanted=inside, ratio=spec.step)
+        logits = enlarge(mask.read_probability(at), at=at, wanted=inside, ratio=spec.step)
         labels[inside.relative_to(box).slices] = to_labels(logits, spec.decisions[0])
     return labels

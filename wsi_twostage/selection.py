@@ -36,6 +36,16 @@ class Fraction:
         return f"budget {100 * self.value:g}%"
 
 
+@dataclass(frozen=True, slots=True)
+class TargetGap:
+    """The threshold that the bundle's calibration promises this for: 1 - Dice to refining everything."""
+
+    value: float  # 0..1
+
+    def __str__(self) -> str:
+        return f"target gap {self.value:g}"
+
+
 Rule = Threshold | Fraction
 ALL = Fraction(1.0)
 NONE = Fraction(0.0)

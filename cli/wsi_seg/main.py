@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from wsi_seg.calibrate import calibrate
 from wsi_seg.info import info
 from wsi_seg.model import model
 from wsi_seg.run import run
@@ -32,7 +33,7 @@ def commands() -> None:
     """
 
 
-for command in (run, info, model, train, evaluate, tables):
+for command in (run, info, model, train, evaluate, calibrate, tables):
     commands.add_command(command)
 
 

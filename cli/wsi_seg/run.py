@@ -13,7 +13,7 @@ from wsi_twostage.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from wsi_twostage.result import Result
-    from wsi_twostage.selection import Rule
+    from wsi_twostage.selection import Rule, TargetGap
 
 
 @click.command()
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 @click.option("--threshold", type=float, help="Refine tiles at least this uncertain, 0..1.")
 @click.option("--budget", metavar="10%", help="Refine this share of the tissue tiles, the most uncertain.")
 @click.option("--refine", type=click.Choice(["all", "none"]), help="Refine every tissue tile, or none.")
+@click.option(
+    "--target-gap", type=float, help="Refine what keeps this Dice to --refine all, on average: 0.02 of 1."
+)
 @click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
 @click.option("--reader", default="auto", show_default=True, help="auto, tiff or openslide.")
 @click.option("--tissue", default="otsu", show_default=True, help="otsu, or none to look everywhere.")
@@ -49,6 +52,7 @@ def run(
     threshold: float | None,
     budget: str | None,
     refine: str | None,
+    target_gap: float | None,
     mpp: float | None,
     reader: str,
     tissue: str,
@@ -63,7 +67,7 @@ def run(
 ) -> None:
     """Segment SLIDES and write SLIDE.seg.ome.zarr for each."""
     keep_freed_memory()  # before numpy and torch start threads
-    rule = _rule(threshold, budget, refine)
+    rule = _rule(threshold, budget, refine, target_gap)
     targets = _targets(slides, output)
     pictures = {slide: _picture(target) for slide, target in targets.items()} if preview else {}
     for picture in pictures.values():
@@ -108,16 +112,25 @@ def run(
         ctx.exit(ExitCode.SOME_FAILED)
 
 
-def _rule(threshold: float | None, budget: str | None, refine: str | None) -> "Rule | None":
+def _rule(
+    threshold: float | None, budget: str | None, refine: str | None, target_gap: float | None
+) -> "Rule | TargetGap | None":
     """The one rule that was given, or None."""
-    from wsi_twostage.selection import ALL, NONE, Threshold, parse_budget
+    from wsi_twostage.selection import ALL, NONE, TargetGap, Threshold, parse_budget
 
-    given = {"--threshold": threshold, "--budget": budget, "--refine": refine}
+    given = {
+        "--threshold": threshold,
+        "--budget": budget,
+        "--refine": refine,
+        "--target-gap": target_gap,
+    }
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
         raise ConfigError(f"{' and '.join(names)} say different things; give one of them")
     if threshold is not None:
         return Threshold(threshold)
+    if target_gap is not None:
+        return TargetGap(target_gap)
     if budget is not None:
         return parse_budget(budget)
     return {"all": ALL, "none": NONE, None: None}[refine]

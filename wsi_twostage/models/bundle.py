@@ -33,6 +33,20 @@ class NetSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """What thresholds cost on slides that Model 2 saw everywhere; see `quality`."""
+
+    cases: int
+    unit: str
+    """What a case is: slides or images."""
+    threshold: tuple[float, ...]  # rising
+    gap: tuple[float, ...]
+    """1 - Dice to the reference at each threshold: of each case never falling, mean over the cases."""
+    refined: tuple[float, ...]
+    """Share of the tiles that are refined, mean over the cases."""
+
+
+@dataclass(frozen=True, slots=True)
 class BundleSpec:
     """How the two networks are used; the header of the file."""
 
@@ -61,6 +75,7 @@ class BundleSpec:
     """Whether Model 2 takes another network's features."""
     context_net: NetSpec | None = None
     """That network; None: Model 1."""
+    calibration: Calibration | None = None
     card: dict[str, Any] = field(default_factory=dict, hash=False)
     """Data, licence, split, seed, figures, date: for people."""
 
@@ -119,12 +134,21 @@ def build_coarse(spec: NetSpec, *, classes: int = 1) -> UNet:
 
 def save_bundle(path: Path, net: TwoStageNet, spec: BundleSpec) -> None:
     """Write the file, convolutions in 16 bits; it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.partial")
     tensors = {
         name: (value.half() if value.dim() > 1 else value).detach().cpu().contiguous()
         for name, value in net.state_dict().items()
     }
+    _write(path, tensors, spec)
+
+
+def copy_bundle(path: Path, target: Path, spec: BundleSpec) -> None:
+    """The weights of a bundle, bit for bit, under another header."""
+    _write(target, load_file(path), spec)
+
+
+def _write(path: Path, tensors: dict[str, Tensor], spec: BundleSpec) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.partial")
     temporary.write_bytes(save(tensors, metadata={_HEADER: json.dumps(asdict(spec))}))
     temporary.replace(path)
 
@@ -154,6 +178,10 @@ def read_spec(path: Path) -> BundleSpec:
         for name in ("coarse", "fine", "context_net"):
             if net := stored.get(name):
                 stored[name] = NetSpec(tuple(net["widths"]), tuple(net["depths"]), net["scale"])
+        if found := stored.get("calibration"):
+            for name in ("threshold", "gap", "refined"):
+                found[name] = tuple(found[name])
+            stored["calibration"] = Calibration(**found)
         for name in ("classes", "decisions"):
             stored[name] = tuple(stored[name])
         stored["colours"] = tuple((r, g, b) for r, g, b in stored["colours"])

@@ -54,10 +54,9 @@ def read_folder(folder: Folder) -> list[Sample]:
     ConfigError
         A missing folder, an image without a mask or of another size, or no image at all.
     """
-    images = {
-        path.stem: path for path in sorted(folder.path.glob("images/*")) if path.suffix.lower() in _SUFFIXES
-    }
-    masks = {path.stem: path for path in folder.path.glob("masks/*") if path.suffix.lower() in _SUFFIXES}
+    images, masks = (
+        {path.stem: path for path in image_files(folder.path / part)} for part in ("images", "masks")
+    )
     if not images:
         raise ConfigError(f"{folder.path}: no images/*.png or *.jpg; expected folders images/ and masks/")
     samples = []
@@ -74,6 +73,11 @@ def read_folder(folder: Folder) -> list[Sample]:
             )
         samples.append(Sample(f"{folder.path.name}/{stem}", image, mask))
     return samples
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The PNG and JPEG files of a folder, sorted."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
 
 
 def split(samples: Sequence[Sample], *, seed: int, test: float, validation: float) -> Split:

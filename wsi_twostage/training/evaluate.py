@@ -37,7 +37,7 @@ class Answer:
 
     def first(self, spec: BundleSpec) -> Tensor:
         """Model 1's logits enlarged to the image, (K, H, W)."""
-        height, width = self.truth.shape
+        height, width = self.fine.shape[1:]
         p = to_probability(self.coarse, spec.temperature)
         return enlarge(p, at=Box(0, 0, *p.shape[1:]), wanted=Box(0, 0, height, width), ratio=spec.step)
 

@@ -1,0 +1,56 @@
+"""wsi-seg calibrate: temperature and target gaps from a user's own slides."""
+
+from pathlib import Path
+
+import click
+
+from wsi_twostage.errors import ConfigError
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
+@click.option("--model", type=click.Path(path_type=Path), help="Bundle.  [default: the shipped one]")
+@click.option("--mpp", type=float, help="Micrometres per pixel of the slides; wins over the files.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
+@click.option("--workers", type=int, help="Threads of the local cluster.  [default: the cores it may use]")
+def calibrate(
+    inputs: tuple[Path, ...],
+    output: Path,
+    model: Path | None,
+    mpp: float | None,
+    device: str,
+    workers: int | None,
+) -> None:
+    """Measure a bundle's gap to its reference on INPUTS, slides or folders of images, and write it anew.
+
+    No labels are needed: both models see everything, which takes as long as --refine all. The copy has a
+    temperature that fits these slides and the curve behind --target-gap. A promise of a gap g needs at least
+    1 / g - 1 slides.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from wsi_twostage.calibrate import calibrate_bundle
+    from wsi_twostage.pipeline import Settings
+    from wsi_twostage.quality import promises
+
+    if output.exists():
+        raise ConfigError(f"{output} exists; give another --output")
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("calibrate", total=len(inputs))
+        spec = calibrate_bundle(
+            inputs,
+            output,
+            model=model,
+            settings=Settings(mpp=mpp, device=device, workers=workers),
+            progress=lambda name: bar.update(task, advance=1, description=f"calibrate: {name}"),
+        )
+    found = spec.calibration
+    assert found is not None
+    basis = f"from {found.cases} {found.unit}"
+    click.echo(f"{output}: temperature {spec.temperature}, threshold {spec.threshold}, {basis}")
+    click.echo("| target gap | threshold | tiles refined |")
+    click.echo("|---|---|---|")
+    for promise in promises(found):
+        click.echo(f"| {promise.target:g} | {promise.threshold:.4f} | {promise.refined:.1%} |")

@@ -1,0 +1,228 @@
+"""Gaps and promises against small cases worked out by hand, and calibration from slides and images."""
+
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from slides import texture, write_slide
+
+from wsi_seg.main import commands
+from wsi_twostage.calibrate import calibrate_bundle, case_of_store
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.models.bundle import (
+    BundleSpec,
+    Calibration,
+    NetSpec,
+    build,
+    load_net,
+    read_spec,
+    save_bundle,
+)
+from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.quality import (
+    THRESHOLDS,
+    Case,
+    TileAnswers,
+    calibrate_cases,
+    fit_temperature,
+    mean_threshold,
+    promises,
+    tally,
+    threshold_for,
+)
+from wsi_twostage.selection import ALL, TargetGap, Threshold
+from wsi_twostage.tiles import Box
+
+
+def tile(p: int, first: int, second: int) -> TileAnswers:
+    """4 x 4 px of one probability; the first so many pixels are foreground."""
+    index = np.arange(16).reshape(4, 4)
+    return TileAnswers(
+        np.full((4, 4), p, np.uint8), (index < first).astype(np.uint8), (index < second).astype(np.uint8)
+    )
+
+
+def case(*tiles: TileAnswers) -> Case:
+    return tally("made up", tiles)
+
+
+def calibration(cases: int, *gaps: float) -> Calibration:
+    n = len(gaps)
+    return Calibration(cases, "slides", tuple(i / 10 for i in range(n)), gaps, (1.0,) * n)
+
+
+def test_a_tile_is_counted_by_hand() -> None:
+    found = case(tile(200, 6, 8))
+    assert found.histogram[0, 200] == found.histogram.sum() == 16
+    assert found.positive[200] == found.positive.sum() == 8
+    assert found.overlap.tolist() == [[6, 6, 8]]
+
+
+def test_a_coarse_probability_is_matched_with_one_pixel_of_four() -> None:
+    p = np.array([[10, 250]], np.uint8)
+    second = np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.uint8)
+    found = case(TileAnswers(p, second, second))
+    assert found.histogram.sum() == 2
+    assert found.positive[250] == found.positive.sum() == 1
+
+
+def test_the_gap_of_a_threshold_by_hand() -> None:
+    """The sure tile is left to Model 1, which has 6 of its 8 pixels; the unsure one is refined."""
+    found = calibrate_cases(
+        [case(tile(255, 6, 8), tile(128, 0, 8))], before=1.0, temperature=1.0, unit="slides"
+    )
+    sure, all_left = THRESHOLDS.searchsorted(0.5), -1
+    assert found.gap[0] == 0  # at 0 everything is refined
+    assert found.refined[0] == 1
+    assert found.gap[sure] == pytest.approx(1 - 2 * 14 / (14 + 16), abs=1e-6)
+    assert found.refined[sure] == 0.5
+    assert found.threshold[all_left] == 1.0
+    assert found.refined[all_left] == 0
+    assert found.gap[all_left] == pytest.approx(1 - 2 * 6 / (6 + 16), abs=1e-6)
+
+
+def test_a_gap_never_falls_with_the_threshold() -> None:
+    generator = np.random.default_rng(0)
+    cases = [case(*(tile(*generator.integers(0, 17, 3).tolist()) for _ in range(20))) for _ in range(5)]
+    found = calibrate_cases(cases, before=1.0, temperature=2.0, unit="images")
+    assert (np.diff(found.gap) >= 0).all()
+    assert (np.diff(found.refined) <= 0).all()
+
+
+def test_the_temperature_is_found_again() -> None:
+    """Pixels whose logits are 2.5 times too large."""
+    values = np.arange(256)
+    true = 1 / (1 + np.exp(-np.log((values + 0.5) / (255.5 - values)) / 2.5))
+    histogram = np.full((1, 256), 1000)
+    found = fit_temperature([Case("x", histogram, 1000 * true, np.zeros((1, 3), np.int64))], 1.0)
+    assert found == pytest.approx(2.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "cases", "target", "threshold"),
+    [
+        ((0.0, 0.004, 0.02), 999, 0.005, 0.1),  # (999 * 0.004 + 1) / 1000 = 0.004996
+        ((0.0, 0.004, 0.02), 249, 0.005, 0.0),  # ... / 250 = 0.0079; only refining everything is sure
+        ((0.0, 0.004, 0.02), 49, 0.04, 0.2),
+    ],
+)
+def test_conformal_risk_control_by_hand(
+    gaps: tuple[float, ...], cases: int, target: float, threshold: float
+) -> None:
+    assert threshold_for(calibration(cases, *gaps), target) == threshold
+
+
+@pytest.mark.parametrize(
+    ("found", "target", "message"),
+    [
+        (None, 0.01, "carries no calibration; make one with wsi-seg calibrate"),
+        (calibration(61, 0.0, 0.1), 0.005, r"rests on 61 slides, which can promise 0\.0161 at best; 199 or"),
+        (calibration(61, 0.0), 0.0, "must be within 0..1"),
+    ],
+    ids=["none", "too few", "zero"],
+)
+def test_what_cannot_be_promised_is_refused(found: Calibration | None, target: float, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        threshold_for(found, target)
+
+
+def test_promises_leave_out_what_they_cannot_hold() -> None:
+    found = promises(calibration(61, 0.0, 0.01, 0.04))
+    assert [(p.target, p.threshold) for p in found] == [(0.02, 0.0), (0.03, 0.1), (0.05, 0.1), (0.1, 0.2)]
+
+
+def test_the_default_threshold_is_by_the_mean() -> None:
+    assert mean_threshold(calibration(3, 0.0, 0.004, 0.006), 0.005) == 0.1
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random networks, saved."""
+    path = tmp_path_factory.mktemp("bundle") / "tiny.safetensors"
+    tiny = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
+    torch.manual_seed(3)
+    spec = BundleSpec(
+        "tiny", 0.5, ("nucleus",), ((1, 2, 3),), tile=128, halo=32, coarse_halo=16, context_halo=16,
+        coarse=tiny, fine=tiny, temperature=1.2, decisions=(0.5, 0.5),
+    )  # fmt: skip
+    save_bundle(path, build(tiny, tiny, context=True), spec)
+    return path
+
+
+EVERYWHERE = Settings(tissue="none", workers=1)
+
+
+def test_a_case_of_a_store_gives_the_gap_of_a_run(bundle: Path, tmp_path: Path) -> None:
+    """What the counts say of a threshold is what a run with that threshold leaves."""
+    slide = write_slide(tmp_path / "slide.tiff", [texture(300, 390)])
+    every = segment(slide, tmp_path / "all.zarr", bundle=bundle, rule=ALL, settings=EVERYWHERE)
+    spec = read_spec(bundle)
+    found = calibrate_cases(
+        [case_of_store("slide", every.store, spec)], before=1.2, temperature=1.2, unit="slides"
+    )
+    middle = float(np.median(every.tiles["uncertainty"]))
+    index = int(np.searchsorted(THRESHOLDS, middle))
+    rule = Threshold(float(THRESHOLDS[index]))
+    some = segment(slide, tmp_path / "some.zarr", bundle=bundle, rule=rule, settings=EVERYWHERE)
+    one, two = (r.store.read(Box(0, 0, 300, 390)) > 0 for r in (some, every))
+    gap = 1 - 2 * (one & two).sum() / (one.sum() + two.sum())
+    assert found.refined[index] == pytest.approx(some.counts.refined / some.counts.tissue, abs=1e-4)
+    assert found.gap[index] >= gap - 1e-6  # an envelope
+    assert found.gap[index] == pytest.approx(gap, abs=0.05)
+
+
+def test_calibrating_on_slides_writes_a_bundle(bundle: Path, tmp_path: Path) -> None:
+    slides = [write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)]) for i in range(2)]
+    output, seen = tmp_path / "new.safetensors", list[str]()
+    spec = calibrate_bundle(slides, output, model=bundle, settings=EVERYWHERE, progress=seen.append)
+    assert seen == ["0.tiff", "1.tiff"]
+    assert read_spec(output) == spec
+    assert spec.calibration is not None
+    assert (spec.calibration.cases, spec.calibration.unit) == (2, "slides")
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(load_net(output).f1(x), load_net(bundle).f1(x), rtol=0, atol=0)
+    result = segment(slides[0], tmp_path / "x.zarr", bundle=output, rule=TargetGap(0.9), settings=EVERYWHERE)
+    assert str(result.store.manifest["rule"]).startswith("threshold")
+
+
+def test_calibrating_on_images_needs_no_masks(bundle: Path, tmp_path: Path) -> None:
+    for i in range(3):
+        imagecodecs.imwrite(tmp_path / f"{i}.png", texture(200, 260, seed=i))
+    spec = calibrate_bundle([tmp_path], tmp_path / "new.safetensors", model=bundle, settings=EVERYWHERE)
+    assert spec.calibration is not None
+    assert (spec.calibration.cases, spec.calibration.unit) == (3, "images")
+
+
+def test_slides_and_images_do_not_mix(bundle: Path, tmp_path: Path) -> None:
+    imagecodecs.imwrite(tmp_path / "0.png", texture(200, 260))
+    slide = write_slide(tmp_path / "slide.tiff", [texture(260, 300)])
+    with pytest.raises(ConfigError, match="given together"):
+        calibrate_bundle([tmp_path, slide], tmp_path / "new.safetensors", model=bundle)
+
+
+def test_a_target_gap_without_calibration_touches_nothing(bundle: Path, tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(260, 300)])
+    with pytest.raises(ConfigError, match="carries no calibration"):
+        segment(slide, tmp_path / "x.zarr", bundle=bundle, rule=TargetGap(0.1), settings=EVERYWHERE)
+    assert not (tmp_path / "x.zarr").exists()
+
+
+def test_the_command_prints_its_promises(bundle: Path, tmp_path: Path) -> None:
+    for i in range(12):
+        imagecodecs.imwrite(tmp_path / f"{i}.png", texture(140, 140, seed=i))
+    output = str(tmp_path / "new.safetensors")
+    arguments = ["calibrate", str(tmp_path), "-o", output, "--model", str(bundle), "--device", "cpu"]
+    done = CliRunner().invoke(commands, arguments, catch_exceptions=False)
+    assert "from 12 images" in done.output
+    assert "| 0.1 | " in done.output  # 1 / 13 = 0.077
+    again = CliRunner().invoke(commands, arguments)
+    assert isinstance(again.exception, ConfigError)
+
+
+def test_rules_exclude_each_other(tmp_path: Path) -> None:
+    done = CliRunner().invoke(commands, ["x.svs", "--target-gap", "0.02", "--budget", "10%"])
+    assert isinstance(done.exception, ConfigError)
+    assert "--budget and --target-gap" in str(done.exception)

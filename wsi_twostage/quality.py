@@ -1,0 +1,174 @@
+"""How far from the reference a threshold leaves a slide, without labels, and a threshold for a target.
+
+The reference is Model 2 everywhere. On slides that both models saw everywhere, the loss of any threshold is
+known exactly; conformal risk control (Angelopoulos et al., ICLR 2024) turns the mean over such slides into a
+promise for the next one.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.models.bundle import Calibration
+from wsi_twostage.uncertainty import of_bytes
+
+THRESHOLDS = np.concatenate([[0.0], np.geomspace(0.002, 1.0, 63)]).round(4)
+_TEMPERATURES = np.geomspace(0.25, 4, 81)
+_WORST = 1.0  # the gap of a slide is at most this
+_BYTES = np.arange(256)
+_LOGITS = np.log((_BYTES + 0.5) / (255.5 - _BYTES))  # of 255 times a probability, as `answers.to_logits`
+
+Floats = NDArray[np.float64]
+
+
+class TileAnswers(NamedTuple):
+    """What both models say of one tile, clipped to the slide."""
+
+    probability: NDArray[np.uint8]  # (h, w), 255 times Model 1's, on its grid
+    first: NDArray[np.uint8]  # (H, W), Model 1's labels
+    second: NDArray[np.uint8]  # (H, W), Model 2's
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One slide or image that both models saw everywhere, as counts of each tissue tile."""
+
+    name: str
+    histogram: NDArray[np.int64]
+    """(tiles, 256): pixels of Model 1's grid by 255 times its probability."""
+    positive: Floats
+    """(256,): how many of these, over all tiles, Model 2 calls foreground."""
+    overlap: NDArray[np.int64]
+    """(tiles, 3): fine pixels that both models call foreground, Model 1, Model 2."""
+
+
+def tally(name: str, tiles: Sequence[TileAnswers]) -> Case:
+    """Count the tissue tiles of a slide."""
+    histogram = np.zeros((len(tiles), 256), np.int64)
+    positive = np.zeros(256)
+    overlap = np.zeros((len(tiles), 3), np.int64)
+    for i, (p, first, second) in enumerate(tiles):
+        step = -(-second.shape[0] // p.shape[0])
+        own = second[step // 2 :: step, step // 2 :: step]  # one of Model 2's pixels for each of Model 1's
+        seen = p[: own.shape[0], : own.shape[1]].ravel()
+        histogram[i] = np.bincount(seen, minlength=256)
+        positive += np.bincount(seen, weights=(own > 0).ravel(), minlength=256)
+        overlap[i] = [((first > 0) & (second > 0)).sum(), (first > 0).sum(), (second > 0).sum()]
+    return Case(name, histogram, positive, overlap)
+
+
+def fit_temperature(cases: Sequence[Case], before: float) -> float:
+    """The temperature with which Model 1 best says what Model 2 will say; ``before`` is in the cases.
+
+    Least cross-entropy (Guo et al., ICML 2017), with Model 2's answer in place of a label.
+    """
+    total = sum((case.histogram.sum(0) for case in cases), np.zeros(256, np.int64))
+    positive = sum((case.positive for case in cases), np.zeros(256))
+
+    def loss(temperature: float) -> float:
+        p = 1 / (1 + np.exp(-_LOGITS * before / temperature))
+        return float(-(positive * np.log(p) + (total - positive) * np.log1p(-p)).sum())
+
+    return float(min(_TEMPERATURES, key=loss))
+
+
+def calibrate_cases(
+    cases: Sequence[Case], *, before: float, temperature: float, uncertainty: str = "entropy", unit: str
+) -> Calibration:
+    """The mean curves of the cases over `THRESHOLDS`.
+
+    Parameters
+    ----------
+    before, temperature
+        The temperature that is in the cases, and the one that will be used.
+    unit
+        What a case is: slides, or images.
+    """
+    p = 1 / (1 + np.exp(-_LOGITS * before / temperature))
+    table = of_bytes(uncertainty, np.rint(p * 255).astype(np.uint8)[None, None])[0]
+    gaps, fractions = zip(*(_curve(case, table) for case in cases), strict=True)
+    return Calibration(
+        cases=len(cases),
+        unit=unit,
+        threshold=tuple(THRESHOLDS.tolist()),
+        gap=tuple(np.mean(gaps, axis=0).round(6).tolist()),
+        refined=tuple(np.mean(fractions, axis=0).round(4).tolist()),
+    )
+
+
+def _curve(case: Case, table: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """1 - Dice to the reference, never falling, and the share of tiles refined, for each threshold."""
+    scores = case.histogram @ table / np.maximum(case.histogram.sum(1), 1)
+    order = np.argsort(scores, kind="stable")
+    both, first, second = case.overlap[order].T
+    skipped = np.searchsorted(scores[order], THRESHOLDS, side="left")  # tiles below each threshold
+
+    def left(values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Sum over the tiles that are skipped."""
+        return np.concatenate([[0], values.cumsum()])[skipped]
+
+    total = second.sum()
+    agreed = left(both) + total - left(second)
+    size = left(first) + total - left(second) + total
+    dice = np.where(size > 0, 2 * agreed / np.maximum(size, 1), 1.0)
+    return np.maximum.accumulate(1 - dice), 1 - skipped / max(len(scores), 1)
+
+
+def mean_threshold(calibration: Calibration, gap: float) -> float:
+    """The highest threshold that left the cases at most this far from the reference, on average."""
+    return float(calibration.threshold[np.flatnonzero(np.asarray(calibration.gap) <= gap)[-1]])
+
+
+def threshold_for(calibration: Calibration | None, target: float) -> float:
+    """The highest threshold whose expected gap on a new slide is at most ``target``.
+
+    For n cases with mean gap R, the promise holds where (n R + 1) / (n + 1) <= target: in expectation over
+    slides like those of the calibration.
+
+    Raises
+    ------
+    ConfigError
+        No calibration, too few cases for this target, or a target that no threshold reaches.
+    """
+    if not 0 < target < 1:
+        raise ConfigError(f"target gap {target:g}; it must be within 0..1, such as 0.02")
+    if calibration is None:
+        raise ConfigError("this model carries no calibration; make one with wsi-seg calibrate")
+    n, unit = calibration.cases, calibration.unit
+    bound = (n * np.asarray(calibration.gap) + _WORST) / (n + 1)
+    allowed = np.flatnonzero(bound <= target)
+    if not len(allowed):
+        needed = math.ceil(_WORST / target) - 1
+        raise ConfigError(
+            f"target gap {target:g}: the calibration rests on {n} {unit}, which can promise "
+            f"{bound[0]:.4f} at best; {needed} or more are needed (wsi-seg calibrate)"
+        )
+    return float(calibration.threshold[allowed[-1]])
+
+
+class Promise(NamedTuple):
+    """A target gap that a calibration can promise, and what it takes."""
+
+    target: float
+    threshold: float
+    refined: float  # of the tiles, on average, 0..1
+
+
+def promises(
+    calibration: Calibration, targets: Sequence[float] = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
+) -> list[Promise]:
+    """What holds of a few targets; those that it cannot promise are left out."""
+    kept = []
+    for target in targets:
+        try:
+            threshold = threshold_for(calibration, target)
+        except ConfigError:
+            continue
+        refined = calibration.refined[calibration.threshold.index(threshold)]
+        kept.append(Promise(target, threshold, refined))
+    return kept
