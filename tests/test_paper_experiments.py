@@ -15,6 +15,7 @@ from wsi_seg.main import commands
 from wsi_twostage.errors import ConfigError, WsiError
 from wsi_twostage.paper import tables
 from wsi_twostage.paper import train as training
+from wsi_twostage.paper.curve import measure_curve, read_curve
 from wsi_twostage.paper.datasets import open_set
 from wsi_twostage.paper.evaluate import Outcome, Report, evaluate_experiment, read_report, write_report
 from wsi_twostage.paper.experiment import (
@@ -164,9 +165,9 @@ def test_an_interrupted_training_ends_with_the_same_weights(data: Path, tmp_path
 
 def test_the_number_of_workers_changes_nothing(data: Path, tmp_path: Path) -> None:
     short = replace(TINY, epochs=1)
-    alone, two = weights(short, data, tmp_path / "0"), weights(short, data, tmp_path / "2", workers=2)
+    alone, helped = weights(short, data, tmp_path / "0"), weights(short, data, tmp_path / "1", workers=1)
     for name, value in alone.items():
-        torch.testing.assert_close(two[name], value, rtol=0, atol=0, msg=name)
+        torch.testing.assert_close(helped[name], value, rtol=0, atol=0, msg=name)
 
 
 def test_too_few_images_are_refused(data: Path, tmp_path: Path) -> None:
@@ -305,3 +306,31 @@ def test_training_state_is_kept_each_epoch(data: Path, tmp_path: Path) -> None:
     training.train_experiment(replace(TINY, epochs=1), items, tmp_path, device=CPU, progress=count)
     assert seen == [1, 1, 1]
     assert np.isfinite(training.trained_seconds(tmp_path, replace(TINY, epochs=1), "model1"))
+
+
+def test_a_curve_begins_with_model_1_and_ends_with_model_2(data: Path, tmp_path: Path) -> None:
+    run, output = CliRunner(), str(tmp_path / "runs")
+    settings = [x for change in CHANGES for x in ("--set", change)]
+    common = ["ours-unet-folder", "unet-folder", "--data", str(data), *settings, "--device", "cpu"]
+    run.invoke(commands, ["train", *common, "-o", output], catch_exceptions=False)
+    report, picture = tmp_path / "curve.json", tmp_path / "curve.png"
+    files = ["--runs", output, "-o", str(report), "--picture", str(picture), "--repeats", "1"]
+    done = run.invoke(commands, ["curve", *common, *files], catch_exceptions=False)
+    assert "| ours-unet-folder | 100% |" in done.output
+    assert picture.stat().st_size > 10_000
+    curve = read_curve(report)
+    assert [line.name for line in curve.lines][:3] == [
+        "ours-unet-folder",
+        "ours-unet-folder, oracle",
+        "ours-unet-folder, random",
+    ]
+    ours, oracle, random = curve.lines[:3]
+    for line in (oracle, random):
+        assert line.points[0] == ours.points[0]
+        assert line.points[-1] == ours.points[-1]
+    assert all(
+        o.dice >= max(a.dice, b.dice) - 1e-9
+        for o, a, b in zip(oracle.points, ours.points, random.points, strict=True)
+    )
+    with pytest.raises(ConfigError, match="on the same images"):
+        measure_curve([TINY, replace(TINY, side=128)], [], tmp_path, device=CPU)

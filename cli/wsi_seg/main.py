@@ -5,6 +5,7 @@ import sys
 import click
 
 from wsi_seg.calibrate import calibrate
+from wsi_seg.curve import curve
 from wsi_seg.info import info
 from wsi_seg.model import model
 from wsi_seg.run import run
@@ -33,7 +34,7 @@ def commands() -> None:
     """
 
 
-for command in (run, info, model, train, evaluate, calibrate, tables):
+for command in (run, info, model, train, evaluate, calibrate, tables, curve):
     commands.add_command(command)
 
 

@@ -153,8 +153,8 @@ def evaluate_experiment(
         outcomes[1:],
         {stage: trained_seconds(folder, experiment, stage) for stage in stages(experiment)},
         repeats,
-        _machine(device),
-        _commit(),
+        machine(device),
+        commit(),
         datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
 
@@ -203,7 +203,7 @@ def _sum(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     return {stage: round(sum(run[stage] for run in runs), 4) for stage in runs[0]}
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "device": f"{device.type} ({name})",
@@ -212,7 +212,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
+def commit() -> str:
     """Of the checkout that runs, with a + if files were changed; empty for an installed package."""
     git = ("git", "-C", str(Path(__file__).parent))
     try:

@@ -124,7 +124,7 @@ OURS: dict[str, Any] = {
     "uncertainty": "entropy",
     "model2": "reference",
     "context": False,
-    "halo": 32,
+    "halo": 16,
     "upsampling": "bilinear",
     "loss": "bce_dice",
     "labels": "fine",

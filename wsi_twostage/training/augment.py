@@ -70,7 +70,12 @@ def random_crops(
 
 
 def vary(images: Tensor, *, how: Augmentation, generator: torch.Generator) -> Tensor:
-    """Other stains, scanners and magnifications: (B, 3, H, W) in 0..1 -> the same."""
+    """Other stains, scanners and magnifications: (B, 3, H, W) in 0..1 -> the same, always in 32 bits."""
+    with torch.autocast(images.device.type, enabled=False):
+        return _vary(images, how, generator)
+
+
+def _vary(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
     count = images.shape[0]
 
     def one(low: float, high: float, channels: int = 1) -> Tensor:

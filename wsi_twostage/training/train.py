@@ -36,8 +36,8 @@ class Step:
     loss: float
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of crops (B, 3, S, S) in 0..1 and what is known of them, (B, n, S, S) in 0..1."""
+Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+"""Of crops (B, 3, S, S) in 0..1, yet to be varied, and what is known of them, (B, n, S, S) in 0..1."""
 
 
 def train(
@@ -84,9 +84,8 @@ def train(
             how=config.augmentation,
             generator=generator,
         )
-        crops = vary(crops, how=config.augmentation, generator=generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-            loss = loss_of(crops, truth)
+            loss = loss_of(crops, truth, generator)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -102,8 +101,11 @@ def train(
     net.eval()
 
 
-def joint_loss(net: TwoStageNet, config: TrainConfig, crops: Tensor, truth: Tensor) -> Tensor:
+def joint_loss(
+    net: TwoStageNet, config: TrainConfig, crops: Tensor, truth: Tensor, generator: torch.Generator
+) -> Tensor:
     """Of Model 2 and of the coarse network under it, which also learns from Model 2."""
+    crops = vary(crops, how=config.augmentation, generator=generator)
     edge = config.margin * config.ratio
     inner = slice(edge, edge + config.side)
     fine, fine_truth = crops[..., inner, inner], truth[..., inner, inner]
@@ -123,10 +125,13 @@ def joint_loss(net: TwoStageNet, config: TrainConfig, crops: Tensor, truth: Tens
     )
 
 
-def student_loss(net: UNet, config: TrainConfig, crops: Tensor, known: Tensor) -> Tensor:
-    """Of Model 1 alone, against the truth and Model 2's answer, (B, 2, S, S)."""
+def student_loss(
+    net: UNet, config: TrainConfig, crops: Tensor, known: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Of Model 1 alone, against the truth and Model 2's answer to the image as it was, (B, 2, S, S)."""
     truth, answer = known[:, :1], known[:, 1:]
-    logits = net(functional.avg_pool2d(crops, config.ratio)).logits.float()
+    small = functional.avg_pool2d(crops, config.ratio)
+    logits = net(vary(small, how=config.augmentation, generator=generator)).logits.float()
     enlarged = functional.interpolate(logits, size=truth.shape[-2:], mode="bilinear", align_corners=False)
     target = truth + config.distil * (answer - truth)
     return functional.binary_cross_entropy_with_logits(

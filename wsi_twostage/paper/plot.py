@@ -1,0 +1,61 @@
+"""A curve as a picture; needs matplotlib (the extra ``plot``)."""
+
+from pathlib import Path
+from typing import Any
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.paper.curve import Curve
+
+_STYLES = {"oracle": ":", "random": "--"}  # of lines whose name ends so
+
+
+def draw_curve(curve: Curve, path: Path) -> None:
+    """Dice to truth (left) and to the reference (right) over relative time, as PNG or SVG.
+
+    Raises
+    ------
+    ConfigError
+        matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise ConfigError("pictures need matplotlib; install wsi-twostage[plot]") from error
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    try:
+        for axis, what in zip(axes, ("dice", "agreement"), strict=True):
+            _draw(axis, curve, what)
+        axes[0].axhline(100 * curve.reference_dice, color="0.5", linewidth=0.8)
+        axes[0].set_ylabel("Dice to the truth, %")
+        axes[1].set_ylabel("Dice to the reference, %")
+        axes[1].legend(fontsize=7, loc="lower right")
+        figure.suptitle(
+            f"{curve.data.upper()}, {curve.images} test images, {curve.machine['device']}", size=10
+        )
+        figure.savefig(path, dpi=110, metadata={"Software": None} if path.suffix == ".png" else None)
+    finally:
+        pyplot.close(figure)
+
+
+def _draw(axis: Any, curve: Curve, what: str) -> None:
+    colours: dict[str, str] = {}
+    for line in curve.lines:
+        name, _, kind = line.name.partition(", ")
+        colour = colours.setdefault(name, f"C{len(colours)}")
+        values = [100 * getattr(point, what) for point in line.points]
+        axis.plot(
+            [point.cost for point in line.points],
+            values,
+            _STYLES.get(kind, "-"),
+            color=colour,
+            marker="" if kind else "o",
+            markersize=3,
+            linewidth=1.2,
+            label=line.name,
+        )
+    axis.set_xscale("log")
+    axis.set_xlabel("time, 1 is the reference's")
+    axis.grid(linewidth=0.3)
