@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from wsi_twostage.answers import to_labels, to_probability
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.models.bundle import SHIPPED, BundleSpec, copy_bundle, load_net, read_spec
@@ -18,7 +17,7 @@ from wsi_twostage.refine import coarse_labels
 from wsi_twostage.selection import ALL
 from wsi_twostage.tiles import Tile
 from wsi_twostage.training.data import Sample, image_files, read_rgb
-from wsi_twostage.training.evaluate import Answer, answers
+from wsi_twostage.training.evaluate import answers, case_of_answer
 
 DEFAULT_GAP = 0.005  # Dice to the reference
 
@@ -106,17 +105,3 @@ def _of_images(folder: Path, model: Path, spec: BundleSpec, settings: Settings) 
     samples = (Sample(path.name, read_rgb(path), empty) for path in image_files(folder))
     for answer in answers(net, samples, spec, device):
         yield case_of_answer(answer, spec)
-
-
-def case_of_answer(answer: Answer, spec: BundleSpec) -> Case:
-    """Of an image that both models saw."""
-    p = to_probability(answer.coarse, spec.temperature)
-    first = to_labels(answer.first(spec), spec.decisions[0])
-    second = to_labels(answer.fine, spec.decisions[1])
-    tiles: list[TileAnswers] = []
-    for top in range(0, first.shape[0], spec.tile):
-        for left in range(0, first.shape[1], spec.tile):
-            cell = slice(top, top + spec.tile), slice(left, left + spec.tile)
-            rows, cols = (slice(s.start // spec.step, -(-s.stop // spec.step)) for s in cell)
-            tiles.append(TileAnswers(p[0, rows, cols], first[cell], second[cell]))
-    return tally(answer.sample.name, tiles)

@@ -11,7 +11,7 @@ from wsi_twostage.tiles import Tile, Window
 from wsi_twostage.uncertainty import of_bytes, tile_mean
 from wsi_twostage.work import Clock, Done, Work, through_windows
 
-LIMIT_PX = 512  # Model 1's windows have at most the pixels of such a square, halo excluded: memory
+LIMIT_PX = 1024  # Model 1's windows have at most the pixels of such a square, halo excluded: memory
 
 
 def coarse_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Done:

@@ -128,6 +128,8 @@ OURS: dict[str, Any] = {
     "upsampling": "bilinear",
     "loss": "bce_dice",
     "labels": "fine",
+    "distil": 0.5,
+    "learning_rate": 5e-4,
 }
 """What differs from the paper in the rows whose name starts with ``ours-``."""
 

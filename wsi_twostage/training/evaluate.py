@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from wsi_twostage.answers import enlarge, to_probability
+from wsi_twostage.answers import enlarge, to_labels, to_probability
 from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE
+from wsi_twostage.quality import Case, TileAnswers, tally
 from wsi_twostage.tiles import Box
 from wsi_twostage.training.data import Sample
 from wsi_twostage.uncertainty import of_bytes, tile_mean
@@ -108,6 +109,20 @@ def fit_temperature(found: Sequence[Answer]) -> float:
         truth = answer.truth.float()
         losses += [float(functional.binary_cross_entropy_with_logits(z / t, truth)) for t in grid]
     return float(grid[losses.argmin()])
+
+
+def case_of_answer(answer: Answer, spec: BundleSpec) -> Case:
+    """Of an image that both models saw."""
+    p = to_probability(answer.coarse, spec.temperature)
+    first = to_labels(answer.first(spec), spec.decisions[0])
+    second = to_labels(answer.fine, spec.decisions[1])
+    tiles: list[TileAnswers] = []
+    for top in range(0, first.shape[0], spec.tile):
+        for left in range(0, first.shape[1], spec.tile):
+            cell = slice(top, top + spec.tile), slice(left, left + spec.tile)
+            rows, cols = (slice(s.start // spec.step, -(-s.stop // spec.step)) for s in cell)
+            tiles.append(TileAnswers(p[0, rows, cols], first[cell], second[cell]))
+    return tally(answer.sample.name, tiles)
 
 
 @dataclass(frozen=True, slots=True)

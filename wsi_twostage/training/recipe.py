@@ -28,9 +28,10 @@ from wsi_twostage.models.bundle import (
     save_bundle,
 )
 from wsi_twostage.models.twostage import TwoStageNet
+from wsi_twostage.quality import calibrate_cases
 from wsi_twostage.training.config import DataConfig, Recipe
 from wsi_twostage.training.data import Folder, Sample, Split, read_folder, split, stack
-from wsi_twostage.training.evaluate import CUTS, answers, curve, fit_temperature, overlap
+from wsi_twostage.training.evaluate import CUTS, answers, case_of_answer, curve, fit_temperature, overlap
 from wsi_twostage.training.train import Step, joint_loss, student_loss, train
 
 GAP = 0.001  # Dice that the default threshold may cost on the validation images; on new ones it costs more
@@ -208,7 +209,10 @@ def calibrate(net: TwoStageNet, samples: list[Sample], spec: BundleSpec, device:
     spec = replace(spec, decisions=(float(CUTS[first.argmax()]), float(CUTS[second.argmax()])))
     measured = curve(found, spec)
     threshold = round(measured.threshold_for(GAP), 4)
-    return replace(spec, threshold=threshold, card={**spec.card, "curve": measured.as_json()})
+    cases, t = [case_of_answer(a, spec) for a in found], spec.temperature
+    promise = calibrate_cases(cases, before=t, temperature=t, unit="images")
+    card = {**spec.card, "curve": measured.as_json()}
+    return replace(spec, threshold=threshold, calibration=promise, card=card)
 
 
 def measure(net: TwoStageNet, samples: list[Sample], spec: BundleSpec, device: torch.device) -> Figures:
