@@ -52,6 +52,51 @@ def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
         open_set("cityscapes", tmp_path)
 
 
+def move(tree: str, root: Path, inner: str) -> Path:
+    """The tree's inner folder alone, as if it had been unpacked there."""
+    TREES[tree](root / "whole")
+    return (root / "whole" / inner).rename(root / "alone")
+
+
+@pytest.mark.parametrize(
+    ("name", "inner"),
+    [
+        ("bdd", "bdd100k"),
+        ("kitti", "kitti/semantics"),
+        ("kitti", "kitti/semantics/training"),
+        ("bowl", "data-science-bowl-2018"),
+        ("bowl", "data-science-bowl-2018/stage1/train"),
+        ("ph2", "PH2Dataset"),
+        ("ph2", "PH2Dataset/PH2 Dataset images"),
+    ],
+)
+def test_any_folder_on_the_way_will_do(name: str, inner: str, tmp_path: Path) -> None:
+    alone = move(name, tmp_path, inner)
+    assert len(open_set(name, alone).train) == (3 if name == "bdd" else 7)
+
+
+def test_the_first_release_of_bdd(tmp_path: Path) -> None:
+    bdd(tmp_path)
+    base = tmp_path / "bdd100k"
+    (base / "seg").mkdir()
+    (base / "images/10k").rename(base / "seg/images")
+    (base / "labels/sem_seg/masks").rename(base / "seg/labels")
+    for path in (base / "seg/labels").glob("*/*.png"):
+        path.rename(path.with_name(f"{path.stem}_train_id.png"))
+    assert len(open_set("bdd", tmp_path).test) == 2
+
+
+def test_isic_as_downloaded(tmp_path: Path) -> None:
+    folder(tmp_path)
+    images, masks = (tmp_path / f"ISIC-2017_Training_{p}" for p in ("Data", "Part1_GroundTruth"))
+    (tmp_path / "images").rename(images)
+    (tmp_path / "masks").rename(masks)
+    for i in range(10):
+        (masks / f"{i}.png").rename(masks / f"{i}_segmentation.png")
+        write(images / f"{i}_superpixels.png", scene(i)[0])
+    assert len(open_set("isic", tmp_path).train) == 7
+
+
 def test_a_missing_mask_is_named(tmp_path: Path) -> None:
     kitti(tmp_path)
     (tmp_path / "kitti/semantics/training/semantic/000003_10.png").unlink()

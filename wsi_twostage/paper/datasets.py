@@ -16,6 +16,7 @@ from wsi_twostage.errors import ConfigError
 from wsi_twostage.training.data import read_labels, read_mask, read_rgb
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_NOT_IMAGES = "_superpixels"  # that ISIC puts beside its images
 _BDD_VEHICLES = (13, 14, 15, 16)  # train ids: car, truck, bus, train
 _KITTI_VEHICLES = (26, 27, 28, 29, 30, 31)  # label ids: car, truck, bus, caravan, trailer, train
 
@@ -102,7 +103,8 @@ def open_set(name: str, root: Path, *, seed: int = 123, share: float = 0.7) -> P
 
 def _images(folder: Path) -> list[Path]:
     """The images of a folder; whatever else lies there is none of ours."""
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+    found = (path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
+    return sorted(p for p in found if not p.name.startswith(".") and not p.stem.endswith(_NOT_IMAGES))
 
 
 def _pairs(
@@ -126,15 +128,18 @@ def _first(root: Path, *folders: str) -> Path | None:
 
 
 def _bdd(root: Path) -> Parts | None:
-    for images, labels in (
-        ("bdd100k/images/10k", "bdd100k/labels/sem_seg/masks"),
-        ("images/10k", "labels/sem_seg/masks"),
-        ("bdd100k_sample/images", "bdd100k_sample/semantic"),
-        ("images", "semantic"),
+    for images, labels, suffix in (
+        ("bdd100k/images/10k", "bdd100k/labels/sem_seg/masks", ""),
+        ("images/10k", "labels/sem_seg/masks", ""),
+        ("bdd100k/seg/images", "bdd100k/seg/labels", "_train_id"),  # of the first release
+        ("bdd100k_sample/images", "bdd100k_sample/semantic", ""),
+        ("images", "semantic", ""),
     ):
         if (root / images / "train").is_dir() and (root / labels / "train").is_dir():
             pairs = (
-                _pairs(root / images / part, root / labels / part, ids=_BDD_VEHICLES, empty=True)
+                _pairs(
+                    root / images / part, root / labels / part, ids=_BDD_VEHICLES, empty=True, suffix=suffix
+                )
                 for part in ("train", "val")
             )
             return Parts(*(tuple(part) for part in pairs))
@@ -151,6 +156,8 @@ def _kitti(root: Path) -> list[Item] | None:
 
 def _bowl(root: Path) -> list[Item] | None:
     folder = _first(root, "data-science-bowl-2018/stage1/train", "stage1/train", "stage1_train")
+    if folder is None and any(len(_images(path)) == 1 for path in root.glob("*/images")):
+        folder = root
     if folder is None:
         return _folder(root, "bowl2018")
     items = []
@@ -166,6 +173,8 @@ def _bowl(root: Path) -> list[Item] | None:
 
 def _ph2(root: Path) -> list[Item] | None:
     folder = _first(root, "PH2Dataset/PH2 Dataset images", "PH2 Dataset images")
+    if folder is None and any(root.glob("*/*_Dermoscopic_Image")):
+        folder = root
     if folder is None:
         return None
     items = []
@@ -185,16 +194,8 @@ def _isic(root: Path) -> list[Item] | None:
         images = root / f"ISIC-{year}_Training_Data"
         masks = root / f"ISIC-{year}_Training_Part1_GroundTruth"
         if images.is_dir() and masks.is_dir():
-            wanted = [p for p in _images(images) if not p.stem.endswith("_superpixels")]
-            return [Item(p.stem, p, (_mask_of(p, masks, "_segmentation"),)) for p in wanted]
+            return _pairs(images, masks, suffix="_segmentation")
     return _folder(root, "isic2017_98")
-
-
-def _mask_of(image: Path, masks: Path, suffix: str) -> Path:
-    path = masks / f"{image.stem}{suffix}.png"
-    if not path.is_file():
-        raise ConfigError(f"{image}: no mask; expected {path}")
-    return path
 
 
 def _folder(root: Path, name: str = ".") -> list[Item] | None:
