@@ -1,12 +1,8 @@
 """wsi-seg curve: Dice over time of several experiments, as numbers and as a picture."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from wsi_twostage.paper.curve import Curve
 
 
 @click.command()
@@ -44,6 +40,7 @@ def curve(
     from wsi_twostage.paper.datasets import open_set
     from wsi_twostage.paper.experiment import read_experiment
     from wsi_twostage.paper.plot import draw_curve
+    from wsi_twostage.paper.tables import curve_table
 
     experiments = [read_experiment(config, changes) for config in configs]
     first = experiments[0]
@@ -61,22 +58,4 @@ def curve(
     write_curve(found, output)
     if picture is not None:
         draw_curve(found, picture)
-    click.echo(_table(found))
-
-
-def _table(curve: "Curve") -> str:
-    """One row for each point of the lines, but for oracle and random, which have one column each."""
-    lines = {line.name: line.points for line in curve.lines}
-    rows = ["| | refined | times faster | Dice | gap | oracle's gap | random's gap |", "|" + "---|" * 7]
-    for name, points in lines.items():
-        if ", " in name:
-            continue
-        others = (lines[f"{name}, {kind}"] for kind in ("oracle", "random"))
-        for point, *rivals in zip(points, *others, strict=True):
-            gaps = [100 * (curve.reference_dice - p.dice) for p in (point, *rivals)]
-            cells = " | ".join(f"{gap:.2f}" for gap in gaps)
-            rows.append(
-                f"| {name} | {point.refined:.0%} | {1 / point.cost:.1f} | {100 * point.dice:.2f} | {cells} |"
-            )
-    head = f"{curve.data}: {curve.images} test images, Dice in %, reference {100 * curve.reference_dice:.2f}"
-    return "\n".join([head, "", *rows])
+    click.echo(curve_table(found))
