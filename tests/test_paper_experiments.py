@@ -1,6 +1,7 @@
 """Experiments from a configuration to a table: rows, training, interruption, reports."""
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from paper_trees import folder
+from paper_trees import folder, write
 from safetensors.torch import load_file
 
 from wsi_seg.main import commands
@@ -16,7 +17,7 @@ from wsi_twostage.errors import ConfigError, WsiError
 from wsi_twostage.paper import tables
 from wsi_twostage.paper import train as training
 from wsi_twostage.paper.curve import measure_curve, read_curve
-from wsi_twostage.paper.datasets import open_set
+from wsi_twostage.paper.datasets import Parts, open_set
 from wsi_twostage.paper.evaluate import Outcome, Report, evaluate_experiment, read_report, write_report
 from wsi_twostage.paper.experiment import (
     ALL_THRESHOLDS,
@@ -28,7 +29,8 @@ from wsi_twostage.paper.experiment import (
     row,
     rows,
 )
-from wsi_twostage.paper.train import Epoch, train_experiment, weights_path
+from wsi_twostage.paper.runs import Runs
+from wsi_twostage.paper.train import Epoch, train_experiment
 
 CPU = torch.device("cpu")
 TINY = Experiment(
@@ -93,6 +95,10 @@ def test_a_file_may_start_from_a_row(tmp_path: Path) -> None:
         ("thresholds=[2.0]", "within 0..1"),
         ("distil=0.5", "needs fine labels"),
         ("batch=1", "at least 1 and 2"),
+        ("model2=reference", "takes no context"),
+        ("split_seed=-1", "at least 0"),
+        ("learning_rate=0.0", "must be above 0"),
+        ("side=0", "patches must be a square"),
     ],
 )
 def test_a_bad_setting_is_one_clear_line(change: str, message: str) -> None:
@@ -118,7 +124,8 @@ def test_recipes_are_told_from_experiments(tmp_path: Path) -> None:
 
 def test_stages_are_shared_by_experiments_that_agree_on_them(tmp_path: Path) -> None:
     def same(one: Experiment, two: Experiment, stage: str) -> bool:
-        return weights_path(tmp_path, one, stage) == weights_path(tmp_path, two, stage)
+        paths = [Runs(tmp_path, experiment, "", "").path(stage) for experiment in (one, two)]
+        return paths[0] == paths[1]
 
     paper = row("deeplab-bowl")
     coarser, sharper = row("deeplab-bowl-patches-64"), row("deeplab-bowl-highest")
@@ -232,7 +239,9 @@ def made_up(name: str, **changes: object) -> Report:
     training_s = {"reference": 60.0, "model1": 20.0, "model2": 10.0}
     machine = {"device": "cpu (x)", "threads": 2, "torch": "2"}
     images = {"trained": 469, "tested": 2}
-    return Report(experiment, images, outcome(None, 0.9, 4.0), results, training_s, 3, machine)
+    made = Report(experiment, images, ["a", "b"], outcome(None, 0.9, 4.0), results, training_s, 3, machine)
+    with tempfile.TemporaryDirectory() as place:
+        return read_report(write_report(made, Path(place)))
 
 
 def test_table_3_shows_ours_beside_the_papers() -> None:
@@ -305,7 +314,34 @@ def test_training_state_is_kept_each_epoch(data: Path, tmp_path: Path) -> None:
     items = open_set("folder", data).train
     training.train_experiment(replace(TINY, epochs=1), items, tmp_path, device=CPU, progress=count)
     assert seen == [1, 1, 1]
-    assert np.isfinite(training.trained_seconds(tmp_path, replace(TINY, epochs=1), "model1"))
+    assert np.isfinite(Runs.of(tmp_path, replace(TINY, epochs=1), items).seconds("model1"))
+
+
+def test_other_images_or_other_starting_weights_make_other_files(data: Path, tmp_path: Path) -> None:
+    items = open_set("folder", data).train
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(b"one")
+    experiment = replace(TINY, weights=str(start))
+    paths = {Runs.of(tmp_path, experiment, part).path("model1") for part in (items, items[1:])}
+    start.write_bytes(b"two")
+    assert len(paths | {Runs.of(tmp_path, experiment, items).path("model1")}) == 3
+
+
+def test_a_report_of_other_settings_is_not_replaced(report: Report, tmp_path: Path) -> None:
+    write_report(report, tmp_path)
+    write_report(report, tmp_path)
+    with pytest.raises(ConfigError, match="the report of other settings"):
+        write_report(replace(report, experiment={**report.experiment, "seed": 1}), tmp_path)
+
+
+def test_what_a_reading_process_says_stays_one_line(tmp_path: Path) -> None:
+    folder(tmp_path)
+    write(tmp_path / "masks" / "3.png", np.zeros((9, 9), np.uint8))
+    items = open_set("folder", tmp_path, seed=3)
+    with pytest.raises(ConfigError) as caught:
+        train_experiment(TINY, (*items.train, *items.test), tmp_path / "out", device=CPU, workers=1)
+    assert str(caught.value).endswith("(9, 9) px; its image has (40, 60)")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_curve_begins_with_model_1_and_ends_with_model_2(data: Path, tmp_path: Path) -> None:
@@ -333,4 +369,4 @@ def test_a_curve_begins_with_model_1_and_ends_with_model_2(data: Path, tmp_path:
         for o, a, b in zip(oracle.points, ours.points, random.points, strict=True)
     )
     with pytest.raises(ConfigError, match="on the same images"):
-        measure_curve([TINY, replace(TINY, side=128)], [], tmp_path, device=CPU)
+        measure_curve([TINY, replace(TINY, side=128)], Parts((), ()), tmp_path, device=CPU)

@@ -49,7 +49,7 @@ def curve(
         tasks = {e.name: bar.add_task(e.name, total=len(parts.test)) for e in experiments}
         found = measure_curve(
             experiments,
-            parts.test,
+            parts,
             runs,
             device=torch.device(choose_device(device)),
             repeats=repeats,

@@ -19,6 +19,7 @@ def tables(number: str, runs: Path | None, data: tuple[str, ...]) -> None:
     of the experiments that Table 4 needs on BOWL, beside those of Table 3.
     """
     from wsi_twostage.errors import ConfigError
+    from wsi_twostage.paper.datasets import DATASETS
     from wsi_twostage.paper.evaluate import read_report
     from wsi_twostage.paper.experiment import rows
     from wsi_twostage.paper.tables import table1, table3, table4
@@ -26,9 +27,16 @@ def tables(number: str, runs: Path | None, data: tuple[str, ...]) -> None:
     if number == "1":
         click.echo(table1())
     elif data:
+        if unknown := sorted(set(data) - set(DATASETS)):
+            raise ConfigError(f"--rows {unknown[0]}: no such data; known: {', '.join(DATASETS)}")
         click.echo("\n".join(rows(int(number), data)))
     else:
-        reports = [read_report(path) for path in sorted(runs.glob("*.json"))] if runs else []
+        reports = []
+        for path in sorted(runs.glob("*.json")) if runs else []:
+            try:
+                reports.append(read_report(path))
+            except ConfigError as error:
+                click.echo(f"wsi-seg: left out: {error}", err=True)
         if not reports:
             raise ConfigError(f"{runs or 'no folder given'}: no reports; make some with wsi-seg evaluate")
         click.echo(table3(reports) if number == "3" else table4(reports))

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from torch import Tensor, nn
 
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper import method
-from wsi_twostage.paper.datasets import Item
+from wsi_twostage.paper.datasets import Parts
 from wsi_twostage.paper.evaluate import commit, machine
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.images import stretch
-from wsi_twostage.paper.train import load_stage
+from wsi_twostage.paper.runs import Runs
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 Counts = NDArray[np.float64]
@@ -75,14 +76,14 @@ class _Seen:
 @torch.inference_mode()
 def measure_curve(
     experiments: Sequence[Experiment],
-    items: Sequence[Item],
+    parts: Parts,
     folder: Path,
     *,
     device: torch.device,
     repeats: int = 3,
     progress: Callable[[str, int], None] = lambda name, images: None,
 ) -> Curve:
-    """Run every experiment on every image; the first one's reference is everyone's measure.
+    """Run every experiment on every test image; the first one's reference is everyone's measure.
 
     Parameters
     ----------
@@ -96,32 +97,35 @@ def measure_curve(
     ConfigError
         Experiments on different images, or a stage that has not been trained.
     """
-    first = experiments[0]
+    first, items = experiments[0], parts.test
     if len({(e.data, e.side, e.split_seed) for e in experiments}) > 1:
         raise ConfigError("the lines of one picture must be on the same images: data, side, split_seed")
-    reference = load_stage(folder, first, "reference", device)
-    truths, masks, spent = [], [], 0.0
-    for item in items:
-        image, truth = _read(item, first, device)
-        seconds, logits = _timed(lambda: reference(image).logits, repeats, device)  # noqa: B023
+    reference = Runs.of(folder, first, parts.train).load("reference", device)
+    read = [stretch(*item.read(), first.side) for item in items]
+    truths, masks, spent = [truth[0] > 0 for _, truth in read], [], 0.0
+    for pixels, _ in read:
+        image = _input(pixels, device)
+        with _autocast(first, device):
+            seconds, logits = _timed(lambda: reference(image).logits, repeats, device)  # noqa: B023
         spent += seconds
-        truths.append(truth)
         masks.append((logits[0, 0] >= 0).cpu())
     reference_dice = _dice(sum((_overlap(m, t) for m, t in zip(masks, truths, strict=True)), np.zeros(3)))
     lines = []
     for experiment in experiments:
-        stages = [load_stage(folder, experiment, stage, device) for stage in ("model1", "model2")]
+        trained = Runs.of(folder, experiment, parts.train)
+        stages = [trained.load(stage, device) for stage in ("model1", "model2")]
         seen, costs = [], np.zeros(len(FRACTIONS))
-        inputs = [_read(item, experiment, device)[0] for item in items]
-        for i, image in enumerate(inputs):
-            seen.append(_look(stages, image, (truths[i], masks[i]), experiment))
-            progress(experiment.name, i + 1)
-        chosen = _chosen(np.concatenate([s.scores for s in seen]), FRACTIONS)
-        cells = experiment.patches
-        for j, cut in enumerate(chosen):
-            for i, image in enumerate(inputs):
-                mine = cut[i * cells : (i + 1) * cells].reshape(1, experiment.ratio, experiment.ratio)
-                costs[j] += _timed(lambda: _two_stage(stages, image, mine, experiment), repeats, device)[0]  # noqa: B023
+        with _autocast(experiment, device):
+            for i, (pixels, _) in enumerate(read):
+                seen.append(_look(stages, _input(pixels, device), (truths[i], masks[i]), experiment))
+                progress(experiment.name, i + 1)
+            chosen = _chosen(np.concatenate([s.scores for s in seen]), FRACTIONS)
+            for i, (pixels, _) in enumerate(read):
+                image = _input(pixels, device)
+                for j, cut in enumerate(chosen):
+                    mine = cut.reshape(len(read), 1, experiment.ratio, experiment.ratio)[i]
+                    work = partial(_two_stage, stages, image, mine, experiment)
+                    costs[j] += _timed(work, repeats, device)[0]
         lines += _lines(experiment.name, seen, costs / spent, reference_dice)
     return Curve(
         first.data,
@@ -134,9 +138,12 @@ def measure_curve(
     )
 
 
-def _read(item: Item, experiment: Experiment, device: torch.device) -> tuple[Tensor, Tensor]:
-    image, truth = stretch(*item.read(), experiment.side)
-    return (image[None].float() / 255).to(device, memory_format=torch.channels_last), truth[0] > 0
+def _input(pixels: Tensor, device: torch.device) -> Tensor:
+    return (pixels[None].float() / 255).to(device, memory_format=torch.channels_last)
+
+
+def _autocast(experiment: Experiment, device: torch.device) -> Any:
+    return torch.autocast(device.type, torch.bfloat16, enabled=experiment.precision == "bf16")
 
 
 def _timed(work: Callable[[], Tensor], repeats: int, device: torch.device) -> tuple[float, Tensor]:
@@ -156,10 +163,10 @@ def _two_stage(
 ) -> Tensor:
     """Algorithm 1 with the choice made, for its time: (1, 1, S, S) logits."""
     first = method.first_stage(stages[0], image, experiment)
-    method.scores(first.logits, experiment)
     base = method.enlarged(first.logits, experiment)
     if not chosen.any():
         return base
+    method.scores(first.logits, experiment)
     refined = method.second_stage(stages[1], image, first, chosen, experiment)
     return method.merge(base, refined, chosen, experiment)
 
@@ -184,23 +191,33 @@ def _look(
 def _lines(name: str, seen: Sequence[_Seen], costs: Counts, dice: float) -> list[Line]:
     scores = np.concatenate([s.scores for s in seen])
     counts = np.concatenate([s.counts for s in seen])
-    change = counts[:, 1, 0] - counts[:, 0, 0]
-    gain = 2 * change[:, 0] - dice * change[:, 1]  # derivative of 2 I / (P + T), times P + T
-    ways = {
-        name: scores,
-        f"{name}, oracle": gain,
-        f"{name}, random": np.random.RandomState(0).rand(len(scores)),
+    change = counts[:, 1] - counts[:, 0]  # (cells, targets, 3)
+    level = np.array([dice, 1.0])  # of the reference, against the truth and against itself
+    gains = 2 * change[..., 0] - level * change[..., 1]  # derivative of 2 I / (P + T), times P + T
+    chance = np.random.RandomState(0).rand(len(scores))
+    ways = {  # the order for each target
+        name: (scores, scores),
+        f"{name}, oracle": (gains[:, 0], gains[:, 1]),
+        f"{name}, random": (chance, chance),
     }
     lines = []
-    for way, order in ways.items():
-        points = []
-        for fraction, cost, chosen in zip(FRACTIONS, costs, _chosen(order, FRACTIONS), strict=True):
-            mixed = np.where(chosen[:, None, None], counts[:, 1], counts[:, 0]).sum(0)  # (targets, 3)
-            points.append(
-                Point(fraction, round(float(cost), 4), round(_dice(mixed[0]), 5), round(_dice(mixed[1]), 5))
+    for way, orders in ways.items():
+        reached = [_reached(counts[:, :, t], order) for t, order in enumerate(orders)]
+        lines.append(
+            Line(
+                way,
+                [Point(*values) for values in zip(FRACTIONS, costs.round(4).tolist(), *reached, strict=True)],
             )
-        lines.append(Line(way, points))
+        )
     return lines
+
+
+def _reached(counts: Counts, order: NDArray[Any]) -> list[float]:
+    """Dice at each fraction, from (cells, models, 3)."""
+    return [
+        round(_dice(np.where(chosen[:, None], counts[:, 1], counts[:, 0]).sum(0)), 5)
+        for chosen in _chosen(order, FRACTIONS)
+    ]
 
 
 def _chosen(order: NDArray[Any], fractions: Sequence[float]) -> list[NDArray[np.bool_]]:

@@ -77,8 +77,8 @@ class DataSet:
 def open_set(name: str, root: Path, *, seed: int = 123, share: float = 0.7) -> Parts:
     """The named set below ``root``, split by its own lists or by ``seed``: ``share`` for training.
 
-    The split is that of the published code, ``RandomState(seed).choice`` without replacement, of a sorted
-    list.
+    The split is ``RandomState(seed).choice`` without replacement, as in the published code, but of a sorted
+    list, and cut at the nearest whole number.
 
     Raises
     ------
@@ -92,6 +92,8 @@ def open_set(name: str, root: Path, *, seed: int = 123, share: float = 0.7) -> P
     if not found:
         raise ConfigError(f"{root}: no {name} here; expected {known.expected}")
     if isinstance(found, Parts):
+        if not (found.train and found.test):
+            raise ConfigError(f"{root}: {len(found.train)} images to train on, {len(found.test)} to test on")
         return found
     order = np.random.RandomState(seed).choice(len(found), len(found), replace=False)
     cut = round(share * len(found))
@@ -112,8 +114,11 @@ def _pairs(
 ) -> list[Item]:
     """Images and masks with equal stems; those of masks may end in ``suffix``."""
     truths = {path.stem.removesuffix(suffix): path for path in _images(masks)}
-    items = []
+    items, stems = [], set[str]()
     for path in _images(images):
+        if path.stem in stems:
+            raise ConfigError(f"{path}: a second image of this name; only one can have the mask")
+        stems.add(path.stem)
         if path.stem not in truths:
             raise ConfigError(f"{path}: no mask; expected {masks / (path.stem + suffix)}.png")
         items.append(Item(path.stem, path, (truths.pop(path.stem),), ids, empty))
@@ -180,19 +185,22 @@ def _ph2(root: Path) -> list[Item] | None:
     items = []
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
         name = place.name
-        image = place / f"{name}_Dermoscopic_Image" / f"{name}.bmp"
-        mask = place / f"{name}_lesion" / f"{name}_lesion.bmp"
-        for path in (image, mask):
-            if not path.is_file():
-                raise ConfigError(f"{path}: missing; {place} should have a dermoscopic image and a lesion")
-        items.append(Item(name, image, (mask,)))
+        image, mask = (_images(place / f"{name}_{part}") for part in ("Dermoscopic_Image", "lesion"))
+        if len(image) != 1 or len(mask) != 1:
+            raise ConfigError(
+                f"{place}: {len(image)} images in {name}_Dermoscopic_Image, {len(mask)} in {name}_lesion; "
+                f"expected one in each"
+            )
+        items.append(Item(name, image[0], (mask[0],)))
     return items
 
 
 def _isic(root: Path) -> list[Item] | None:
-    for year in ("2016", "2017"):
-        images = root / f"ISIC-{year}_Training_Data"
-        masks = root / f"ISIC-{year}_Training_Part1_GroundTruth"
+    for data, truth in (
+        ("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth"),
+        ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth"),
+    ):
+        images, masks = root / data, root / truth
         if images.is_dir() and masks.is_dir():
             return _pairs(images, masks, suffix="_segmentation")
     return _folder(root, "isic2017_98")

@@ -20,7 +20,8 @@ from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import Parts
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.images import stretch
-from wsi_twostage.paper.train import load_stage, stages, trained_seconds
+from wsi_twostage.paper.runs import Runs
+from wsi_twostage.paper.train import stages
 from wsi_twostage.selection import Threshold, select
 
 _SMOOTH = 1.0  # px, of the published Dice: an image without foreground scores 1 if nothing is predicted
@@ -59,6 +60,8 @@ class Report:
     experiment: dict[str, Any]
     images: dict[str, int]
     """Trained and tested on."""
+    names: list[str]
+    """Of the test images, in the order of the outcomes' Dice."""
     reference: Outcome
     two_stage: list[Outcome]
     """One for each threshold."""
@@ -113,31 +116,29 @@ def evaluate_experiment(
     ConfigError
         A stage that has not been trained.
     """
-    reference = load_stage(folder, experiment, "reference", device)
-    nets = (
-        load_stage(folder, experiment, "model1", device),
-        load_stage(folder, experiment, "model2", device),
-    )
-    items = parts.test
+    items, trained = parts.test, Runs.of(folder, experiment, parts.train)
+    reference = trained.load("reference", device)
+    nets = (trained.load("model1", device), trained.load("model2", device))
     ways: list[float | None] = [None, *experiment.thresholds]
     counts = np.zeros((len(ways), len(items), 3))
     seconds: list[list[dict[str, float]]] = [[] for _ in ways]
     refined = np.zeros(len(ways))
     for i, item in enumerate(items):
+        read = _Clock(device)
+        with read("read"):
+            image, truth = stretch(*item.read(), experiment.side)
+            image = (image[None].float() / 255).to(device, memory_format=torch.channels_last)
         for j, threshold in enumerate(ways):
             runs = []
             for _ in range(repeats + (i == 0)):  # the first image warms up
                 clock = _Clock(device)
-                with clock("read"):
-                    image, truth = stretch(*item.read(), experiment.side)
-                    image = (image[None].float() / 255).to(device, memory_format=torch.channels_last)
                 with torch.autocast(device.type, torch.bfloat16, enabled=experiment.precision == "bf16"):
                     if threshold is None:
                         mask, share = _reference(reference, image, clock), 1.0
                     else:
                         mask, share = _two_stage(nets, image, threshold, experiment, clock)
                 runs.append(clock.seconds)
-            seconds[j].append(_median(runs[-repeats:]))
+            seconds[j].append(read.seconds | _median(runs[-repeats:]))
             wanted = truth[0] > 0
             counts[j, i] = [int((mask & wanted).sum()), int(mask.sum()), int(wanted.sum())]
             refined[j] += share / len(items)
@@ -149,9 +150,10 @@ def evaluate_experiment(
     return Report(
         experiment.described,
         {"trained": len(parts.train), "tested": len(items)},
+        [item.name for item in items],
         outcomes[0],
         outcomes[1:],
-        {stage: trained_seconds(folder, experiment, stage) for stage in stages(experiment)},
+        {stage: trained.seconds(stage) for stage in stages(experiment)},
         repeats,
         machine(device),
         commit(),
@@ -224,8 +226,16 @@ def commit() -> str:
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """One JSON file named after the experiment; it appears whole or not at all."""
+    """One JSON file named after the experiment; it appears whole or not at all.
+
+    Raises
+    ------
+    ConfigError
+        The file is there and holds the report of other settings.
+    """
     path = folder / f"{report.name}.json"
+    if path.exists() and read_report(path).experiment != json.loads(json.dumps(report.experiment)):
+        raise ConfigError(f"{path} is the report of other settings; give the experiment another name=")
     temporary = path.with_name(f"{path.name}.partial")
     temporary.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)

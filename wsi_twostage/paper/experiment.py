@@ -77,14 +77,21 @@ class Experiment:
         for key, known in choices.items():
             if (value := getattr(self, key)) not in known:
                 raise ConfigError(f"{self.name}: {key}={value!r} is not known; known: {', '.join(known)}")
-        ratio = math.isqrt(self.patches)
-        if ratio**2 != self.patches or ratio < 2 or self.side % ratio**2:
+        ratio = math.isqrt(max(self.patches, 0))
+        if ratio**2 != self.patches or ratio < 2 or self.side % ratio**2 or self.side < 1:
             raise ConfigError(
                 f"{self.name}: patches={self.patches} of side={self.side} px; patches must be a square, and "
                 f"the side a multiple of it, such as 16 of 768 px"
             )
         if self.halo % ratio or self.halo < 0:
             raise ConfigError(f"{self.name}: halo={self.halo} px is not a multiple of the ratio {ratio}")
+        if self.model2 == "reference" and self.context:
+            raise ConfigError(f"{self.name}: a reference as Model 2 takes no context; set context=false")
+        if "/" in self.name or min(self.side, self.learning_rate) <= 0 or min(self.seed, self.split_seed) < 0:
+            raise ConfigError(
+                f"{self.name}: side={self.side} and learning_rate={self.learning_rate} must be above 0, "
+                f"seed={self.seed} and split_seed={self.split_seed} at least 0, and the name without a /"
+            )
         if not all(0 <= t <= 1 for t in self.thresholds):
             raise ConfigError(f"{self.name}: thresholds={self.thresholds} must be within 0..1")
         if not 0 <= self.distil <= 1 or (self.distil and self.labels != "fine"):
@@ -202,7 +209,10 @@ def read_experiment(config: str, changes: Sequence[str] = ()) -> Experiment:
     """
     path = Path(config)
     if path.is_file():
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not a TOML file ({error})") from error
         base = asdict(row(str(content.pop("row")))) if "row" in content else {}
         experiment = _make({**base, "name": path.stem, **content}, str(path))
     else:

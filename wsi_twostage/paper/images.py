@@ -17,7 +17,7 @@ from wsi_twostage.paper.datasets import Item
 _ENLARGED = 1.1  # images are resized to this times the side, then cropped (Section 4.1)
 _CHANCE = 0.5  # of each augmentation
 _TONE = 0.1  # of brightness and of contrast
-_KEPT_BYTES = 1 << 30
+_KEPT_BYTES = 2 << 30
 
 
 def stretch(image: Tensor, mask: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,7 @@ def vary(
     if chance():
         image, mask = image.flip(2), mask.flip(2)
     if chance():
-        mean = image.mean()
+        mean = float((image * 255).round().to(torch.int64).sum()) / (255 * image.numel())  # in any order
         image = ((image - mean) * (1 + spread(_TONE)) + mean + spread(_TONE)).clamp(0, 1)
     room = image.shape[-1] - side + 1
     top, left = torch.randint(room, (2,), generator=generator).tolist()

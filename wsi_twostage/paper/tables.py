@@ -1,6 +1,7 @@
 """The paper's Tables 1, 3 and 4 as Markdown, ours beside what was printed; and curves as tables."""
 
 import csv
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from wsi_twostage.paper.backbones import Encoder, classifier
 from wsi_twostage.paper.cost import Cost, cost
 from wsi_twostage.paper.curve import Curve
 from wsi_twostage.paper.evaluate import Outcome, Report
-from wsi_twostage.paper.experiment import TABLE4, row
+from wsi_twostage.paper.experiment import TABLE4, row, rows
 from wsi_twostage.paper.networks import build_network
 
 SIDES = (48, 96, 192, 384, 768)
@@ -70,7 +71,9 @@ def table3(reports: Sequence[Report]) -> str:
                 f"{100 * ours.refined:.0f}%",
                 ", ".join(f"{value:.0f}" for value in milliseconds),
                 _beside(reference.time / ours.time, _ratio(paper, "inference_s")),
-                _beside(took["reference"] / (took["model1"] + took["model2"]), _ratio(paper, "train_s")),
+                _beside(
+                    took["reference"] / (took["model1"] + took.get("model2", 0)), _ratio(paper, "train_s")
+                ),
             ]
         )
     header = ["", "Dice, reference", "Dice, two-stage", "pooled Dice, both", "cells refined"]
@@ -91,7 +94,8 @@ def table4(reports: Sequence[Report]) -> str:
             value = None if printed is None else float(printed)
             cells.append("" if outcome is None else _beside(100 * outcome.mean, value))
         body.append([f"{line['study'].replace('_', ' ')}: {line['setting'].replace('_', ' ')}", *cells])
-    used = [found[name] for name in found if name.startswith("deeplab-")]
+    needed = {name for data in sets for name in (f"deeplab-{data}", *rows(4, [data]))}
+    used = [report for name, report in found.items() if name in needed]
     return _markdown(["", *map(_label, sets)], body) + "\n\n" + settings(used)
 
 
@@ -117,8 +121,8 @@ def settings(reports: Iterable[Report]) -> str:
     """How the reports differ from the rows as published, a line for each kind of setting."""
     lines: dict[str, list[str]] = {}
     for report in reports:
-        asked = row(report.name).described
-        changed = {k: v for k, v in report.experiment.items() if asked[k] != v}
+        asked = json.loads(json.dumps(row(report.name).described))  # lists, as in a report
+        changed = {k: v for k, v in report.experiment.items() if asked.get(k) != v}
         text = ", ".join(f"{key} {value}" for key, value in changed.items()) or "as published"
         text += (
             f"; {report.machine['device']}, torch {report.machine['torch']}, seed {report.experiment['seed']}"

@@ -1,11 +1,9 @@
 """Train the stages of an experiment: the full-resolution reference, Model 1, and Model 2 from Model 1.
 
-Weights lie in one folder under names made of what they depend on, so that experiments that share a stage
-share its training, and an interrupted one goes on after its last whole epoch.
+A stage that another experiment has trained is not trained again, and an interrupted training goes on after
+its last whole epoch.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -22,7 +20,7 @@ from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import DATASETS, Item
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.images import Stretched, TrainingImages, for_training, seeded
-from wsi_twostage.paper.networks import build_network
+from wsi_twostage.paper.runs import Runs, write_tensors
 from wsi_twostage.paper.weights import start_network
 
 
@@ -67,14 +65,13 @@ def train_experiment(
         Processes that read images; what is trained does not depend on it.
     """
     done: dict[str, Trained] = {}
-    images = for_training(items, experiment.side)
+    images, runs = for_training(items, experiment.side), Runs.of(folder, experiment, items)
     if len(images) < experiment.batch:
         raise ConfigError(f"{experiment.name}: {len(images)} images for training; batch={experiment.batch}")
     for stage in stages(experiment):
-        path = weights_path(folder, experiment, stage)
-        if not path.exists():
-            _train(stage, experiment, images, folder, device=device, workers=workers, progress=progress)
-        done[stage] = Trained(path, trained_seconds(folder, experiment, stage))
+        if not runs.path(stage).exists():
+            _train(stage, runs, images, device=device, workers=workers, progress=progress)
+        done[stage] = Trained(runs.path(stage), runs.seconds(stage))
     return done
 
 
@@ -83,58 +80,17 @@ def stages(experiment: Experiment) -> tuple[str, ...]:
     return ("reference", "model1") if experiment.model2 == "reference" else ("reference", "model1", "model2")
 
 
-def weights_path(folder: Path, experiment: Experiment, stage: str) -> Path:
-    """Where the weights of a stage lie."""
-    key = hashlib.sha256(json.dumps(experiment.decides(stage), sort_keys=True).encode()).hexdigest()
-    return folder / "weights" / f"{experiment.architecture}-{experiment.data}-{stage}-{key[:12]}.safetensors"
-
-
-def trained_seconds(folder: Path, experiment: Experiment, stage: str) -> float:
-    """Wall time that the training of a stage took."""
-    with safe_open(weights_path(folder, experiment, stage), "pt") as file:
-        return float((file.metadata() or {})["seconds"])
-
-
-def load_stage(folder: Path, experiment: Experiment, stage: str, device: torch.device) -> nn.Module:
-    """A trained stage, in evaluation mode.
-
-    Raises
-    ------
-    ConfigError
-        It has not been trained.
-    """
-    if stage == "model2" and experiment.model2 == "reference":
-        stage = "reference"
-    path = weights_path(folder, experiment, stage)
-    if not path.exists():
-        raise ConfigError(f"{path}: missing; train {experiment.name} with these settings first")
-    net = build_network(experiment.architecture, backbone=experiment.backbone, preset=experiment.network)
-    net.load_state_dict(load_file(path))
-    return net.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload,no-any-return]
-
-
 def _train(
-    stage: str,
-    experiment: Experiment,
-    data: Stretched,
-    folder: Path,
-    *,
-    device: torch.device,
-    workers: int,
-    progress: Progress,
+    stage: str, runs: Runs, data: Stretched, *, device: torch.device, workers: int, progress: Progress
 ) -> None:
+    experiment = runs.experiment
     torch.manual_seed(experiment.seed)
-    path = weights_path(folder, experiment, stage)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    net = _start(stage, experiment, folder).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model1 = load_stage(folder, experiment, "model1", device) if stage == "model2" else None
-    teacher = (
-        load_stage(folder, experiment, "reference", device)
-        if stage == "model1" and experiment.distil
-        else None
-    )
+    torch.backends.cudnn.deterministic = True  # atomics in some backward passes remain
+    net = _start(stage, runs).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model1 = runs.load("model1", device) if stage == "model2" else None
+    teacher = runs.load("reference", device) if stage == "model1" and experiment.distil else None
     optimiser = torch.optim.Adam(net.parameters(), lr=experiment.learning_rate)
-    state = path.with_suffix(".checkpoint")
+    state = runs.path(stage).with_suffix(".checkpoint")
     first, seconds = _resume(state, net, optimiser)
     for epoch in range(first, experiment.epochs):
         start, total, count = time.perf_counter(), 0.0, 0
@@ -157,15 +113,15 @@ def _train(
         seconds += time.perf_counter() - start
         _save_state(state, net, optimiser, epoch + 1, seconds)
         progress(Epoch(stage, epoch + 1, experiment.epochs, total / count))
-    what = {"seconds": f"{seconds:.1f}", "experiment": json.dumps(experiment.decides(stage))}
-    _write(path, {name: value.cpu().contiguous() for name, value in net.state_dict().items()}, what)
-    state.unlink()
+    runs.save(stage, net, seconds=seconds)
+    state.unlink(missing_ok=True)
 
 
-def _start(stage: str, experiment: Experiment, folder: Path) -> nn.Module:
+def _start(stage: str, runs: Runs) -> nn.Module:
     """Model 2 starts as Model 1 (Section 3.2 (1)), anything else from the configured weights."""
+    experiment = runs.experiment
     if stage == "model2" and experiment.model2 == "fine_tuned":
-        return load_stage(folder, experiment, "model1", torch.device("cpu")).requires_grad_(True)
+        return runs.load("model1", torch.device("cpu")).requires_grad_(True)
     return start_network(
         experiment.architecture,
         backbone=experiment.backbone,
@@ -193,7 +149,10 @@ def _batches(
         generator=seeded(experiment.seed, epoch),
         pin_memory=torch.cuda.is_available(),
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except ConfigError as error:  # a reading process puts its traceback into the message
+        raise ConfigError(str(error).strip().splitlines()[-1].split("ConfigError: ")[-1]) from None
 
 
 def _loss_of_model1(
@@ -234,7 +193,7 @@ def _save_state(
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    _write(path, kept, {"epoch": str(epoch), "seconds": f"{seconds:.1f}"})
+    write_tensors(path, kept, {"epoch": str(epoch), "seconds": f"{seconds:.1f}"})
 
 
 def _resume(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
@@ -255,10 +214,3 @@ def _resume(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> tup
     net.load_state_dict(net_state)
     optimiser.load_state_dict({**optimiser.state_dict(), "state": adam})
     return int(what["epoch"]), float(what["seconds"])
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """The file appears whole or not at all."""
-    temporary = path.with_name(f"{path.name}.partial")
-    save_file(tensors, temporary, metadata=metadata)
-    temporary.replace(path)

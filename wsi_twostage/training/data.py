@@ -77,7 +77,8 @@ def read_folder(folder: Folder) -> list[Sample]:
 
 def image_files(folder: Path) -> list[Path]:
     """The PNG and JPEG files of a folder, sorted."""
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
+    found = (path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 def split(samples: Sequence[Sample], *, seed: int, test: float, validation: float) -> Split:
@@ -118,7 +119,8 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
             return np.asarray(np.array(image) > 0)
-        return np.asarray(np.array(image.convert("RGB")).max(2) > 0)
+        least = 127 if image.format == "JPEG" else 0  # its edges ring
+        return np.asarray(np.array(image.convert("RGB")).max(2) > least)
 
 
 def read_labels(path: Path) -> NDArray[Any]:

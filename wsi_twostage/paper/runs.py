@@ -1,0 +1,92 @@
+"""Where the trained stages of an experiment lie: one file for everything that decides a stage's weights.
+
+Experiments that agree on a stage share its file; another setting, other training images or another file of
+starting weights make another name.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.paper.datasets import Item
+from wsi_twostage.paper.experiment import Experiment
+from wsi_twostage.paper.networks import build_network
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The trained stages of one experiment on certain images."""
+
+    folder: Path
+    experiment: Experiment
+    images: str
+    """Fingerprint of the training images."""
+    start: str
+    """Of the file that the networks start from; empty for none."""
+
+    @classmethod
+    def of(cls, folder: Path, experiment: Experiment, items: Sequence[Item]) -> Self:
+        """For training on ``items``."""
+        named = [[i.name, *(path.stat().st_size for path in (i.image, *i.masks))] for i in items]
+        path = Path(experiment.weights)
+        start = hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+        return cls(folder, experiment, _sha256(named), start)
+
+    def path(self, stage: str) -> Path:
+        """Of a stage's weights, whether they are there or not."""
+        key = _sha256([self.experiment.decides(stage), self.images, self.start])
+        name = f"{self.experiment.architecture}-{self.experiment.data}-{stage}-{key}.safetensors"
+        return self.folder / "weights" / name
+
+    def seconds(self, stage: str) -> float:
+        """Wall time that the training of a stage took."""
+        with safe_open(self.path(stage), "pt") as file:
+            return float((file.metadata() or {})["seconds"])
+
+    def save(self, stage: str, net: nn.Module, *, seconds: float) -> None:
+        """Write a trained stage."""
+        what = {"seconds": f"{seconds:.1f}", "experiment": json.dumps(self.experiment.decides(stage))}
+        tensors = {name: value.cpu().contiguous() for name, value in net.state_dict().items()}
+        write_tensors(self.path(stage), tensors, what)
+
+    def load(self, stage: str, device: torch.device) -> nn.Module:
+        """A trained stage, in evaluation mode.
+
+        Raises
+        ------
+        ConfigError
+            It has not been trained.
+        """
+        experiment = self.experiment
+        if stage == "model2" and experiment.model2 == "reference":
+            stage = "reference"
+        path = self.path(stage)
+        if not path.exists():
+            raise ConfigError(
+                f"{path}: missing; train {experiment.name} first, with the same settings on the same images"
+            )
+        net = build_network(experiment.architecture, backbone=experiment.backbone, preset=experiment.network)
+        net.load_state_dict(load_file(path))
+        net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return net.eval().requires_grad_(False)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """The file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.partial")
+    save_file(tensors, temporary, metadata=metadata)
+    temporary.replace(path)
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
