@@ -46,7 +46,7 @@ def tile(p: int, first: int, second: int) -> TileAnswers:
 
 
 def case(*tiles: TileAnswers) -> Case:
-    return tally("made up", tiles)
+    return tally("made up", tiles, step=1)
 
 
 def calibration(cases: int, *gaps: float) -> Calibration:
@@ -64,16 +64,14 @@ def test_a_tile_is_counted_by_hand() -> None:
 def test_a_coarse_probability_is_matched_with_one_pixel_of_four() -> None:
     p = np.array([[10, 250]], np.uint8)
     second = np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.uint8)
-    found = case(TileAnswers(p, second, second))
+    found = tally("x", [TileAnswers(p, second, second)], step=2)
     assert found.histogram.sum() == 2
     assert found.positive[250] == found.positive.sum() == 1
 
 
 def test_the_gap_of_a_threshold_by_hand() -> None:
     """The sure tile is left to Model 1, which has 6 of its 8 pixels; the unsure one is refined."""
-    found = calibrate_cases(
-        [case(tile(255, 6, 8), tile(128, 0, 8))], before=1.0, temperature=1.0, unit="slides"
-    )
+    found = calibrate_cases([case(tile(255, 6, 8), tile(128, 0, 8))], unit="slides")
     sure, all_left = THRESHOLDS.searchsorted(0.5), -1
     assert found.gap[0] == 0  # at 0 everything is refined
     assert found.refined[0] == 1
@@ -87,7 +85,7 @@ def test_the_gap_of_a_threshold_by_hand() -> None:
 def test_a_gap_never_falls_with_the_threshold() -> None:
     generator = np.random.default_rng(0)
     cases = [case(*(tile(*generator.integers(0, 17, 3).tolist()) for _ in range(20))) for _ in range(5)]
-    found = calibrate_cases(cases, before=1.0, temperature=2.0, unit="images")
+    found = calibrate_cases(cases, unit="images")
     assert (np.diff(found.gap) >= 0).all()
     assert (np.diff(found.refined) <= 0).all()
 
@@ -160,9 +158,7 @@ def test_a_case_of_a_store_gives_the_gap_of_a_run(bundle: Path, tmp_path: Path) 
     slide = write_slide(tmp_path / "slide.tiff", [texture(300, 390)])
     every = segment(slide, tmp_path / "all.zarr", bundle=bundle, rule=ALL, settings=EVERYWHERE)
     spec = read_spec(bundle)
-    found = calibrate_cases(
-        [case_of_store("slide", every.store, spec)], before=1.2, temperature=1.2, unit="slides"
-    )
+    found = calibrate_cases([case_of_store("slide", every.store, spec)], unit="slides")
     middle = float(np.median(every.tiles["uncertainty"]))
     index = int(np.searchsorted(THRESHOLDS, middle))
     rule = Threshold(float(THRESHOLDS[index]))
@@ -196,10 +192,48 @@ def test_calibrating_on_images_needs_no_masks(bundle: Path, tmp_path: Path) -> N
     assert (spec.calibration.cases, spec.calibration.unit) == (3, "images")
 
 
+def test_what_cannot_be_used_is_left_out_and_named(bundle: Path, tmp_path: Path) -> None:
+    slides = [write_slide(tmp_path / "0.tiff", [texture(260, 300)])]
+    slides += [write_slide(tmp_path / "blank.tiff", [np.full((260, 300, 3), 245, np.uint8)])]
+    (tmp_path / "no.svs").write_bytes(b"nothing")
+    seen: list[str] = []
+    spec = calibrate_bundle(
+        [*slides, tmp_path / "no.svs"], tmp_path / "new.safetensors", model=bundle,
+        settings=Settings(workers=1), progress=seen.append,
+    )  # fmt: skip
+    assert spec.calibration is not None
+    assert spec.calibration.cases == 1
+    assert seen[0] == "0.tiff"
+    assert seen[1] == "blank.tiff left out: no tissue"
+    assert seen[2].startswith("no.svs left out: ")
+
+
+def test_every_fifth_input_fits_the_temperature_alone(bundle: Path, tmp_path: Path) -> None:
+    for i in range(6):
+        imagecodecs.imwrite(tmp_path / f"{i}.png", texture(129, 141, seed=i))
+    spec = calibrate_bundle([tmp_path], tmp_path / "new.safetensors", model=bundle, settings=EVERYWHERE)
+    before = read_spec(bundle)
+    assert spec.calibration is not None
+    assert spec.calibration.cases == 4
+    assert spec.temperature != before.temperature
+    cuts = [s.temperature * np.log(s.decisions[0] / (1 - s.decisions[0])) for s in (before, spec)]
+    assert cuts[0] == pytest.approx(cuts[1], abs=1e-3)  # Model 1's mask stays
+
+
+def test_the_same_input_twice_is_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="given twice"):
+        calibrate_bundle([tmp_path / "a.svs"] * 2, tmp_path / "new.safetensors", model=bundle)
+
+
+def test_another_uncertainty_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is of entropy, not of margin"):
+        threshold_for(calibration(999, 0.0), 0.1, uncertainty="margin")
+
+
 def test_slides_and_images_do_not_mix(bundle: Path, tmp_path: Path) -> None:
     imagecodecs.imwrite(tmp_path / "0.png", texture(200, 260))
     slide = write_slide(tmp_path / "slide.tiff", [texture(260, 300)])
-    with pytest.raises(ConfigError, match="given together"):
+    with pytest.raises(ConfigError, match="go without slides"):
         calibrate_bundle([tmp_path, slide], tmp_path / "new.safetensors", model=bundle)
 
 
@@ -211,7 +245,7 @@ def test_a_target_gap_without_calibration_touches_nothing(bundle: Path, tmp_path
 
 
 def test_the_command_prints_its_promises(bundle: Path, tmp_path: Path) -> None:
-    for i in range(12):
+    for i in range(15):
         imagecodecs.imwrite(tmp_path / f"{i}.png", texture(140, 140, seed=i))
     output = str(tmp_path / "new.safetensors")
     arguments = ["calibrate", str(tmp_path), "-o", output, "--model", str(bundle), "--device", "cpu"]

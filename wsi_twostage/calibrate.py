@@ -7,12 +7,19 @@ from pathlib import Path
 
 import torch
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.models.bundle import SHIPPED, BundleSpec, copy_bundle, load_net, read_spec
 from wsi_twostage.models.runner import choose_device
 from wsi_twostage.pipeline import Settings, segment
-from wsi_twostage.quality import Case, TileAnswers, calibrate_cases, fit_temperature, mean_threshold, tally
+from wsi_twostage.quality import (
+    Case,
+    TileAnswers,
+    calibrate_cases,
+    fit_temperature,
+    mean_threshold,
+    tally,
+)
 from wsi_twostage.refine import coarse_labels
 from wsi_twostage.selection import ALL
 from wsi_twostage.tiles import Tile
@@ -20,6 +27,7 @@ from wsi_twostage.training.data import Sample, image_files, read_rgb
 from wsi_twostage.training.evaluate import answers, case_of_answer
 
 DEFAULT_GAP = 0.005  # Dice to the reference
+FOR_TEMPERATURE = 5  # every fifth input fits the temperature and no promise rests on it
 
 
 def calibrate_bundle(
@@ -28,67 +36,92 @@ def calibrate_bundle(
     *,
     model: Path | None = None,
     settings: Settings | None = None,
-    progress: Callable[[str], None] = lambda name: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> BundleSpec:
     """Write a copy of a bundle with temperature, default threshold and curve from these slides or images.
 
-    The default threshold is the highest that left them, on average, `DEFAULT_GAP` from the reference.
+    From five inputs on, every fifth one fits the temperature, and the promise rests on the others, as it
+    must: on cases that had no part in the score. The default threshold is the highest that left these, on
+    average, `DEFAULT_GAP` from the reference.
 
     Parameters
     ----------
     inputs
         Slides, or folders of images (PNG, JPEG) at the bundle's mpp; not both, for a promise about slides
-        rests on slides.
+        rests on slides. What cannot be read or has no tissue is left out.
     progress
-        Called with the name of each slide or folder that is done.
+        Called with a line on each input that is done or left out.
 
     Raises
     ------
     ConfigError
-        Nothing to calibrate on, slides and images together, or a bundle of several classes.
-    SlideError, BundleError
-        As `segment`.
+        Nothing to calibrate on, an input twice, slides and images together, or a bundle of several classes.
+    BundleError
+        Not a bundle.
     """
     path = SHIPPED if model is None else model
     spec, settings = read_spec(path), settings or Settings()
     if len(spec.classes) > 1:
         raise ConfigError(f"{spec.name}: only bundles of one class can be calibrated; it has {spec.classes}")
+    if len(set(map(Path.resolve, inputs))) < len(inputs):
+        raise ConfigError("an input was given twice; a promise counts each once")
     folders = [entry for entry in inputs if entry.is_dir() and image_files(entry)]
-    if folders and len(folders) < len(inputs):
-        raise ConfigError("slides and folders of images were given together; calibrate on one kind")
-    cases: list[Case] = []
-    for entry in inputs:
-        if folders:
-            cases.extend(_of_images(entry, path, spec, settings))
-        else:
-            cases.append(_of_slide(entry, path, settings))
-        progress(entry.name)
-    if not any(case.histogram.sum() for case in cases):
-        raise ConfigError("no tissue was found; there is nothing to calibrate on")
-    temperature = round(fit_temperature(cases, spec.temperature), 4)
-    unit = "images" if folders else "slides"
-    found = calibrate_cases(
-        cases, before=spec.temperature, temperature=temperature, uncertainty=settings.uncertainty, unit=unit
-    )
-    spec = replace(
-        spec, temperature=temperature, threshold=mean_threshold(found, DEFAULT_GAP), calibration=found
-    )
+    if inner := [entry for entry in inputs if (entry / "images").is_dir()]:
+        raise ConfigError(f"{inner[0]}: a data set; give the folder of its images, {inner[0] / 'images'}")
+    if folders and (len(folders) < len(inputs) or settings.mpp is not None):
+        raise ConfigError("folders of images go without slides and without --mpp; calibrate on one kind")
+    found = [image for folder in folders for image in image_files(folder)] if folders else list(inputs)
+
+    def see(some: Sequence[Path], bundle: Path) -> list[Case]:
+        """Whatever of these can be used."""
+        cases = _images(some, bundle, settings) if folders else _slides(some, bundle, settings)
+        kept = []
+        for entry, case in zip(some, cases, strict=True):
+            if isinstance(case, Case) and len(case.histogram):
+                kept.append(case)
+                progress(entry.name)
+            else:
+                progress(f"{entry.name} left out: {'no tissue' if isinstance(case, Case) else case}")
+        return kept
+
+    with tempfile.TemporaryDirectory() as place:
+        draft = Path(place) / "draft.safetensors"
+        first = found[::FOR_TEMPERATURE] if len(found) >= FOR_TEMPERATURE else []
+        if cases := see(first, path):
+            spec = _warmer(spec, round(fit_temperature(cases, spec.temperature), 4))
+        copy_bundle(path, draft, replace(spec, calibration=None))
+        cases = see([entry for entry in found if entry not in set(first)], draft)
+    if not cases:
+        raise ConfigError("nothing to calibrate on: no tissue was found, or no input could be read")
+    promise = calibrate_cases(cases, unit="images" if folders else "slides", uncertainty=settings.uncertainty)
+    spec = replace(spec, threshold=mean_threshold(promise, DEFAULT_GAP), calibration=promise)
     copy_bundle(path, output, spec)
     return spec
 
 
-def _of_slide(path: Path, model: Path, settings: Settings) -> Case:
-    with tempfile.TemporaryDirectory() as folder:
-        result = segment(path, Path(folder) / "all.zarr", bundle=model, rule=ALL, settings=settings)
-        return case_of_store(path.name, result.store, read_spec(model))
+def _warmer(spec: BundleSpec, temperature: float) -> BundleSpec:
+    """Another temperature, and the same mask of Model 1: its cut moves along."""
+    cut = torch.tensor(spec.decisions[0]).logit() * spec.temperature / temperature
+    return replace(
+        spec, temperature=temperature, decisions=(round(float(cut.sigmoid()), 4), spec.decisions[1])
+    )
+
+
+def _slides(paths: Sequence[Path], model: Path, settings: Settings) -> Iterable[Case | SlideError]:
+    for path in paths:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                result = segment(path, Path(folder) / "all.zarr", bundle=model, rule=ALL, settings=settings)
+                yield case_of_store(path.name, result.store, read_spec(model))
+            except SlideError as error:
+                yield error
 
 
 def case_of_store(name: str, store: MaskPyramid, spec: BundleSpec) -> Case:
     """Of a result in which every tissue tile was refined."""
     source = store.read_source()
-    return tally(
-        name, [_of_tile(store, spec, tile) for tile in store.spec.tiles if source[tile] == Source.MODEL_2]
-    )
+    tiles = [_of_tile(store, spec, tile) for tile in store.spec.tiles if source[tile] == Source.MODEL_2]
+    return tally(name, tiles, step=spec.step)
 
 
 def _of_tile(store: MaskPyramid, spec: BundleSpec, tile: Tile) -> TileAnswers:
@@ -98,10 +131,10 @@ def _of_tile(store: MaskPyramid, spec: BundleSpec, tile: Tile) -> TileAnswers:
     return TileAnswers(store.read_probability(box.coarser(spec.step))[0], first, store.read(box))
 
 
-def _of_images(folder: Path, model: Path, spec: BundleSpec, settings: Settings) -> Iterable[Case]:
-    device = torch.device(choose_device(settings.device))
+def _images(paths: Sequence[Path], model: Path, settings: Settings) -> Iterable[Case]:
+    spec, device = read_spec(model), torch.device(choose_device(settings.device))
     net = load_net(model).to(device)
-    empty = torch.zeros(0, dtype=torch.uint8)
-    samples = (Sample(path.name, read_rgb(path), empty) for path in image_files(folder))
+    unlabelled = torch.zeros(0, dtype=torch.uint8)
+    samples = (Sample(path.name, read_rgb(path), unlabelled) for path in paths)
     for answer in answers(net, samples, spec, device):
         yield case_of_answer(answer, spec)

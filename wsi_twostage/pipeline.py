@@ -88,9 +88,7 @@ def segment(
     if isinstance(bundle, ModelBundle) and settings.scheduler is not None:
         raise ConfigError("a bundle in memory cannot reach the workers of a scheduler; save it to a file")
     model, spec = refer(bundle, device=settings.device, precision=settings.precision)
-    if isinstance(rule, TargetGap):
-        rule = Threshold(threshold_for(spec.calibration, rule.value))
-    rule = rule or Threshold(spec.threshold)
+    rule, said = _resolve(rule, spec, settings, listener)
     fine = slide.view_at(spec.mpp)
     coarse, around, overview = (
         slide.view(fine.downsample * ratio) for ratio in (spec.ratio, CONTEXT_STRIDE, _overview(fine))
@@ -102,7 +100,7 @@ def segment(
         mask = MaskPyramid.create(
             Path(output),
             _mask_spec(spec, fine, overview),
-            manifest=_manifest(slide, spec, model.sha256, rule, settings),
+            manifest=_manifest(slide, spec, model.sha256, said, settings),
             overwrite=settings.overwrite,
         )
         work = Work(fine, coarse, around, mask, model, settings.uncertainty)
@@ -120,6 +118,21 @@ def segment(
     result = run.finish(started, tissue, readable, patches, h, table)
     mask.finish({"seconds": result.seconds.as_json(), "counts": result.counts.as_json()})
     return result
+
+
+def _resolve(
+    rule: Rule | TargetGap | None, spec: BundleSpec, settings: Settings, listener: Listener
+) -> tuple[Rule, str]:
+    """The rule to follow, and how to say it."""
+    if not isinstance(rule, TargetGap):
+        rule = Threshold(spec.threshold) if rule is None else rule
+        return rule, str(rule)
+    found = Threshold(threshold_for(spec.calibration, rule.value, uncertainty=settings.uncertainty))
+    assert spec.calibration is not None
+    basis = f"{spec.calibration.cases} {spec.calibration.unit}"
+    if spec.calibration.unit != "slides":
+        listener(Note(f"{rule} rests on {basis}, not on slides; wsi-seg calibrate makes it rest on yours"))
+    return found, f"{found} for {rule}, from {basis}"
 
 
 def _overview(fine: View) -> int:
@@ -143,7 +156,7 @@ def _mask_spec(spec: BundleSpec, fine: View, overview: View) -> MaskSpec:
 
 
 def _manifest(
-    slide: Slide, spec: BundleSpec, sha256: str, rule: Rule, settings: Settings
+    slide: Slide, spec: BundleSpec, sha256: str, rule: str, settings: Settings
 ) -> dict[str, object]:
     """What made the result: enough to make it again, and to refuse to mix it with another."""
     return {
@@ -156,7 +169,7 @@ def _manifest(
             "reader": slide.reader,
         },
         "model": {"name": spec.name, "sha256": sha256},
-        "rule": str(rule),
+        "rule": rule,
         "tissue": settings.tissue,
         "uncertainty": settings.uncertainty,
         "precision": settings.precision,

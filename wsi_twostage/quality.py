@@ -24,6 +24,7 @@ _BYTES = np.arange(256)
 _LOGITS = np.log((_BYTES + 0.5) / (255.5 - _BYTES))  # of 255 times a probability, as `answers.to_logits`
 
 Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
 
 
 class TileAnswers(NamedTuple):
@@ -39,7 +40,7 @@ class Case:
     """One slide or image that both models saw everywhere, as counts of each tissue tile."""
 
     name: str
-    histogram: NDArray[np.int64]
+    histogram: NDArray[np.uint32]
     """(tiles, 256): pixels of Model 1's grid by 255 times its probability."""
     positive: Floats
     """(256,): how many of these, over all tiles, Model 2 calls foreground."""
@@ -47,13 +48,12 @@ class Case:
     """(tiles, 3): fine pixels that both models call foreground, Model 1, Model 2."""
 
 
-def tally(name: str, tiles: Sequence[TileAnswers]) -> Case:
-    """Count the tissue tiles of a slide."""
-    histogram = np.zeros((len(tiles), 256), np.int64)
+def tally(name: str, tiles: Sequence[TileAnswers], *, step: int) -> Case:
+    """Count the tissue tiles of a slide; ``step`` fine pixels make one of Model 1's grid."""
+    histogram = np.zeros((len(tiles), 256), np.uint32)
     positive = np.zeros(256)
     overlap = np.zeros((len(tiles), 3), np.int64)
     for i, (p, first, second) in enumerate(tiles):
-        step = -(-second.shape[0] // p.shape[0])
         own = second[step // 2 :: step, step // 2 :: step]  # one of Model 2's pixels for each of Model 1's
         seen = p[: own.shape[0], : own.shape[1]].ravel()
         histogram[i] = np.bincount(seen, minlength=256)
@@ -67,7 +67,7 @@ def fit_temperature(cases: Sequence[Case], before: float) -> float:
 
     Least cross-entropy (Guo et al., ICML 2017), with Model 2's answer in place of a label.
     """
-    total = sum((case.histogram.sum(0) for case in cases), np.zeros(256, np.int64))
+    total = sum((case.histogram.sum(0, dtype=np.float64) for case in cases), np.zeros(256))
     positive = sum((case.positive for case in cases), np.zeros(256))
 
     def loss(temperature: float) -> float:
@@ -77,20 +77,9 @@ def fit_temperature(cases: Sequence[Case], before: float) -> float:
     return float(min(_TEMPERATURES, key=loss))
 
 
-def calibrate_cases(
-    cases: Sequence[Case], *, before: float, temperature: float, uncertainty: str = "entropy", unit: str
-) -> Calibration:
-    """The mean curves of the cases over `THRESHOLDS`.
-
-    Parameters
-    ----------
-    before, temperature
-        The temperature that is in the cases, and the one that will be used.
-    unit
-        What a case is: slides, or images.
-    """
-    p = 1 / (1 + np.exp(-_LOGITS * before / temperature))
-    table = of_bytes(uncertainty, np.rint(p * 255).astype(np.uint8)[None, None])[0]
+def calibrate_cases(cases: Sequence[Case], *, unit: str, uncertainty: str = "entropy") -> Calibration:
+    """The mean curves of the cases over `THRESHOLDS`; ``unit`` is what a case is: slides, or images."""
+    table = of_bytes(uncertainty, np.arange(256, dtype=np.uint8)[None, None])[0]
     gaps, fractions = zip(*(_curve(case, table) for case in cases), strict=True)
     return Calibration(
         cases=len(cases),
@@ -98,12 +87,14 @@ def calibrate_cases(
         threshold=tuple(THRESHOLDS.tolist()),
         gap=tuple(np.mean(gaps, axis=0).round(6).tolist()),
         refined=tuple(np.mean(fractions, axis=0).round(4).tolist()),
+        uncertainty=uncertainty,
     )
 
 
-def _curve(case: Case, table: NDArray[np.float32]) -> tuple[Floats, Floats]:
+def _curve(case: Case, table: Floats32) -> tuple[Floats, Floats]:
     """1 - Dice to the reference, never falling, and the share of tiles refined, for each threshold."""
-    scores = case.histogram @ table / np.maximum(case.histogram.sum(1), 1)
+    pixels = case.histogram.astype(np.float64)
+    scores = pixels @ table / np.maximum(pixels.sum(1), 1)
     order = np.argsort(scores, kind="stable")
     both, first, second = case.overlap[order].T
     skipped = np.searchsorted(scores[order], THRESHOLDS, side="left")  # tiles below each threshold
@@ -124,7 +115,7 @@ def mean_threshold(calibration: Calibration, gap: float) -> float:
     return float(calibration.threshold[np.flatnonzero(np.asarray(calibration.gap) <= gap)[-1]])
 
 
-def threshold_for(calibration: Calibration | None, target: float) -> float:
+def threshold_for(calibration: Calibration | None, target: float, *, uncertainty: str = "entropy") -> float:
     """The highest threshold whose expected gap on a new slide is at most ``target``.
 
     For n cases with mean gap R, the promise holds where (n R + 1) / (n + 1) <= target: in expectation over
@@ -133,12 +124,14 @@ def threshold_for(calibration: Calibration | None, target: float) -> float:
     Raises
     ------
     ConfigError
-        No calibration, too few cases for this target, or a target that no threshold reaches.
+        No calibration, one of another uncertainty, or too few cases for this target.
     """
     if not 0 < target < 1:
         raise ConfigError(f"target gap {target:g}; it must be within 0..1, such as 0.02")
     if calibration is None:
         raise ConfigError("this model carries no calibration; make one with wsi-seg calibrate")
+    if calibration.uncertainty != uncertainty:
+        raise ConfigError(f"this model's calibration is of {calibration.uncertainty}, not of {uncertainty}")
     n, unit = calibration.cases, calibration.unit
     bound = (n * np.asarray(calibration.gap) + _WORST) / (n + 1)
     allowed = np.flatnonzero(bound <= target)
@@ -166,7 +159,7 @@ def promises(
     kept = []
     for target in targets:
         try:
-            threshold = threshold_for(calibration, target)
+            threshold = threshold_for(calibration, target, uncertainty=calibration.uncertainty)
         except ConfigError:
             continue
         refined = calibration.refined[calibration.threshold.index(threshold)]

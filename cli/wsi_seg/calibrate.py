@@ -26,7 +26,7 @@ def calibrate(
 
     No labels are needed: both models see everything, which takes as long as --refine all. The copy has a
     temperature that fits these slides and the curve behind --target-gap. A promise of a gap g needs at least
-    1 / g - 1 slides.
+    1 / g - 1 slides; every fifth input fits the temperature and does not count.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -38,13 +38,19 @@ def calibrate(
     if output.exists():
         raise ConfigError(f"{output} exists; give another --output")
     with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("calibrate", total=len(inputs))
+        task = bar.add_task("calibrate", total=None)
+
+        def show(text: str) -> None:
+            bar.update(task, advance=1, description=f"calibrate: {text}")
+            if " left out: " in text:
+                bar.console.print(f"wsi-seg: {text}", markup=False, highlight=False)
+
         spec = calibrate_bundle(
             inputs,
             output,
             model=model,
             settings=Settings(mpp=mpp, device=device, workers=workers),
-            progress=lambda name: bar.update(task, advance=1, description=f"calibrate: {name}"),
+            progress=show,
         )
     found = spec.calibration
     assert found is not None

@@ -49,6 +49,9 @@ def main() -> None:
         error.show()
         code = ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
-        click.echo("wsi-seg: interrupted; an unfinished result is replaced with --overwrite", err=True)
+        click.echo(
+            "wsi-seg: interrupted; the same command goes on with a training, --overwrite replaces a mask",
+            err=True,
+        )
         code = ExitCode.INTERRUPTED
     sys.exit(code)

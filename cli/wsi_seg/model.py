@@ -20,7 +20,16 @@ def model(bundle: Path | None) -> None:
     click.echo(_card(spec, path.stat().st_size, sha256_of(path)))
 
 
+def _context(spec: "BundleSpec") -> str:
+    if not spec.context:
+        return "none"
+    net = "a network of its own" if spec.context_net else "Model 1"
+    return f"features of {net}, {spec.mpp * 4:g} um/px, join it at stride 4"
+
+
 def _card(spec: "BundleSpec", size: int, sha256: str) -> str:
+    from wsi_twostage.quality import promises
+
     card = spec.card
     lines = [
         f"# Model card: {spec.name}",
@@ -30,7 +39,7 @@ def _card(spec: "BundleSpec", size: int, sha256: str) -> str:
         f"| labels | {', '.join(f'{i} {name}' for i, name in enumerate(spec.classes, 1))} |",
         f"| Model 2 | {spec.mpp:g} um/px, tiles of {spec.tile} px with a halo of {spec.halo} px |",
         f"| Model 1 | {spec.mpp * spec.ratio:g} um/px, its answer at {spec.mpp * spec.step:g} um/px |",
-        f"| context | {'Model 1 features join Model 2 at stride 4' if spec.context else 'none'} |",
+        f"| context of Model 2 | {_context(spec)} |",
         f"| temperature of Model 1 | {spec.temperature:g} |",
         f"| foreground from | {spec.decisions[0]:g} (Model 1), {spec.decisions[1]:g} (Model 2) |",
         f"| default threshold | entropy {spec.threshold:g} |",
@@ -50,6 +59,16 @@ def _card(spec: "BundleSpec", size: int, sha256: str) -> str:
         for name, values in figures.items():
             (one, each_one), (two, each_two) = values["model_1"], values["model_2"]
             lines.append(f"| {name} | {values['images']} | {one} | {each_one} | {two} | {each_two} |")
+    if spec.calibration:
+        lines += [
+            "",
+            f"## Promised gaps to refining everything, from {spec.calibration.cases} {spec.calibration.unit}",
+            "",
+            "| target gap | threshold | tiles refined |",
+            "|---|---|---|",
+        ]
+        for promise in promises(spec.calibration):
+            lines.append(f"| {promise.target:g} | {promise.threshold:g} | {promise.refined:.0%} |")
     if curve := card.get("curve"):
         lines += [
             "",

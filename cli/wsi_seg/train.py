@@ -71,7 +71,8 @@ def train(
         train_experiments(configs, changes, data, output, device=device, workers=workers)
         return
     if len(configs) > 1 or changes or workers:
-        raise click.UsageError(f"{configs[0]}: a recipe goes alone, without --set and --workers")
+        recipe = next(config for config in configs if not is_experiment(config))
+        raise click.UsageError(f"{recipe}: a recipe, or missing; it goes alone, without --set and --workers")
     _train_bundle(Path(configs[0]), data, output, encoder=encoder, start=start, device=device)
 
 

@@ -44,6 +44,8 @@ class Calibration:
     """1 - Dice to the reference at each threshold: of each case never falling, mean over the cases."""
     refined: tuple[float, ...]
     """Share of the tiles that are refined, mean over the cases."""
+    uncertainty: str = "entropy"
+    """What the thresholds are of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ def case_of_answer(answer: Answer, spec: BundleSpec) -> Case:
             cell = slice(top, top + spec.tile), slice(left, left + spec.tile)
             rows, cols = (slice(s.start // spec.step, -(-s.stop // spec.step)) for s in cell)
             tiles.append(TileAnswers(p[0, rows, cols], first[cell], second[cell]))
-    return tally(answer.sample.name, tiles)
+    return tally(answer.sample.name, tiles, step=spec.step)
 
 
 @dataclass(frozen=True, slots=True)

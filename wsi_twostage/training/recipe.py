@@ -31,7 +31,15 @@ from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.quality import calibrate_cases
 from wsi_twostage.training.config import DataConfig, Recipe
 from wsi_twostage.training.data import Folder, Sample, Split, read_folder, split, stack
-from wsi_twostage.training.evaluate import CUTS, answers, case_of_answer, curve, fit_temperature, overlap
+from wsi_twostage.training.evaluate import (
+    CUTS,
+    Answer,
+    answers,
+    case_of_answer,
+    curve,
+    fit_temperature,
+    overlap,
+)
 from wsi_twostage.training.train import Step, joint_loss, student_loss, train
 
 GAP = 0.001  # Dice that the default threshold may cost on the validation images; on new ones it costs more
@@ -94,10 +102,12 @@ def train_bundle(
     images, masks = stack(training, side=config.image_side)
     total, before = sum(run.steps for runs in recipe.runs for run in runs), 0
     total += recipe.student.steps if recipe.student else 0
+    places: list[Path] = []
     for i, runs in enumerate(recipe.runs):
         branches = [copy.deepcopy(net) for _ in runs]
         for j, (branch, run) in enumerate(zip(branches, runs, strict=True)):
             place = output.with_suffix(f".{i}-{j}.checkpoint")
+            places.append(place)
             loss = partial(joint_loss, branch, run)
             for step in train(branch, images, masks, run, loss_of=loss, device=device, checkpoint=place):
                 progress(Step(before + step.step, total, step.loss))
@@ -117,6 +127,7 @@ def train_bundle(
     )
     if (lesson := recipe.student) is not None:
         place = output.with_suffix(".student.checkpoint")
+        places.append(place)
         torch.manual_seed(lesson.seed)
         student = build_coarse(lesson.coarse)
         student.encoder.load_state_dict(net.coarse.encoder.state_dict())
@@ -136,8 +147,8 @@ def train_bundle(
     save_bundle(draft, net, spec)  # measured below as it is read: from 16 bits
     spec = finish_bundle(draft, root, recipe, device=device)
     draft.replace(output)
-    for place in output.parent.glob(f"{output.stem}.*.checkpoint"):
-        shutil.rmtree(place)
+    for place in places:
+        shutil.rmtree(place, ignore_errors=True)
     return spec
 
 
@@ -169,8 +180,12 @@ def finish_bundle(path: Path, root: Path, recipe: Recipe, *, device: torch.devic
     parts = read_data(root, config.data)
     net = load_net(path).to(device)
     spec = calibrate(net, [s for part in parts.values() for s in part.validation], read_spec(path), device)
-    figures = {name: measure(net, part.test, spec, device) for name, part in parts.items()}
-    spec = replace(spec, card={**spec.card, **card(recipe, parts, figures)})
+    held_out = {name: list(answers(net, part.test, spec, device)) for name, part in parts.items()}
+    figures = {name: measure(found, spec) for name, found in held_out.items()}
+    # a promise rests on images that nothing above was chosen by
+    cases = [case_of_answer(answer, spec) for found in held_out.values() for answer in found]
+    promise = calibrate_cases(cases, unit="images")
+    spec = replace(spec, calibration=promise, card={**spec.card, **card(recipe, parts, figures)})
     save_bundle(path, net, spec)
     return read_spec(path)
 
@@ -195,7 +210,7 @@ def evaluate_bundle(path: Path | None, root: Path, *, device: torch.device) -> d
             raise ConfigError(
                 f"{root / name}: only {len(found)} of the {len(wanted)} held-out images are here"
             )
-        figures[name] = measure(net, found, spec, device)
+        figures[name] = measure(list(answers(net, found, spec, device)), spec)
     return figures
 
 
@@ -209,15 +224,11 @@ def calibrate(net: TwoStageNet, samples: list[Sample], spec: BundleSpec, device:
     spec = replace(spec, decisions=(float(CUTS[first.argmax()]), float(CUTS[second.argmax()])))
     measured = curve(found, spec)
     threshold = round(measured.threshold_for(GAP), 4)
-    cases, t = [case_of_answer(a, spec) for a in found], spec.temperature
-    promise = calibrate_cases(cases, before=t, temperature=t, unit="images")
-    card = {**spec.card, "curve": measured.as_json()}
-    return replace(spec, threshold=threshold, calibration=promise, card=card)
+    return replace(spec, threshold=threshold, card={**spec.card, "curve": measured.as_json()})
 
 
-def measure(net: TwoStageNet, samples: list[Sample], spec: BundleSpec, device: torch.device) -> Figures:
+def measure(found: Sequence[Answer], spec: BundleSpec) -> Figures:
     """Dice of both stages at the spec's decisions."""
-    found = list(answers(net, samples, spec, device))
     truths = [a.truth for a in found]
     pairs = []
     for logits, cut in zip(
@@ -227,7 +238,7 @@ def measure(net: TwoStageNet, samples: list[Sample], spec: BundleSpec, device: t
         pairs.append(
             (round(100 * float(counted.pooled()[at]), 2), round(100 * float(counted.per_image()[at]), 2))
         )
-    return Figures(len(samples), *pairs)
+    return Figures(len(found), *pairs)
 
 
 def card(recipe: Recipe, parts: dict[str, Split], figures: dict[str, Figures]) -> dict[str, Any]:
