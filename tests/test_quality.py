@@ -256,6 +256,15 @@ def test_the_command_prints_its_promises(bundle: Path, tmp_path: Path) -> None:
     assert isinstance(again.exception, ConfigError)
 
 
+def test_the_default_threshold_is_of_entropy_alone(bundle: Path, tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(260, 300)])
+    margin = Settings(tissue="none", workers=1, uncertainty="margin")
+    with pytest.raises(ConfigError, match="is of entropy; with margin give a rule"):
+        segment(slide, tmp_path / "x.zarr", bundle=bundle, settings=margin)
+    result = segment(slide, tmp_path / "x.zarr", bundle=bundle, rule=Threshold(0.3), settings=margin)
+    assert result.store.manifest["uncertainty"] == "margin"
+
+
 def test_rules_exclude_each_other(tmp_path: Path) -> None:
     done = CliRunner().invoke(commands, ["x.svs", "--target-gap", "0.02", "--budget", "10%"])
     assert isinstance(done.exception, ConfigError)

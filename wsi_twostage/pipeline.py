@@ -124,8 +124,11 @@ def _resolve(
     rule: Rule | TargetGap | None, spec: BundleSpec, settings: Settings, listener: Listener
 ) -> tuple[Rule, str]:
     """The rule to follow, and how to say it."""
+    if rule is None:
+        if settings.uncertainty != "entropy":
+            raise ConfigError(f"the model's threshold is of entropy; with {settings.uncertainty} give a rule")
+        rule = Threshold(spec.threshold)
     if not isinstance(rule, TargetGap):
-        rule = Threshold(spec.threshold) if rule is None else rule
         return rule, str(rule)
     found = Threshold(threshold_for(spec.calibration, rule.value, uncertainty=settings.uncertainty))
     assert spec.calibration is not None

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 @click.option(
     "--target-gap", type=float, help="Refine what keeps this Dice to --refine all, on average: 0.02 of 1."
 )
+@click.option(
+    "--uncertainty", default="entropy", show_default=True, help="entropy, margin, expected_gain or paper."
+)
 @click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
 @click.option("--reader", default="auto", show_default=True, help="auto, tiff or openslide.")
 @click.option("--tissue", default="otsu", show_default=True, help="otsu, or none to look everywhere.")
@@ -53,6 +56,7 @@ def run(
     budget: str | None,
     refine: str | None,
     target_gap: float | None,
+    uncertainty: str,
     mpp: float | None,
     reader: str,
     tissue: str,
@@ -80,6 +84,7 @@ def run(
         mpp=mpp,
         reader=reader,
         tissue=tissue,
+        uncertainty=uncertainty,
         device=device,
         precision=precision,
         workers=workers,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.models.bundle import SHIPPED, read_spec
+from wsi_twostage.tiles import Tile
 from wsi_twostage.training.data import Folder, read_folder
 
 BORDER = 1024  # px of white around the patches
@@ -62,21 +63,29 @@ def main() -> None:
             )
 
 
+def tile_counts(
+    everything: MaskPyramid, nothing: MaskPyramid, truth: NDArray[np.uint8]
+) -> tuple[list[Tile], NDArray[np.float64]]:
+    """The tissue tiles, and their pixels in both, in the mask, in the truth, (tiles, 2 models, 3)."""
+    source, grid = everything.read_source(), everything.spec.tiles
+    tiles = [tile for tile in grid if source[tile] != Source.BACKGROUND]
+    counts = []
+    for tile in tiles:
+        box = grid.box(tile)
+        counts.append([overlap(store.read(box), truth[box.slices]) for store in (nothing, everything)])
+    return tiles, np.array(counts, np.float64)
+
+
 def rivals(
     everything: MaskPyramid, nothing: MaskPyramid, truth: NDArray[np.uint8], share: float
 ) -> tuple[float, float]:
     """Dice in percent where an oracle, and where chance, chooses this share of the tissue tiles."""
-    source = everything.read_source()
-    boxes = [everything.spec.tiles.box(t) for t in everything.spec.tiles if source[t] != Source.BACKGROUND]
-    counts = np.array(
-        [[overlap(store.read(box), truth[box.slices]) for store in (nothing, everything)] for box in boxes],
-        np.float64,
-    )  # (tiles, 2, 3)
+    _, counts = tile_counts(everything, nothing, truth)
     level, change = dice(counts[:, 1].sum(0)) / 100, counts[:, 1] - counts[:, 0]
     gain = 2 * change[:, 0] - level * change[:, 1]  # derivative of 2 I / (P + T), times P + T
     found = []
-    for order in (gain, np.random.RandomState(0).rand(len(boxes))):
-        chosen = np.argsort(-order, kind="stable")[: round(share * len(boxes))]
+    for order in (gain, np.random.RandomState(0).rand(len(counts))):
+        chosen = np.argsort(-order, kind="stable")[: round(share * len(counts))]
         mixed = counts[:, 0].copy()
         mixed[chosen] = counts[chosen, 1]
         found.append(dice(mixed.sum(0)))
