@@ -48,6 +48,16 @@ class Box:
         bottom, right = max(top, min(self.bottom, height)), max(left, min(self.right, width))
         return type(self)(top, left, bottom - top, right - left)
 
+    def hull(self, other: Self) -> Self:
+        """The least box over both."""
+        top, left = min(self.top, other.top), min(self.left, other.left)
+        bottom, right = max(self.bottom, other.bottom), max(self.right, other.right)
+        return type(self)(top, left, bottom - top, right - left)
+
+    def times(self, factor: int) -> Self:
+        """The box on a level ``factor`` times finer."""
+        return type(self)(*(factor * n for n in (self.top, self.left, self.height, self.width)))
+
     def relative_to(self, other: Self) -> Self:
         """The same pixels, counted from the corner of ``other``."""
         return type(self)(self.top - other.top, self.left - other.left, self.height, self.width)
@@ -131,33 +141,37 @@ def merge(tiles: Iterable[Tile], grid: TileGrid, *, limit: int, halo: int) -> li
     A window costs its pixels with ``halo`` px more on each side. First come rectangles that hold nothing
     but ``tiles``; then windows are joined as long as the joint one costs less than the two.
     """
-    windows = [(tile.row, tile.col, tile.row + height, tile.col + width)
-               for tile, height, width in _rectangles(tiles, limit)]  # fmt: skip
+    windows = list(_rectangles(tiles, limit))  # boxes of tiles
 
-    def cost(top: int, left: int, bottom: int, right: int) -> int:
-        return ((bottom - top) * grid.tile + 2 * halo) * ((right - left) * grid.tile + 2 * halo)
+    def cost(box: Box) -> int:
+        return box.times(grid.tile).grow(halo).area
 
-    def saved(one: tuple[int, int, int, int], two: tuple[int, int, int, int]) -> int:
-        both = _hull(one, two)
-        if not _fits(both[2] - both[0], both[3] - both[1], limit):
-            return 0
-        return cost(*one) + cost(*two) - cost(*both)
+    def saved(one: Box, two: Box) -> int:
+        both = one.hull(two)
+        return cost(one) + cost(two) - cost(both) if _fits(both.height, both.width, limit) else 0
+
+    def rank(pair: tuple[Box, Box]) -> tuple[int, ...]:
+        """What joining them saves; of equals the last in reading order."""
+        return saved(*pair), *_corners(pair[0]), *_corners(pair[1])
 
     while len(windows) > 1:
-        gain, one, two = max((saved(a, b), a, b) for a, b in combinations(windows, 2))
-        if gain <= 0:
+        one, two = max(combinations(windows, 2), key=rank)
+        if saved(one, two) <= 0:
             break
-        windows = [w for w in windows if w not in (one, two)] + [_hull(one, two)]
+        windows = [window for window in windows if window not in (one, two)] + [one.hull(two)]
 
     free, found = sorted(set(tiles)), []
-    for top, left, bottom, right in sorted(windows):
-        inside = tuple(t for t in free if top <= t.row < bottom and left <= t.col < right)
-        free = [t for t in free if t not in inside]
-        side = grid.tile
-        found.append(
-            Window(Box(top * side, left * side, (bottom - top) * side, (right - left) * side), inside)
+    for window in sorted(windows, key=_corners):
+        inside = tuple(
+            t for t in free if window.top <= t.row < window.bottom and window.left <= t.col < window.right
         )
+        free = [t for t in free if t not in inside]
+        found.append(Window(window.times(grid.tile), inside))
     return [window for window in found if window.tiles]
+
+
+def _corners(box: Box) -> tuple[int, ...]:
+    return box.top, box.left, box.bottom, box.right
 
 
 def _fits(height: int, width: int, limit: int) -> bool:
@@ -165,13 +179,8 @@ def _fits(height: int, width: int, limit: int) -> bool:
     return height * width <= limit and max(height, width) ** 2 <= 2 * limit
 
 
-def _hull(one: tuple[int, int, int, int], two: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """The least window over two, each (top, left, bottom, right) in tiles."""
-    return min(one[0], two[0]), min(one[1], two[1]), max(one[2], two[2]), max(one[3], two[3])
-
-
-def _rectangles(tiles: Iterable[Tile], limit: int) -> Iterator[tuple[Tile, int, int]]:
-    """Corner, height and width (in tiles) of rectangles that cover exactly ``tiles``.
+def _rectangles(tiles: Iterable[Tile], limit: int) -> Iterator[Box]:
+    """Boxes, in tiles, that cover exactly ``tiles``.
 
     Greedy: from the first free tile in reading order to the right, then down while whole rows are free.
     """
@@ -187,4 +196,4 @@ def _rectangles(tiles: Iterable[Tile], limit: int) -> Iterator[tuple[Tile, int, 
         while _fits(height + 1, width, limit) and all(Tile(tile.row + height, c) in free for c in cols):
             height += 1
         free.difference_update(Tile(row, col) for row in range(tile.row, tile.row + height) for col in cols)
-        yield tile, height, width
+        yield Box(tile.row, tile.col, height, width)
