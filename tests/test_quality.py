@@ -265,6 +265,14 @@ def test_the_default_threshold_is_of_entropy_alone(bundle: Path, tmp_path: Path)
     assert result.store.manifest["uncertainty"] == "margin"
 
 
+def test_what_too_few_slides_can_promise_is_said(bundle: Path, tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(140, 140)])
+    output = str(tmp_path / "new.safetensors")
+    arguments = ["calibrate", str(slide), "--mpp", "0.5", "-o", output, "--model", str(bundle)]
+    done = CliRunner().invoke(commands, arguments, catch_exceptions=False)
+    assert "1 slides can promise a gap of 0.5 at best" in done.output
+
+
 def test_rules_exclude_each_other(tmp_path: Path) -> None:
     done = CliRunner().invoke(commands, ["x.svs", "--target-gap", "0.02", "--budget", "10%"])
     assert isinstance(done.exception, ConfigError)

@@ -56,7 +56,11 @@ def calibrate(
     assert found is not None
     basis = f"from {found.cases} {found.unit}"
     click.echo(f"{output}: temperature {spec.temperature}, threshold {spec.threshold}, {basis}")
+    kept = promises(found)
+    if not kept:
+        click.echo(f"{found.cases} {found.unit} can promise a gap of {1 / (found.cases + 1):.2g} at best")
+        return
     click.echo("| target gap | threshold | tiles refined |")
     click.echo("|---|---|---|")
-    for promise in promises(found):
+    for promise in kept:
         click.echo(f"| {promise.target:g} | {promise.threshold:.4f} | {promise.refined:.1%} |")
