@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from wsi_seg.main import commands
-from wsi_twostage.paper.tables import table1
+from wsi_twostage.paper.evaluate import read_report
+from wsi_twostage.paper.tables import table1, table3, table4
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -20,3 +22,10 @@ def test_the_model_card_is_what_the_command_prints() -> None:
 
 def test_table_1_is_what_the_command_prints() -> None:
     assert table1() in text("reproduction.md")
+
+
+@pytest.mark.parametrize("make", [table3, table4], ids=["table 3", "table 4"])
+def test_tables_3_and_4_are_rendered_from_the_reports(make: object) -> None:
+    reports = [read_report(path) for path in sorted((DOCS / "results").glob("*.json"))]
+    assert reports
+    assert make(reports) in text("reproduction.md")  # type: ignore[operator]

@@ -30,7 +30,7 @@ def main() -> None:
         slide = Path(folder) / "canvas.tiff"
         write(slide, image)
         none, every = (
-            run(slide, Path(folder) / rule, "--model", str(arguments.model), "--refine", rule).store
+            run(slide, Path(folder) / f"{rule}.zarr", "--model", str(arguments.model), "--refine", rule).store
             for rule in ("none", "all")
         )
         tiles, counts = tile_counts(every, none, truth)
