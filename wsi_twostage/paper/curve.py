@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import Parts
-from wsi_twostage.paper.evaluate import commit, machine
+from wsi_twostage.paper.evaluate import commit, machine, write_json
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.images import stretch
 from wsi_twostage.paper.runs import Runs
@@ -238,9 +238,7 @@ def _dice(counts: Counts) -> float:
 
 def write_curve(curve: Curve, path: Path) -> None:
     """As JSON; it appears whole or not at all."""
-    temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_text(json.dumps(asdict(curve), indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, asdict(curve))
 
 
 def read_curve(path: Path) -> Curve:

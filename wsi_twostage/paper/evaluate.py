@@ -236,10 +236,15 @@ def write_report(report: Report, folder: Path) -> Path:
     path = folder / f"{report.name}.json"
     if path.exists() and read_report(path).experiment != json.loads(json.dumps(report.experiment)):
         raise ConfigError(f"{path} is the report of other settings; give the experiment another name=")
-    temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, asdict(report))
     return path
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """The file appears whole or not at all."""
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def read_report(path: Path) -> Report:

@@ -1,18 +1,16 @@
 """Where a network starts: random, torchvision's weights, or a file of the user's."""
 
 from pathlib import Path
-from pickle import UnpicklingError
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper.backbones import classifier
 from wsi_twostage.paper.networks import build_network
+from wsi_twostage.training.recipe import read_encoder
 
 Weights = dict[str, Tensor]
 
@@ -44,7 +42,7 @@ def start_network(
             )
         names = {"fcn": "fcn_resnet50", "deeplab": "deeplabv3_resnet50"}
         return from_coco(architecture, _torchvision(names[architecture]), preset=preset)
-    found = _torchvision(backbone) if weights == "imagenet" else read_weights(Path(weights))
+    found = _torchvision(backbone) if weights == "imagenet" else read_encoder(Path(weights))
     return build_network(architecture, backbone=backbone, preset=preset, trunk=load_trunk(backbone, found))
 
 
@@ -83,17 +81,6 @@ def from_coco(architecture: str, weights: Weights, *, preset: str) -> nn.Module:
     if preset == "paper":
         inner.get_submodule("aux_classifier").load_state_dict(part("aux_classifier."))
     return net
-
-
-def read_weights(path: Path) -> Weights:
-    """Tensors from a file; nothing else is ever unpickled."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        weights: Weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        raise ConfigError(f"{path}: not weights of an encoder ({error})") from error
-    return weights
 
 
 def _torchvision(name: str) -> Weights:
