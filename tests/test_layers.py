@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
         "cluster", "errors", "events", "mask", "models", "quality", "result", "schedule", "selection",
         "slide", "uncertainty", "work",
     },
-    "preview": {"mask", "slide", "tiles"},
+    "preview": {"mask", "slide", "tiles", "uncertainty"},
 }  # fmt: skip
 
 

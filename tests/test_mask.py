@@ -91,6 +91,11 @@ def test_majority_agrees_with_counting() -> None:
         assert result[row, col] == next((label for label in tied if label), 0)
 
 
+def test_majority_of_one_class_needs_no_counting() -> None:
+    labels = np.random.default_rng(2).integers(0, 2, (37, 54), np.uint8)
+    assert np.array_equal(majority(labels) * 7, majority(labels * 7))
+
+
 def test_a_thin_line_survives_wherever_it_lies() -> None:
     for column in range(16):
         labels = np.zeros((16, 16), np.uint8)
@@ -243,18 +248,15 @@ def test_an_image_smaller_than_a_shard_has_one(tmp_path: Path) -> None:
 # Model 1, overview, tiles
 
 
-def test_probability_and_uncertainty_come_back(pyramid: MaskPyramid) -> None:
+def test_the_probability_comes_back(pyramid: MaskPyramid) -> None:
     left, right = (pyramid.box(shard).coarser(4) for shard in pyramid.shards())
     values = np.random.default_rng(0).integers(1, 256, (1, 276, 576), np.uint8)
     for box in (right, left):
         pyramid.write_probability(box, values[:, *box.slices])
-        pyramid.write_uncertainty(box, values[0, *box.slices])
     whole = Box(0, 0, 276, 576)
     assert np.array_equal(pyramid.read_probability(whole), values)
-    assert np.array_equal(pyramid.read_uncertainty(whole), values[0])
     # One file for each shard of the mask: the owner of one is the owner of the other.
     assert files(pyramid.path / "wsi_twostage/probability") == {"c/0/0/0", "c/0/0/1"}
-    assert files(pyramid.path / "wsi_twostage/uncertainty") == {"c/0/0", "c/0/1"}
 
 
 @pytest.mark.parametrize(
@@ -268,7 +270,7 @@ def test_probability_and_uncertainty_come_back(pyramid: MaskPyramid) -> None:
 )
 def test_a_box_that_shares_a_shard_is_refused(pyramid: MaskPyramid, box: Box) -> None:
     with pytest.raises(ValueError, match="not made of whole blocks"):
-        pyramid.write_uncertainty(box, np.ones((box.height, box.width), np.uint8))
+        pyramid.write_probability(box, np.ones((1, box.height, box.width), np.uint8))
 
 
 def test_several_classes_keep_background_too(tmp_path: Path) -> None:

@@ -8,21 +8,20 @@ from wsi_twostage.mask import Shard
 from wsi_twostage.models.runner import Runner, runner
 from wsi_twostage.pixels import Pixels
 from wsi_twostage.tiles import Tile, Window
-from wsi_twostage.uncertainty import of_bytes, tile_mean
+from wsi_twostage.uncertainty import of_bytes
 from wsi_twostage.work import Clock, Done, Work, through_windows
 
 LIMIT_PX = 1024  # Model 1's windows have at most the pixels of such a square, halo excluded: memory
 
 
 def coarse_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Done:
-    """Write Model 1's probability and uncertainty under one shard, for its ``tissue`` tiles."""
+    """Write Model 1's probability under one shard and tell the uncertainty of its ``tissue`` tiles."""
     model, grid, clock = runner(work.model), work.mask.spec.tiles, Clock()
     spec, step = model.spec, model.spec.step
-    box = work.mask.box(shard)
-    own = box.coarser(step)
+    own = work.mask.box(shard).coarser(step)
     probability = np.zeros((work.mask.spec.channels, own.height, own.width), np.uint8)
-    known = np.zeros((own.height, own.width), np.bool_)
     done: list[Tile] = []
+    values: list[float] = []
     unreadable: list[Tile] = []
     limit = max((LIMIT_PX * spec.ratio // grid.tile) ** 2, 1)
     halo = spec.coarse_halo * spec.ratio
@@ -34,17 +33,12 @@ def coarse_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Done:
             continue
         for tile in window.tiles:
             cell = grid.box(tile).coarser(step)
-            rows, cols = cell.relative_to(own).slices
-            probability[:, rows, cols] = answer[:, *cell.relative_to(window.box.coarser(step)).slices]
-            known[rows, cols] = True
-        done.extend(window.tiles)
+            p = answer[:, *cell.relative_to(window.box.coarser(step)).slices]
+            probability[:, *cell.relative_to(own).slices] = p
+            values.append(of_bytes(work.uncertainty, p).mean(dtype=np.float64))
+            done.append(tile)
     with clock.of("write"):
-        u = of_bytes(work.uncertainty, probability) * known
-        h = tile_mean(u, grid.tile // step)  # (rows, cols) of the shard's tiles
         work.mask.write_probability(own, probability)
-        work.mask.write_uncertainty(own, np.rint(u * 255).astype(np.uint8))
-    first = Tile(box.top // grid.tile, box.left // grid.tile)
-    values = [h[tile.row - first.row, tile.col - first.col] for tile in done]
     return Done(tuple(done), np.asarray(values, np.float32), tuple(unreadable), clock)
 
 

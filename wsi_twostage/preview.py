@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.slide import Slide, open_slide
 from wsi_twostage.tiles import Box
+from wsi_twostage.uncertainty import of_bytes
 
 SIDE_PX = 1000  # longer side of a panel, at most
 CLOSE_PX = 600  # side of the close-up, in pixels of the fine level
@@ -69,6 +70,7 @@ def _uncertainty(store: MaskPyramid) -> RGB:
     """Mean uncertainty of each tile and pixel in colour, the refined tiles framed."""
     level, spec = _panel_level(store), store.spec
     height, width = store.shape(level)
+    name = store.manifest["uncertainty"]
     u = np.zeros((height, width), np.float32)
     coarse = spec.coarse
     scale = 2**level / spec.ratio  # pixels of Model 1 per panel pixel
@@ -78,7 +80,8 @@ def _uncertainty(store: MaskPyramid) -> RGB:
         rows = (ys >= band) & (ys < band + coarse.tile)
         if rows.any():
             box = Box(band, 0, coarse.tile, coarse.width).clip(coarse.height, coarse.width)
-            u[rows] = store.read_uncertainty(box)[ys[rows] - band][:, xs] / 255
+            p = store.read_probability(box)[:, ys[rows] - band][:, :, xs]
+            u[rows] = of_bytes(name, p) * p.any(0)  # 0 where nothing was computed
     image = _heat(u)
     tile = spec.tile / 2**level
     source = store.read_source()

@@ -33,10 +33,9 @@ def create_store(root: Path, spec: MaskSpec, manifest: Mapping[str, object]) -> 
     attributes: dict[str, Any] = {"marker": OURS, "spec": spec.to_json(), "manifest": dict(manifest)}
     ours = image.create_group(OURS, attributes=attributes)
     coarse, tiles, low = spec.coarse, spec.tiles, spec.overview(0)
-    size = (coarse.height, coarse.width)
-    # A shard of the mask and its part of these two belong to the same task.
-    create_array(ours, "probability", (spec.channels, *size), axes="cyx", shard=coarse.tile)
-    create_array(ours, "uncertainty", size, axes="yx", shard=coarse.tile)
+    # A shard of the mask and its part of this belong to the same task.
+    size = (spec.channels, coarse.height, coarse.width)
+    create_array(ours, "probability", size, axes="cyx", shard=coarse.tile)
     create_array(ours, "source", (tiles.rows, tiles.cols), axes="yx")
     create_array(ours, "tissue", (low.height, low.width), axes="yx", dtype="bool")
     ours.create_group("tiles", attributes={"columns": []})

@@ -131,16 +131,6 @@ class MaskPyramid:
         """(C, H, W), 255 times the probability; ``box`` inside Model 1's grid, in its pixels."""
         return np.asarray(self._array(f"{OURS}/probability")[:, *box.slices], np.uint8)
 
-    def write_uncertainty(self, box: Box, uncertainty: NDArray[np.uint8]) -> None:
-        """Write (H, W), 255 times the uncertainty, to whole shards; ``box`` in Model 1's pixels."""
-        _ensure_whole(box, self.spec.coarse)
-        _ensure_fits(uncertainty, (box.height, box.width))
-        self._array(f"{OURS}/uncertainty")[box.slices] = uncertainty
-
-    def read_uncertainty(self, box: Box) -> NDArray[np.uint8]:
-        """(H, W), 255 times the uncertainty; ``box`` inside Model 1's grid, in its pixels."""
-        return np.asarray(self._array(f"{OURS}/uncertainty")[box.slices], np.uint8)
-
     # The overview: one process writes it
 
     def write_overview(self, box: Box, rgb: NDArray[np.uint8]) -> None:
