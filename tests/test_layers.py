@@ -27,6 +27,9 @@ ALLOWED: dict[str, set[str]] = {
     "algorithm": {"answers", "models", "pixels", "selection", "tiles", "uncertainty"},
     "training": {"answers", "errors", "models", "quality", "tiles", "uncertainty"},
     "paper": {"errors", "selection", "training", "uncertainty"},
+    "curves": {
+        "errors", "mask", "models", "paper", "pipeline", "selection", "slide", "tiles", "training",
+    },
     "work": {"errors", "mask", "models", "pixels", "tiles"},
     "coarse": {"answers", "mask", "models", "pixels", "tiles", "uncertainty", "work"},
     "refine": {"answers", "coarse", "mask", "models", "tiles", "work"},

@@ -13,10 +13,11 @@ from paper_trees import folder, write
 from safetensors.torch import load_file
 
 from wsi_seg.main import commands
+from wsi_twostage.curves.curve import read_curve
+from wsi_twostage.curves.experiments import measure_experiments
 from wsi_twostage.errors import ConfigError, WsiError
 from wsi_twostage.paper import tables
 from wsi_twostage.paper import train as training
-from wsi_twostage.paper.curve import measure_curve, read_curve
 from wsi_twostage.paper.datasets import Parts, open_set
 from wsi_twostage.paper.evaluate import Outcome, Report, evaluate_experiment, read_report, write_report
 from wsi_twostage.paper.experiment import (
@@ -369,4 +370,4 @@ def test_a_curve_begins_with_model_1_and_ends_with_model_2(data: Path, tmp_path:
         for o, a, b in zip(oracle.points, ours.points, random.points, strict=True)
     )
     with pytest.raises(ConfigError, match="on the same images"):
-        measure_curve([TINY, replace(TINY, side=128)], Parts((), ()), tmp_path, device=CPU)
+        measure_experiments([TINY, replace(TINY, side=128)], Parts((), ()), tmp_path, device=CPU)

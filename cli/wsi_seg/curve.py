@@ -1,61 +1,114 @@
-"""wsi-seg curve: Dice over time of several experiments, as numbers and as a picture."""
+"""wsi-seg curve: Dice over time of bundles or experiments, as numbers and as a picture."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 
 @click.command()
-@click.argument("configs", nargs=-1, required=True, metavar="CONFIG...")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder that holds the data.")
-@click.option(
-    "--runs", required=True, type=click.Path(path_type=Path), help="Folder of the experiments' weights."
-)
+@click.option("--runs", type=click.Path(path_type=Path), help="Folder of the experiments' weights.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write, .json.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Picture to draw, .png or .svg.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting: side=256.")
+@click.option("--mpp", type=float, help="Of the slides, in um per pixel; wins over the file.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 def curve(
-    configs: tuple[str, ...],
+    models: tuple[str, ...],
     data: Path,
-    runs: Path,
+    runs: Path | None,
     output: Path,
     picture: Path | None,
     changes: tuple[str, ...],
+    mpp: float | None,
     repeats: int,
     device: str,
 ) -> None:
-    """Measure Dice over time of trained experiments on the same test images.
+    """Measure Dice over time on images with ground truth.
 
-    CONFIG as for `wsi-seg train`. The reference of the first experiment is everyone's measure of time and of
-    agreement. The first point of each line is Model 1 alone: the network run uniformly at a lower resolution.
+    MODEL is a bundle (a .safetensors file, or `nuclei-he`, the shipped one), measured in whole runs on the
+    slides DATA/images with masks in DATA/masks; or an experiment as for `wsi-seg train`, measured on its test
+    images, the networks alone, with its weights in --runs. The full-resolution reference of the first MODEL
+    is everyone's measure of time and of agreement. The first point of each line is Model 1 alone: a network
+    run uniformly at a lower resolution.
     """
-    import torch
     from rich.console import Console
     from rich.progress import Progress
 
-    from wsi_twostage.models.runner import choose_device
-    from wsi_twostage.paper.curve import measure_curve, write_curve
-    from wsi_twostage.paper.datasets import open_set
-    from wsi_twostage.paper.experiment import read_experiment
-    from wsi_twostage.paper.plot import draw_curve
-    from wsi_twostage.paper.tables import curve_table
+    from wsi_twostage.curves.curve import curve_table, write_curve
+    from wsi_twostage.curves.plot import draw_curve
 
-    experiments = [read_experiment(config, changes) for config in configs]
-    first = experiments[0]
-    parts = open_set(first.data, data, seed=first.split_seed)
+    bundles = [_bundle(model) for model in models]
     with Progress(console=Console(stderr=True)) as bar:
-        tasks = {e.name: bar.add_task(e.name, total=len(parts.test)) for e in experiments}
-        found = measure_curve(
-            experiments,
-            parts,
-            runs,
-            device=torch.device(choose_device(device)),
-            repeats=repeats,
-            progress=lambda name, images: bar.update(tasks[name], completed=images),
-        )
+        if all(bundles):
+            if runs or changes:
+                raise click.UsageError("--runs and --set are for experiments, not for bundles")
+            found = _of_slides([path for path in bundles if path], data, mpp, device, repeats, bar)
+        elif any(bundles):
+            raise click.UsageError("bundles and experiments do not share a picture; give one kind")
+        elif runs is None or mpp is not None:
+            raise click.UsageError("experiments need --runs, and take no --mpp")
+        else:
+            found = _of_experiments(models, changes, data, runs, device, repeats, bar)
     write_curve(found, output)
     if picture is not None:
         draw_curve(found, picture)
     click.echo(curve_table(found))
+
+
+def _bundle(model: str) -> Path | None:
+    from wsi_twostage.models.bundle import SHIPPED
+
+    if model == SHIPPED.stem:
+        return SHIPPED
+    return Path(model) if model.endswith(".safetensors") else None
+
+
+def _of_slides(
+    bundles: list[Path], data: Path, mpp: float | None, device: str, repeats: int, bar: Any
+) -> Any:
+    from wsi_twostage.curves.curve import FRACTIONS
+    from wsi_twostage.curves.slides import labelled_slides, measure_slides
+    from wsi_twostage.pipeline import Settings
+
+    slides = labelled_slides(data)
+    tasks = {path.stem: bar.add_task(path.stem, total=len(slides) * len(FRACTIONS)) for path in bundles}
+    return measure_slides(
+        bundles,
+        slides,
+        settings=Settings(mpp=mpp, device=device),
+        repeats=repeats,
+        progress=lambda name, done: bar.update(tasks[name], completed=done),
+    )
+
+
+def _of_experiments(
+    names: tuple[str, ...],
+    changes: tuple[str, ...],
+    data: Path,
+    runs: Path,
+    device: str,
+    repeats: int,
+    bar: Any,
+) -> Any:
+    import torch
+
+    from wsi_twostage.curves.experiments import measure_experiments
+    from wsi_twostage.models.runner import choose_device
+    from wsi_twostage.paper.datasets import open_set
+    from wsi_twostage.paper.experiment import read_experiment
+
+    experiments = [read_experiment(name, changes) for name in names]
+    parts = open_set(experiments[0].data, data, seed=experiments[0].split_seed)
+    tasks = {e.name: bar.add_task(e.name, total=len(parts.test)) for e in experiments}
+    return measure_experiments(
+        experiments,
+        parts,
+        runs,
+        device=torch.device(choose_device(device)),
+        repeats=repeats,
+        progress=lambda name, images: bar.update(tasks[name], completed=images),
+    )

@@ -10,7 +10,6 @@ import torch
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper.backbones import Encoder, classifier
 from wsi_twostage.paper.cost import Cost, cost
-from wsi_twostage.paper.curve import Curve
 from wsi_twostage.paper.evaluate import Outcome, Report
 from wsi_twostage.paper.experiment import TABLE4, row, rows
 from wsi_twostage.paper.networks import build_network
@@ -97,24 +96,6 @@ def table4(reports: Sequence[Report]) -> str:
     needed = {name for data in sets for name in (f"deeplab-{data}", *rows(4, [data]))}
     used = [report for name, report in found.items() if name in needed]
     return _markdown(["", *map(_label, sets)], body) + "\n\n" + settings(used)
-
-
-def curve_table(curve: Curve) -> str:
-    """One row for each point of the lines, but for oracle and random, which have one column each."""
-    lines = {line.name: line.points for line in curve.lines}
-    rows = ["| | refined | times faster | Dice | gap | oracle's gap | random's gap |", "|" + "---|" * 7]
-    for name, points in lines.items():
-        if ", " in name:
-            continue
-        others = (lines[f"{name}, {kind}"] for kind in ("oracle", "random"))
-        for point, *rivals in zip(points, *others, strict=True):
-            gaps = [100 * (curve.reference_dice - p.dice) for p in (point, *rivals)]
-            cells = " | ".join(f"{gap:.2f}" for gap in gaps)
-            rows.append(
-                f"| {name} | {point.refined:.0%} | {1 / point.cost:.1f} | {100 * point.dice:.2f} | {cells} |"
-            )
-    head = f"{curve.data}: {curve.images} test images, Dice in %, reference {100 * curve.reference_dice:.2f}"
-    return "\n".join([head, "", *rows])
 
 
 def settings(reports: Iterable[Report]) -> str:

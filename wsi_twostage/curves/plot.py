@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from wsi_twostage.curves.curve import Curve
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.paper.curve import Curve
 
 _STYLES = {"oracle": ":", "random": "--"}  # of lines whose name ends so
 

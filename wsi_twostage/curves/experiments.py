@@ -1,14 +1,7 @@
-"""Dice over time: what each way of spending it reaches, relative to the full-resolution reference.
+"""The curve of trained experiments on their test images, the networks alone: reading is not counted."""
 
-The lines: a two-stage experiment at rising shares of refined cells, the same with the cells that an oracle
-would choose, and with cells drawn at random; its first point is Model 1 alone, which is the same network run
-uniformly at a lower resolution.
-"""
-
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,63 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsi_twostage.curves.curve import FRACTIONS, Cells, Curve, dice, gathered, highest, lines_of, overlap
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import Parts
-from wsi_twostage.paper.evaluate import commit, machine, write_json
+from wsi_twostage.paper.evaluate import commit, machine
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.images import stretch
 from wsi_twostage.paper.runs import Runs
 
-FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
-Counts = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One way to segment the test images."""
-
-    refined: float
-    """Share of the cells, 0..1."""
-    cost: float
-    """Time, 1 is the reference's."""
-    dice: float
-    """Pooled, against the truth, 0..1."""
-    agreement: float
-    """Pooled Dice against the reference, 0..1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """Points of one kind, with rising cost."""
-
-    name: str
-    points: list[Point]
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A picture's lines, and how they were measured."""
-
-    data: str
-    images: int
-    reference_dice: float
-    lines: list[Line]
-    settings: list[dict[str, Any]]
-    machine: dict[str, Any]
-    commit: str
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """One image under one experiment: what the cells' answers share with truth and reference."""
-
-    scores: NDArray[np.float32]  # (cells,)
-    counts: Counts  # (cells, 2 models, 2 targets, 3): pixels in both, predicted, in the target
-
 
 @torch.inference_mode()
-def measure_curve(
+def measure_experiments(
     experiments: Sequence[Experiment],
     parts: Parts,
     folder: Path,
@@ -109,7 +57,7 @@ def measure_curve(
             seconds, logits = _timed(lambda: reference(image).logits, repeats, device)  # noqa: B023
         spent += seconds
         masks.append((logits[0, 0] >= 0).cpu())
-    reference_dice = _dice(sum((_overlap(m, t) for m, t in zip(masks, truths, strict=True)), np.zeros(3)))
+    reference_dice = dice(sum((overlap(m, t) for m, t in zip(masks, truths, strict=True)), np.zeros(3)))
     lines = []
     for experiment in experiments:
         trained = Runs.of(folder, experiment, parts.train)
@@ -119,14 +67,16 @@ def measure_curve(
             for i, (pixels, _) in enumerate(read):
                 seen.append(_look(stages, _input(pixels, device), (truths[i], masks[i]), experiment))
                 progress(experiment.name, i + 1)
-            chosen = _chosen(np.concatenate([s.scores for s in seen]), FRACTIONS)
+            cells = gathered(seen)
+            chosen = [highest(cells.scores, fraction) for fraction in FRACTIONS]
             for i, (pixels, _) in enumerate(read):
                 image = _input(pixels, device)
                 for j, cut in enumerate(chosen):
                     mine = cut.reshape(len(read), 1, experiment.ratio, experiment.ratio)[i]
                     work = partial(_two_stage, stages, image, mine, experiment)
                     costs[j] += _timed(work, repeats, device)[0]
-        lines += _lines(experiment.name, seen, costs / spent, reference_dice)
+        costs_of = (costs / spent).tolist()
+        lines += lines_of(experiment.name, cells, costs_of, reference_dice=reference_dice)
     return Curve(
         first.data,
         len(items),
@@ -173,7 +123,7 @@ def _two_stage(
 
 def _look(
     stages: Sequence[nn.Module], image: Tensor, targets: tuple[Tensor, Tensor], experiment: Experiment
-) -> _Seen:
+) -> Cells:
     first = method.first_stage(stages[0], image, experiment)
     every = np.ones((1, experiment.ratio, experiment.ratio), np.bool_)
     base = method.enlarged(first.logits, experiment)
@@ -184,76 +134,5 @@ def _look(
         parts = method.cells((logits >= 0).cpu(), cell=experiment.cell, halo=0)[0].flatten(0, 1)
         for t, target in enumerate(targets):
             wanted = method.cells(target[None, None], cell=experiment.cell, halo=0)[0].flatten(0, 1)
-            counts[:, m, t] = [_overlap(a, b) for a, b in zip(parts, wanted, strict=True)]
-    return _Seen(method.scores(first.logits, experiment).ravel(), counts)
-
-
-def _lines(name: str, seen: Sequence[_Seen], costs: Counts, dice: float) -> list[Line]:
-    scores = np.concatenate([s.scores for s in seen])
-    counts = np.concatenate([s.counts for s in seen])
-    change = counts[:, 1] - counts[:, 0]  # (cells, targets, 3)
-    level = np.array([dice, 1.0])  # of the reference, against the truth and against itself
-    gains = 2 * change[..., 0] - level * change[..., 1]  # derivative of 2 I / (P + T), times P + T
-    chance = np.random.RandomState(0).rand(len(scores))
-    ways = {  # the order for each target
-        name: (scores, scores),
-        f"{name}, oracle": (gains[:, 0], gains[:, 1]),
-        f"{name}, random": (chance, chance),
-    }
-    lines = []
-    for way, orders in ways.items():
-        reached = [_reached(counts[:, :, t], order) for t, order in enumerate(orders)]
-        lines.append(
-            Line(
-                way,
-                [Point(*values) for values in zip(FRACTIONS, costs.round(4).tolist(), *reached, strict=True)],
-            )
-        )
-    return lines
-
-
-def _reached(counts: Counts, order: NDArray[Any]) -> list[float]:
-    """Dice at each fraction, from (cells, models, 3)."""
-    return [
-        round(_dice(np.where(chosen[:, None], counts[:, 1], counts[:, 0]).sum(0)), 5)
-        for chosen in _chosen(order, FRACTIONS)
-    ]
-
-
-def _chosen(order: NDArray[Any], fractions: Sequence[float]) -> list[NDArray[np.bool_]]:
-    """The highest share of the cells, over all images, for each fraction."""
-    rank = np.empty(len(order), np.int64)
-    rank[np.argsort(-order, kind="stable")] = np.arange(len(order))
-    return [rank < round(fraction * len(order)) for fraction in fractions]
-
-
-def _overlap(mask: Tensor, target: Tensor) -> Counts:
-    return np.array([int((mask & target).sum()), int(mask.sum()), int(target.sum())], np.float64)
-
-
-def _dice(counts: Counts) -> float:
-    both, predicted, truth = counts
-    return float(2 * both / (predicted + truth)) if predicted + truth else 1.0
-
-
-def write_curve(curve: Curve, path: Path) -> None:
-    """As JSON; it appears whole or not at all."""
-    write_json(path, asdict(curve))
-
-
-def read_curve(path: Path) -> Curve:
-    """What `write_curve` wrote.
-
-    Raises
-    ------
-    ConfigError
-        Not such a file.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content["lines"] = [
-            Line(line["name"], [Point(**point) for point in line["points"]]) for line in content["lines"]
-        ]
-        return Curve(**content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a curve ({error!r})") from error
+            counts[:, m, t] = [overlap(a, b) for a, b in zip(parts, wanted, strict=True)]
+    return Cells(method.scores(first.logits, experiment).ravel(), counts)

@@ -1,0 +1,168 @@
+"""What a curve is: lines of points, the oracle and the draw beside each, as JSON and as a table."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.paper.evaluate import write_json
+
+FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+Counts = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One way to segment the images."""
+
+    refined: float
+    """Share of the cells, 0..1."""
+    cost: float
+    """Time, 1 is the reference's."""
+    dice: float
+    """Pooled, against the truth, 0..1."""
+    agreement: float
+    """Pooled Dice against the reference, 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Points of one kind, with a rising share of refined cells."""
+
+    name: str
+    points: list[Point]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A picture's lines, and how they were measured."""
+
+    data: str
+    images: int
+    reference_dice: float
+    lines: list[Line]
+    settings: list[dict[str, Any]]
+    machine: dict[str, Any]
+    commit: str
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """What the answers to each cell share with the truth and with the reference."""
+
+    scores: NDArray[np.float32]  # (cells,)
+    counts: Counts  # (cells, 2 models, 2 targets, 3): pixels in both, predicted, in the target
+
+
+def gathered(parts: Sequence[Cells]) -> Cells:
+    """The cells of several images."""
+    return Cells(np.concatenate([p.scores for p in parts]), np.concatenate([p.counts for p in parts]))
+
+
+def lines_of(
+    name: str,
+    cells: Cells,
+    costs: Sequence[float],
+    *,
+    reference_dice: float,
+    rest: Counts | None = None,
+) -> list[Line]:
+    """Three lines, with the cells that the scores, an oracle and chance choose.
+
+    Parameters
+    ----------
+    costs
+        Of refining each of `FRACTIONS`.
+    rest
+        (2 targets, 3): pixels that no cell holds.
+    """
+    rest = np.zeros((2, 3)) if rest is None else rest
+    change = cells.counts[:, 1] - cells.counts[:, 0]  # (cells, targets, 3)
+    level = np.array([reference_dice, 1.0])  # against the truth and against itself
+    gains = 2 * change[..., 0] - level * change[..., 1]  # derivative of 2 I / (P + T), times P + T
+    chance = np.random.RandomState(0).rand(len(cells.scores))
+    ways: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {  # the order for each target
+        name: (cells.scores, cells.scores),
+        f"{name}, oracle": (gains[:, 0], gains[:, 1]),
+        f"{name}, random": (chance, chance),
+    }
+    lines = []
+    for way, orders in ways.items():
+        reached = [_reached(cells.counts[:, :, t], order, rest[t]) for t, order in enumerate(orders)]
+        points = zip(FRACTIONS, (round(c, 4) for c in costs), *reached, strict=True)
+        lines.append(Line(way, [Point(*values) for values in points]))
+    return lines
+
+
+def highest(order: NDArray[Any], fraction: float) -> NDArray[np.bool_]:
+    """Which cells are the highest ``fraction`` of all; ties in reading order."""
+    rank = np.empty(len(order), np.int64)
+    rank[np.argsort(-order, kind="stable")] = np.arange(len(order))
+    return np.asarray(rank < round(fraction * len(order)))
+
+
+def _reached(counts: Counts, order: NDArray[Any], rest: Counts) -> list[float]:
+    """Dice at each fraction, from (cells, models, 3) and the rest, (3,)."""
+    found = []
+    for fraction in FRACTIONS:
+        chosen = highest(order, fraction)
+        mixed = np.where(chosen[:, None], counts[:, 1], counts[:, 0])
+        found.append(round(dice(mixed.sum(0) + rest), 5))
+    return found
+
+
+def overlap(mask: Any, target: Any) -> Counts:
+    """Pixels in both, in the mask, in the target; boolean arrays or tensors."""
+    return np.array([int((mask & target).sum()), int(mask.sum()), int(target.sum())], np.float64)
+
+
+def dice(counts: Counts) -> float:
+    """Pooled, 0..1; 1 where there is nothing and nothing was found."""
+    both, predicted, truth = counts
+    return float(2 * both / (predicted + truth)) if predicted + truth else 1.0
+
+
+def write_curve(curve: Curve, path: Path) -> None:
+    """As JSON; it appears whole or not at all."""
+    write_json(path, asdict(curve))
+
+
+def read_curve(path: Path) -> Curve:
+    """What `write_curve` wrote.
+
+    Raises
+    ------
+    ConfigError
+        Not such a file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["lines"] = [
+            Line(line["name"], [Point(**point) for point in line["points"]]) for line in content["lines"]
+        ]
+        return Curve(**content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a curve ({error!r})") from error
+
+
+def curve_table(curve: Curve) -> str:
+    """Markdown: a row for each point of the lines, and a column each for oracle and random."""
+    lines = {line.name: line.points for line in curve.lines}
+    rows = ["| | refined | times faster | Dice | gap | oracle's gap | random's gap |", "|" + "---|" * 7]
+    for name, points in lines.items():
+        if ", " in name:
+            continue
+        others = (lines[f"{name}, {kind}"] for kind in ("oracle", "random"))
+        for point, *rivals in zip(points, *others, strict=True):
+            gaps = [100 * (curve.reference_dice - p.dice) for p in (point, *rivals)]
+            cells = " | ".join(f"{gap:.2f}" for gap in gaps)
+            rows.append(
+                f"| {name} | {point.refined:.0%} | {1 / point.cost:.1f} | {100 * point.dice:.2f} | {cells} |"
+            )
+    head = f"{curve.data}: {curve.images} test images, Dice in %, reference {100 * curve.reference_dice:.2f}"
+    return "\n".join([head, "", *rows])

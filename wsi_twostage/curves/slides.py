@@ -1,0 +1,205 @@
+"""The curve of bundles on slides with ground truth: whole runs, from the file to the mask pyramid."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+import torch
+from numpy.typing import NDArray
+
+from wsi_twostage.curves.curve import (
+    FRACTIONS,
+    Cells,
+    Counts,
+    Curve,
+    Line,
+    Point,
+    dice,
+    gathered,
+    lines_of,
+    overlap,
+)
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.models.bundle import read_spec, sha256_of
+from wsi_twostage.models.runner import choose_device
+from wsi_twostage.paper.evaluate import commit, machine
+from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.selection import Fraction
+from wsi_twostage.slide import open_slide
+from wsi_twostage.tiles import Tile
+from wsi_twostage.training.data import read_mask
+
+_MASKS = (".png", ".tif", ".tiff")
+
+
+class Labelled(NamedTuple):
+    """A slide and where its truth lies."""
+
+    slide: Path
+    mask: Path
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One slide at one share of refined tiles."""
+
+    store: MaskPyramid
+    seconds: float
+
+
+def labelled_slides(folder: Path) -> list[Labelled]:
+    """The slides ``images/NAME.*`` that have a mask ``masks/NAME.png`` (or .tif), sorted.
+
+    Raises
+    ------
+    ConfigError
+        No masks, or a mask without a slide.
+    """
+    masks = sorted(p for p in (folder / "masks").glob("*") if p.suffix.lower() in _MASKS)
+    slides = {p.name.split(".")[0]: p for p in (folder / "images").glob("*") if p.name[0] != "."}
+    if not masks:
+        raise ConfigError(f"{folder}: no masks/*.png or *.tif; expected folders images/ and masks/")
+    for mask in masks:
+        if mask.name.split(".")[0] not in slides:
+            raise ConfigError(f"{mask}: no slide of this name in {folder / 'images'}")
+    return [Labelled(slides[mask.name.split(".")[0]], mask) for mask in masks]
+
+
+def measure_slides(
+    models: Sequence[Path],
+    slides: Sequence[Labelled],
+    *,
+    settings: Settings | None = None,
+    repeats: int = 3,
+    progress: Callable[[str, int], None] = lambda name, runs: None,
+) -> Curve:
+    """Run every bundle at every share of refined tiles; the first one's Model 2 everywhere is the reference.
+
+    Seconds are those of whole runs, after one that does not count: reading, both networks, writing.
+
+    Parameters
+    ----------
+    models
+        Bundles of one class at one mpp.
+    progress
+        Called with the bundle's name and the number of its runs that are done.
+
+    Raises
+    ------
+    ConfigError
+        Bundles that cannot be compared, or a mask that does not fit its slide.
+    """
+    settings, specs = settings or Settings(), [read_spec(model) for model in models]
+    if len({(spec.mpp, spec.classes) for spec in specs}) > 1 or len(specs[0].classes) > 1:
+        raise ConfigError("the lines of one picture need bundles of one class and one mpp")
+    if len({model.stem for model in models}) < len(models):
+        raise ConfigError("two bundles of one name; their lines could not be told apart")
+    truths = [_read_truth(slide, specs[0].mpp, settings) for slide in slides]
+    with tempfile.TemporaryDirectory() as place:
+        swept = {
+            model.stem: _sweep(model, slides, Path(place) / model.stem, settings, repeats, progress)
+            for model in models
+        }
+        first = swept[models[0].stem][1.0]
+        references = [run.store for run in first]
+        spent, lines = sum(run.seconds for run in first), []
+        reference_dice = dice(_total(references, truths, references)[0])
+        for name, runs in swept.items():
+            costs = [sum(run.seconds for run in runs[f]) / spent for f in FRACTIONS]
+            totals = [_total([run.store for run in runs[f]], truths, references) for f in FRACTIONS]
+            points = [
+                Point(f, round(cost, 4), round(dice(to_truth), 5), round(dice(to_reference), 5))
+                for f, cost, (to_truth, to_reference) in zip(FRACTIONS, costs, totals, strict=True)
+            ]
+            cells = gathered(
+                [
+                    cells_of(none.store, every.store, truth, reference)
+                    for none, every, truth, reference in zip(
+                        runs[0.0], runs[1.0], truths, references, strict=True
+                    )
+                ]
+            )
+            rest = totals[-1] - cells.counts[:, 1].sum(0)  # what lies outside of the tissue's tiles
+            _, *rivals = lines_of(name, cells, costs, reference_dice=reference_dice, rest=rest)
+            lines += [Line(name, points), *rivals]
+    device = torch.device(choose_device(settings.device))
+    settings_of = [{"model": model.stem, "sha256": sha256_of(model)} for model in models]
+    title = ", ".join(slide.mask.stem for slide in slides)
+    return Curve(title, len(slides), reference_dice, lines, settings_of, machine(device), commit())
+
+
+def _sweep(
+    model: Path,
+    slides: Sequence[Labelled],
+    place: Path,
+    settings: Settings,
+    repeats: int,
+    progress: Callable[[str, int], None],
+) -> dict[float, list[_Run]]:
+    """Every share on every slide, the median of the repeats' seconds."""
+    runs: dict[float, list[_Run]] = {fraction: [] for fraction in FRACTIONS}
+    settings = replace(settings, overwrite=True)
+    for i, slide in enumerate(slides):
+        for j, fraction in enumerate(FRACTIONS):
+            where = place / f"{i}-{fraction}.zarr"
+            seconds = []
+            for _ in range(repeats + 1):
+                result = segment(slide.slide, where, bundle=model, rule=Fraction(fraction), settings=settings)
+                seconds.append(result.seconds.total)
+            runs[fraction].append(_Run(result.store, median(seconds[1:])))
+            progress(model.stem, i * len(FRACTIONS) + j + 1)
+    return runs
+
+
+def _total(
+    stores: Sequence[MaskPyramid], truths: Sequence[NDArray[np.bool_]], references: Sequence[MaskPyramid]
+) -> Counts:
+    """(2 targets, 3): what the masks share with truth and reference, shard by shard."""
+    found = np.zeros((2, 3))
+    for store, truth, reference in zip(stores, truths, references, strict=True):
+        for box in map(store.box, store.shards()):
+            found += _shared(store.read(box), truth[box.slices], reference.read(box))
+    return found
+
+
+def cells_of(
+    none: MaskPyramid, every: MaskPyramid, truth: NDArray[np.bool_], reference: MaskPyramid
+) -> Cells:
+    """The tissue tiles, as Model 1 alone and as Model 2 everywhere have them."""
+    table, grid = none.tiles(), none.spec.tiles
+    boxes = [grid.box(Tile(int(row), int(col))) for row, col in zip(table["row"], table["col"], strict=True)]
+    counts = np.zeros((len(boxes), 2, 2, 3))
+    for i, box in enumerate(boxes):
+        right = reference.read(box)
+        for m, store in enumerate((none, every)):
+            counts[i, m] = _shared(store.read(box), truth[box.slices], right)
+    return Cells(table["uncertainty"], counts)
+
+
+def _shared(labels: NDArray[np.uint8], truth: NDArray[np.bool_], reference: NDArray[np.uint8]) -> Counts:
+    return np.stack([overlap(labels > 0, truth), overlap(labels > 0, reference > 0)])
+
+
+def _read_truth(entry: Labelled, mpp: float, settings: Settings) -> NDArray[np.bool_]:
+    """(H, W) on the bundle's level; whatever is not 0."""
+    if entry.mask.suffix.lower() == ".png":
+        truth = read_mask(entry.mask)
+    else:
+        try:
+            truth = np.asarray(tifffile.imread(entry.mask)) > 0
+        except (OSError, ValueError, tifffile.TiffFileError) as error:
+            raise ConfigError(f"{entry.mask}: not a TIFF image ({error})") from error
+    view = open_slide(entry.slide, settings.mpp, reader=settings.reader).view_at(mpp)
+    if truth.shape != (view.height, view.width):
+        size = " x ".join(map(str, truth.shape[::-1]))
+        raise ConfigError(
+            f"{entry.mask}: {size} px, its slide {view.width} x {view.height} at {view.mpp:g} um/px; "
+            f"a mask is as large as the slide at the model's {mpp:g} um/px"
+        )
+    return truth
