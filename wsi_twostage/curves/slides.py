@@ -30,7 +30,7 @@ from wsi_twostage.models.bundle import read_spec, sha256_of
 from wsi_twostage.models.runner import choose_device
 from wsi_twostage.paper.evaluate import commit, machine
 from wsi_twostage.pipeline import Settings, segment
-from wsi_twostage.selection import Fraction
+from wsi_twostage.selection import NONE, Fraction
 from wsi_twostage.slide import open_slide
 from wsi_twostage.tiles import Tile
 from wsi_twostage.training.data import read_mask
@@ -81,7 +81,7 @@ def measure_slides(
 ) -> Curve:
     """Run every bundle at every share of refined tiles; the first one's Model 2 everywhere is the reference.
 
-    Seconds are those of whole runs, after one that does not count: reading, both networks, writing.
+    Seconds are those of whole runs (reading, both networks, writing), after one that does not count.
 
     Parameters
     ----------
@@ -145,14 +145,15 @@ def _sweep(
     """Every share on every slide, the median of the repeats' seconds."""
     runs: dict[float, list[_Run]] = {fraction: [] for fraction in FRACTIONS}
     settings = replace(settings, overwrite=True)
+    segment(slides[0].slide, place / "warm-up.zarr", bundle=model, rule=NONE, settings=settings)
     for i, slide in enumerate(slides):
         for j, fraction in enumerate(FRACTIONS):
             where = place / f"{i}-{fraction}.zarr"
             seconds = []
-            for _ in range(repeats + 1):
+            for _ in range(repeats):
                 result = segment(slide.slide, where, bundle=model, rule=Fraction(fraction), settings=settings)
                 seconds.append(result.seconds.total)
-            runs[fraction].append(_Run(result.store, median(seconds[1:])))
+            runs[fraction].append(_Run(result.store, median(seconds)))
             progress(model.stem, i * len(FRACTIONS) + j + 1)
     return runs
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import nn
 
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper.datasets import Item
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.networks import build_network
+from wsi_twostage.training.state import read_metadata, write_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,7 @@ class Runs:
 
     def seconds(self, stage: str) -> float:
         """Wall time that the training of a stage took."""
-        with safe_open(self.path(stage), "pt") as file:
-            return float((file.metadata() or {})["seconds"])
+        return float(read_metadata(self.path(stage))["seconds"])
 
     def save(self, stage: str, net: nn.Module, *, seconds: float) -> None:
         """Write a trained stage."""
@@ -78,14 +77,6 @@ class Runs:
         net.load_state_dict(load_file(path))
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net.eval().requires_grad_(False)
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """The file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.partial")
-    save_file(tensors, temporary, metadata=metadata)
-    temporary.replace(path)
 
 
 def _sha256(value: object) -> str:

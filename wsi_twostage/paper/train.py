@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -20,8 +18,9 @@ from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import DATASETS, Item
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.images import Stretched, TrainingImages, for_training, seeded
-from wsi_twostage.paper.runs import Runs, write_tensors
+from wsi_twostage.paper.runs import Runs
 from wsi_twostage.paper.weights import start_network
+from wsi_twostage.training.state import read_metadata, read_state, write_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,8 @@ def _train(
             optimiser.step()
             total, count = total + float(loss.detach()), count + 1
         seconds += time.perf_counter() - start
-        _save_state(state, net, optimiser, epoch + 1, seconds)
+        what = {"epoch": str(epoch + 1), "seconds": f"{seconds:.1f}"}
+        write_state(state, {"net": net}, optimiser, what)
         progress(Epoch(stage, epoch + 1, experiment.epochs, total / count))
     runs.save(stage, net, seconds=seconds)
     state.unlink(missing_ok=True)
@@ -186,31 +186,10 @@ def _loss_of_model2(
     return method.loss(method.second_stage(net, images, first, chosen, experiment), truth, experiment)
 
 
-def _save_state(
-    path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, epoch: int, seconds: float
-) -> None:
-    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_tensors(path, kept, {"epoch": str(epoch), "seconds": f"{seconds:.1f}"})
-
-
 def _resume(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
     """The epoch to go on with and the seconds spent before it."""
     if not path.exists():
         return 0, 0.0
-    with safe_open(path, "pt") as file:
-        what = file.metadata()
-    net_state: dict[str, Tensor] = {}
-    adam: dict[int, dict[str, Tensor]] = {}
-    for name, value in load_file(path).items():
-        kind, _, rest = name.partition(".")
-        if kind == "net":
-            net_state[rest] = value
-        else:
-            index, _, key = rest.partition(".")
-            adam.setdefault(int(index), {})[key] = value
-    net.load_state_dict(net_state)
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": adam})
+    read_state(path, {"net": net}, optimiser)
+    what = read_metadata(path)
     return int(what["epoch"]), float(what["seconds"])

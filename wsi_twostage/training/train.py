@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,6 +21,7 @@ from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import UNet
 from wsi_twostage.training.augment import random_crops, vary
 from wsi_twostage.training.config import TrainConfig
+from wsi_twostage.training.state import read_metadata, read_state, write_state
 
 CHECKPOINT_EVERY = 250  # steps
 
@@ -71,7 +70,9 @@ def train(
     average = copy.deepcopy(net).requires_grad_(False)
     optimiser = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     key = hashlib.sha256(repr(config).encode()).hexdigest()
-    start = _resume(checkpoint, key, net, average, optimiser, generator) if checkpoint else 0
+    state = checkpoint / "state.safetensors" if checkpoint else None
+    nets = {"net": net, "average": average}
+    start = _resume(state, key, nets, optimiser, generator) if state else 0
     total = torch.zeros((), device=device)
     for step in range(start, config.steps):
         for group in optimiser.param_groups:
@@ -95,8 +96,13 @@ def train(
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == config.steps:
             yield Step(step + 1, config.steps, float(total) / ((step - start) % CHECKPOINT_EVERY + 1))
             total.zero_()
-            if checkpoint:
-                _save(checkpoint, key, net, average, optimiser, generator, step + 1)
+            if state:
+                more = {
+                    "step": torch.tensor(step + 1),
+                    "generator": generator.get_state(),
+                    "torch": torch.get_rng_state(),
+                }
+                write_state(state, nets, optimiser, {"config": key}, more)
     net.load_state_dict(average.state_dict())
     net.eval()
 
@@ -160,58 +166,19 @@ def _move_average(average: nn.Module, net: nn.Module, decay: float) -> None:
     torch._foreach_lerp_([a for a, _ in floating], [n for _, n in floating], 1 - decay)
 
 
-def _save(
-    folder: Path,
-    key: str,
-    net: nn.Module,
-    average: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    generator: torch.Generator,
-    step: int,
-) -> None:
-    """All state as tensors in one safetensors file, replaced atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    tensors |= {
-        "generator": generator.get_state(),
-        "torch": torch.get_rng_state(),
-        "step": torch.tensor(step),
-    }
-    temporary = folder / "state.safetensors.partial"
-    kept = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    save_file(kept, temporary, metadata={"config": key})
-    temporary.replace(folder / "state.safetensors")
-
-
 def _resume(
-    folder: Path,
+    path: Path,
     key: str,
-    net: nn.Module,
-    average: nn.Module,
+    nets: dict[str, nn.Module],
     optimiser: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> int:
-    path = folder / "state.safetensors"
+    """The step to go on with."""
     if not path.exists():
         return 0
-    with safe_open(path, "pt") as file:
-        if file.metadata() != {"config": key}:
-            raise ConfigError(f"{folder}: a training with another configuration was left here; remove it")
-    tensors = load_file(path)
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-    net.load_state_dict(part("net."))
-    average.load_state_dict(part("average."))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in part("adam.").items():
-        index, name = key.split(".")
-        state.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    generator.set_state(tensors["generator"])
-    torch.set_rng_state(tensors["torch"])
-    return int(tensors["step"])
+    if read_metadata(path) != {"config": key}:
+        raise ConfigError(f"{path.parent}: a training with another configuration was left here; remove it")
+    more = read_state(path, nets, optimiser)
+    generator.set_state(more["generator"])
+    torch.set_rng_state(more["torch"])
+    return int(more["step"])

@@ -1,0 +1,59 @@
+"""Where a training stands, in one safetensors file: networks, Adam, and whatever else goes on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """The file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.partial")
+    save_file(dict(tensors), temporary, metadata=metadata)
+    temporary.replace(path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What was written beside the tensors."""
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+def write_state(
+    path: Path,
+    nets: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    metadata: dict[str, str],
+    more: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Networks by name, the optimiser, and ``more`` tensors; replaced atomically."""
+    tensors = {
+        f"{name}.{key}": value for name, net in nets.items() for key, value in net.state_dict().items()
+    }
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    tensors |= {f"more.{key}": value for key, value in (more or {}).items()}
+    kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    write_tensors(path, kept, metadata)
+
+
+def read_state(
+    path: Path, nets: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """Put networks and optimiser back as `write_state` left them; gives ``more``."""
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in (*nets, "adam", "more")}
+    for name, value in load_file(path).items():
+        part, _, key = name.partition(".")
+        parts[part][key] = value
+    for name, net in nets.items():
+        net.load_state_dict(parts[name])
+    adam: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["adam"].items():
+        index, _, key = name.partition(".")
+        adam.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": adam})
+    return parts["more"]
