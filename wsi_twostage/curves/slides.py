@@ -33,7 +33,7 @@ from wsi_twostage.pipeline import Settings, segment
 from wsi_twostage.selection import NONE, Fraction
 from wsi_twostage.slide import open_slide
 from wsi_twostage.tiles import Tile
-from wsi_twostage.training.data import read_mask
+from wsi_twostage.training.data import image_files, read_mask
 
 _MASKS = (".png", ".tif", ".tiff")
 
@@ -61,7 +61,7 @@ def labelled_slides(folder: Path) -> list[Labelled]:
     ConfigError
         No masks, or a mask without a slide.
     """
-    masks = sorted(p for p in (folder / "masks").glob("*") if p.suffix.lower() in _MASKS)
+    masks = image_files(folder / "masks", _MASKS)
     slides = {p.name.split(".")[0]: p for p in (folder / "images").glob("*") if p.name[0] != "."}
     if not masks:
         raise ConfigError(f"{folder}: no masks/*.png or *.tif; expected folders images/ and masks/")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.training.data import read_labels, read_mask, read_rgb
+from wsi_twostage.training.data import image_files, read_labels, read_mask, read_rgb
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _NOT_IMAGES = "_superpixels"  # that ISIC puts beside its images
@@ -105,8 +105,7 @@ def open_set(name: str, root: Path, *, seed: int = 123, share: float = 0.7) -> P
 
 def _images(folder: Path) -> list[Path]:
     """The images of a folder; whatever else lies there is none of ours."""
-    found = (path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
-    return sorted(p for p in found if not p.name.startswith(".") and not p.stem.endswith(_NOT_IMAGES))
+    return [path for path in image_files(folder, _SUFFIXES) if not path.stem.endswith(_NOT_IMAGES)]
 
 
 def _pairs(

@@ -75,9 +75,9 @@ def read_folder(folder: Folder) -> list[Sample]:
     return samples
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The PNG and JPEG files of a folder, sorted."""
-    found = (path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
+def image_files(folder: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> list[Path]:
+    """The PNG and JPEG files of a folder, or those with other suffixes, sorted."""
+    found = (path for path in folder.glob("*") if path.suffix.lower() in suffixes)
     return sorted(path for path in found if not path.name.startswith("."))
 
 
