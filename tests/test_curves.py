@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from click import UsageError
 from click.testing import CliRunner
 from PIL import Image
@@ -20,51 +21,69 @@ from wsi_twostage.pipeline import Settings
 TINY = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
 
 
+def save(path: Path, *, seed: int, mpp: float = 0.5, tile: int = 128) -> Path:
+    """A bundle whose two models know nothing, each in its own way."""
+    torch.manual_seed(seed)
+    spec = BundleSpec(path.stem, mpp, ("nucleus",), ((255, 200, 0),), tile=tile, coarse=TINY, fine=TINY)
+    net = build(TINY, TINY, context=True)
+    with torch.no_grad():
+        for model in (net.coarse, net.fine):
+            model.head[0].weight.mul_(30)
+    save_bundle(path, net, spec)
+    return path
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    spec = BundleSpec("tiny", 0.5, ("nucleus",), ((255, 200, 0),), tile=128, coarse=TINY, fine=TINY)
-    save_bundle(path, build(TINY, TINY, context=True), spec)
-    return path
+    return save(tmp_path_factory.mktemp("model") / "tiny.safetensors", seed=4)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two slides with truth, one as PNG, one as TIFF."""
-    (tmp_path / "images").mkdir()
-    (tmp_path / "masks").mkdir()
+    """Two slides with truth, one as PNG, one as TIFF; a part of the first is glass, with truth in it."""
+    for part in ("images", "masks"):
+        (tmp_path / "set" / part).mkdir(parents=True)
     for i, (name, suffix) in enumerate((("a.tiff", ".png"), ("b.ome.tif", ".tif"))):
-        image = texture(300, 400, seed=i)
-        write_slide(tmp_path / "images" / name, [image])
+        image = texture(600, 700, seed=i)
         truth = (image[..., 0] > 128).astype(np.uint8)
-        mask = tmp_path / "masks" / f"{name[0]}{suffix}"
+        if i == 0:
+            image[:, 400:] = 250
+        write_slide(tmp_path / "set" / "images" / name, [image])
+        mask = tmp_path / "set" / "masks" / f"{name[0]}{suffix}"
         if suffix == ".png":
             Image.fromarray(truth * 255).save(mask)
         else:
             tifffile.imwrite(mask, truth)
-    return tmp_path
+    return tmp_path / "set"
 
 
 def test_a_curve_of_bundles_begins_with_model_1_and_ends_with_model_2(
     folder: Path, model: Path, tmp_path: Path
 ) -> None:
-    report, picture = tmp_path / "curve.json", tmp_path / "curve.png"
+    report, picture = tmp_path / "new" / "curve.json", tmp_path / "new" / "curve.png"
+    other = save(tmp_path / "other.safetensors", seed=5, tile=256)
     files = ["--data", str(folder), "-o", str(report), "--picture", str(picture)]
     done = CliRunner().invoke(
-        commands, ["curve", str(model), *files, "--repeats", "1"], catch_exceptions=False
+        commands, ["curve", str(model), str(other), *files, "--repeats", "1"], catch_exceptions=False
     )
-    assert "| tiny | 100% | 1.0 |" in done.output
+    assert "| other | 100% |" in done.output
     assert picture.stat().st_size > 10_000
     curve = read_curve(report)
-    assert (curve.data, curve.images) == ("a, b", 2)
-    own, oracle, random = curve.lines
-    assert [line.name for line in curve.lines] == ["tiny", "tiny, oracle", "tiny, random"]
-    assert (own.points[-1].refined, own.points[-1].cost, own.points[-1].agreement) == (1.0, 1.0, 1.0)
+    assert (curve.data, curve.images) == ("set", 2)
+    ends = ("", ", oracle", ", random")
+    assert [line.name for line in curve.lines] == [name + end for name in ("tiny", "other") for end in ends]
+    own, *_ = curve.lines
+    assert (own.points[-1].refined, own.points[-1].agreement) == (1.0, 1.0)
+    assert own.points[-1].cost > 1  # stage 1 comes on top of the reference
     assert own.points[-1].dice == pytest.approx(curve.reference_dice, abs=1e-5)
-    for line in (oracle, random):  # made from tiles, they begin and end where the runs do
-        for at in (0, -1):
-            assert line.points[at].dice == pytest.approx(own.points[at].dice, abs=1e-5)
-            assert line.points[at].agreement == pytest.approx(own.points[at].agreement, abs=1e-5)
+    assert own.points[0].agreement < 0.9  # the models differ, or this would show nothing
+    assert curve.lines[3].points[-1].agreement < 0.95  # another bundle's Model 2 is not the reference
+    for first in (0, 3):  # made from tiles, they begin and end where the runs do
+        for line in curve.lines[first : first + 3]:
+            for at in (0, -1):
+                expected = curve.lines[first].points[at]
+                assert line.points[at].dice == pytest.approx(expected.dice, abs=2e-5)
+                assert line.points[at].agreement == pytest.approx(expected.agreement, abs=2e-5)
 
 
 def test_an_oracle_takes_the_cells_that_gain() -> None:
@@ -86,25 +105,40 @@ def test_the_highest_share_keeps_reading_order_at_a_tie() -> None:
     assert highest(np.array([1, 1, 1, 2]), 0.5).tolist() == [True, False, False, True]
 
 
-def test_a_mask_without_a_slide_is_named(folder: Path) -> None:
-    (folder / "images" / "a.tiff").unlink()
-    with pytest.raises(ConfigError, match=r"a\.png: no slide of this name in .*images"):
+def test_a_share_can_be_taken_of_every_image() -> None:
+    order, within = np.array([9, 8, 7, 1, 2, 3]), np.array([0, 0, 0, 1, 1, 1])
+    assert highest(order, 1 / 3).tolist() == [True, True, False, False, False, False]
+    assert highest(order, 1 / 3, within).tolist() == [True, False, False, False, False, True]
+
+
+def test_masks_and_slides_go_in_pairs(folder: Path) -> None:
+    assert [slide.name for slide, _ in labelled_slides(folder)] == ["a.tiff", "b.ome.tif"]
+    (folder / "images" / "a.xml").touch()
+    with pytest.raises(ConfigError, match=r"a\.png: expected one slide .*a\.\*, found a\.tiff, a\.xml"):
+        labelled_slides(folder)
+    for path in (folder / "images").glob("a.*"):
+        path.unlink()
+    with pytest.raises(ConfigError, match=r"a\.png: expected one slide .*a\.\*, found none"):
+        labelled_slides(folder)
+    (folder / "masks" / "a.png").rename(folder / "masks" / "b.png")
+    with pytest.raises(ConfigError, match=r"b\.tif: a second mask of .*b\.ome\.tif; the first is .*b\.png"):
         labelled_slides(folder)
     with pytest.raises(ConfigError, match="no masks"):
         labelled_slides(folder / "images")
 
 
-def test_a_mask_of_another_size_is_refused(folder: Path, model: Path) -> None:
+def test_a_mask_that_does_not_fit_is_refused(folder: Path, model: Path) -> None:
     tifffile.imwrite(folder / "masks" / "b.tif", np.zeros((10, 10), np.uint8))
-    with pytest.raises(ConfigError, match=r"b\.tif: 10 x 10 px, its slide 400 x 300"):
+    with pytest.raises(ConfigError, match=r"b\.tif: 10 x 10 px, its slide 700 x 600"):
+        measure_slides([model], labelled_slides(folder), settings=Settings(device="cpu"), repeats=1)
+    (folder / "masks" / "b.tif").write_bytes(b"nonsense")
+    with pytest.raises(ConfigError, match=r"b\.tif: not a TIFF image"):
         measure_slides([model], labelled_slides(folder), settings=Settings(device="cpu"), repeats=1)
 
 
 def test_what_cannot_be_compared_is_refused(folder: Path, model: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.safetensors"
-    spec = BundleSpec("other", 0.25, ("nucleus",), ((255, 200, 0),), tile=128, coarse=TINY, fine=TINY)
-    save_bundle(other, build(TINY, TINY, context=True), spec)
-    with pytest.raises(ConfigError, match="one class and one mpp"):
+    other = save(tmp_path / "other.safetensors", seed=0, mpp=0.25)
+    with pytest.raises(ConfigError, match=r"other\.safetensors: 1 classes at 0\.25 um/px; .* here 0\.5"):
         measure_slides([model, other], labelled_slides(folder))
     with pytest.raises(ConfigError, match="two bundles of one name"):
         measure_slides([model, model], labelled_slides(folder))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from conftest import constant_bundle, small_bundle
@@ -14,6 +15,7 @@ from wsi_twostage.errors import ConfigError, SlideError, StoreError
 from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
 from wsi_twostage.mask import MaskPyramid, Source, majority
 from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.preview import write_preview
 from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
 from wsi_twostage.slide import open_slide
 from wsi_twostage.tiles import Box
@@ -231,3 +233,17 @@ def test_a_bundle_in_memory_cannot_go_to_a_scheduler(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="save it to a file"):
         segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), settings=settings)
     assert not (tmp_path / "o.zarr").exists()
+
+
+def test_glass_is_light_in_the_preview_whatever_the_uncertainty(tmp_path: Path) -> None:
+    image = np.full((600, 900, 3), 245, np.uint8)
+    image[:, :256] = texture(600, 256) // 2 + np.array([90, 0, 60], np.uint8)
+    slide = write_slide(tmp_path / "slide.tiff", [image])
+    settings = Settings(device="cpu", uncertainty="margin")
+    bundle = small_bundle(classes=3)
+    result = segment(slide, tmp_path / "out.zarr", bundle=bundle, rule=ALL, settings=settings)
+    write_preview(result.store, tmp_path / "out.png")
+    picture = imagecodecs.imread(tmp_path / "out.png")
+    tissue, glass = picture[:, 912 + 10 : 912 + 240], picture[:600, 912 + 600 : 912 + 890]
+    assert np.abs(glass.astype(int) - [252, 252, 250]).max() <= 1  # margin of no answer at all would be 1
+    assert (tissue.astype(int) - [252, 252, 250]).std() > 10

@@ -8,7 +8,7 @@ from wsi_twostage.mask import Shard
 from wsi_twostage.models.runner import Runner, runner
 from wsi_twostage.pixels import Pixels
 from wsi_twostage.tiles import Tile, Window
-from wsi_twostage.uncertainty import of_bytes
+from wsi_twostage.uncertainty import of_bytes, tile_mean
 from wsi_twostage.work import Clock, Done, Work, through_windows
 
 LIMIT_PX = 1024  # Model 1's windows have at most the pixels of such a square, halo excluded: memory
@@ -35,7 +35,7 @@ def coarse_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Done:
             cell = grid.box(tile).coarser(step)
             p = answer[:, *cell.relative_to(window.box.coarser(step)).slices]
             probability[:, *cell.relative_to(own).slices] = p
-            values.append(of_bytes(work.uncertainty, p).mean(dtype=np.float64))
+            values.append(tile_mean(of_bytes(work.uncertainty, p), grid.tile)[0, 0])
             done.append(tile)
     with clock.of("write"):
         work.mask.write_probability(own, probability)

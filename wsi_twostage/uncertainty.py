@@ -71,10 +71,9 @@ def of_bytes(name: str, probability: NDArray[np.uint8]) -> Floats:
 
 def tile_mean(u: Floats, cell: int) -> Floats:
     """h: mean of ``u`` (H, W) over exactly each cell of ``cell`` px -> (rows, cols), clipped."""
-    rows, cols = np.arange(0, u.shape[0], cell), np.arange(0, u.shape[1], cell)
-    sums = np.add.reduceat(np.add.reduceat(u.astype(np.float64), rows, axis=0), cols, axis=1)
-    heights, widths = np.minimum(cell, u.shape[0] - rows), np.minimum(cell, u.shape[1] - cols)
-    return np.asarray(sums / (heights[:, None] * widths), np.float32)
+    rows, cols = range(0, u.shape[0], cell), range(0, u.shape[1], cell)
+    means = [[u[y : y + cell, x : x + cell].mean(dtype=np.float64) for x in cols] for y in rows]
+    return np.asarray(means, np.float32).reshape(len(rows), len(cols))
 
 
 def _distribution(p: Floats) -> Floats:

@@ -31,9 +31,9 @@ def curve(
 
     MODEL is a bundle (a .safetensors file, or `nuclei-he`, the shipped one), measured in whole runs on the
     slides DATA/images with masks in DATA/masks; or an experiment as for `wsi-seg train`, measured on its test
-    images, the networks alone, with its weights in --runs. The full-resolution reference of the first MODEL
-    is everyone's measure of time and of agreement. The first point of each line is Model 1 alone: a network
-    run uniformly at a lower resolution.
+    images, the networks alone, with its weights in --runs. The full-resolution reference of the first MODEL,
+    its Model 2 everywhere (of whole runs: without stage 1), is everyone's measure of time and of agreement.
+    The first point of each line is Model 1 alone: a network run uniformly at a lower resolution.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -54,9 +54,9 @@ def curve(
         else:
             found = _of_experiments(models, changes, data, runs, device, repeats, bar)
     write_curve(found, output)
+    click.echo(curve_table(found))
     if picture is not None:
         draw_curve(found, picture)
-    click.echo(curve_table(found))
 
 
 def _bundle(model: str) -> Path | None:

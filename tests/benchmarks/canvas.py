@@ -4,7 +4,7 @@
     wsi-seg curve nuclei-he --data FOLDER -o curve.json --picture curve.png
 
 Writes FOLDER/images/canvas.tiff, a tiled TIFF with levels 4 and 16 times coarser, and its truth to
-FOLDER/masks/canvas.png. The patches are those of NuInsSeg that the bundle's card names as held out.
+FOLDER/masks/canvas.tif. The patches are those of NuInsSeg that the bundle's card names as held out.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import numpy as np
 import tifffile
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from wsi_twostage.models.bundle import SHIPPED, read_spec
 from wsi_twostage.training.data import Folder, read_folder
@@ -34,7 +33,7 @@ def main() -> None:
     for name in ("images", "masks"):
         (arguments.folder / name).mkdir(parents=True, exist_ok=True)
     write(arguments.folder / "images" / "canvas.tiff", image)
-    Image.fromarray(truth * 255).save(arguments.folder / "masks" / "canvas.png")
+    tifffile.imwrite(arguments.folder / "masks" / "canvas.tif", truth, compression="deflate")
     print(f"{arguments.folder}: {image.shape[1]} x {image.shape[0]} px")
 
 

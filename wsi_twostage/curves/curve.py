@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper.evaluate import write_json
 
+RIVALS = (", oracle", ", random")  # how their lines' names end
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 Counts = NDArray[np.float64]
 
@@ -21,9 +22,9 @@ class Point:
     """One way to segment the images."""
 
     refined: float
-    """Share of the cells, 0..1."""
+    """Share of the cells that was asked for, 0..1."""
     cost: float
-    """Time, 1 is the reference's."""
+    """Time; 1 is Model 2 everywhere, and nothing else."""
     dice: float
     """Pooled, against the truth, 0..1."""
     agreement: float
@@ -71,6 +72,7 @@ def lines_of(
     *,
     reference_dice: float,
     rest: Counts | None = None,
+    within: NDArray[np.int64] | None = None,
 ) -> list[Line]:
     """Three lines, with the cells that the scores, an oracle and chance choose.
 
@@ -80,6 +82,8 @@ def lines_of(
         Of refining each of `FRACTIONS`.
     rest
         (2 targets, 3): pixels that no cell holds.
+    within
+        (cells,): the image of each cell, if the share is taken of every image and not of all cells.
     """
     rest = np.zeros((2, 3)) if rest is None else rest
     change = cells.counts[:, 1] - cells.counts[:, 0]  # (cells, targets, 3)
@@ -93,24 +97,32 @@ def lines_of(
     }
     lines = []
     for way, orders in ways.items():
-        reached = [_reached(cells.counts[:, :, t], order, rest[t]) for t, order in enumerate(orders)]
+        reached = [_reached(cells.counts[:, :, t], order, rest[t], within) for t, order in enumerate(orders)]
         points = zip(FRACTIONS, (round(c, 4) for c in costs), *reached, strict=True)
         lines.append(Line(way, [Point(*values) for values in points]))
     return lines
 
 
-def highest(order: NDArray[Any], fraction: float) -> NDArray[np.bool_]:
-    """Which cells are the highest ``fraction`` of all; ties in reading order."""
-    rank = np.empty(len(order), np.int64)
-    rank[np.argsort(-order, kind="stable")] = np.arange(len(order))
-    return np.asarray(rank < round(fraction * len(order)))
+def highest(
+    order: NDArray[Any], fraction: float, within: NDArray[np.int64] | None = None
+) -> NDArray[np.bool_]:
+    """Which cells are the highest ``fraction``, of all or within each image; ties in reading order."""
+    chosen = np.zeros(len(order), np.bool_)
+    within = np.zeros(len(order), np.int64) if within is None else within
+    for image in np.unique(within):
+        cells = np.flatnonzero(within == image)
+        best = np.argsort(-order[cells], kind="stable")[: round(fraction * len(cells))]
+        chosen[cells[best]] = True
+    return chosen
 
 
-def _reached(counts: Counts, order: NDArray[Any], rest: Counts) -> list[float]:
+def _reached(
+    counts: Counts, order: NDArray[Any], rest: Counts, within: NDArray[np.int64] | None
+) -> list[float]:
     """Dice at each fraction, from (cells, models, 3) and the rest, (3,)."""
     found = []
     for fraction in FRACTIONS:
-        chosen = highest(order, fraction)
+        chosen = highest(order, fraction, within)
         mixed = np.where(chosen[:, None], counts[:, 1], counts[:, 0])
         found.append(round(dice(mixed.sum(0) + rest), 5))
     return found
@@ -155,7 +167,7 @@ def curve_table(curve: Curve) -> str:
     lines = {line.name: line.points for line in curve.lines}
     rows = ["| | refined | times faster | Dice | gap | oracle's gap | random's gap |", "|" + "---|" * 7]
     for name, points in lines.items():
-        if ", " in name:
+        if name.endswith(RIVALS):
             continue
         others = (lines[f"{name}, {kind}"] for kind in ("oracle", "random"))
         for point, *rivals in zip(points, *others, strict=True):
@@ -164,5 +176,5 @@ def curve_table(curve: Curve) -> str:
             rows.append(
                 f"| {name} | {point.refined:.0%} | {1 / point.cost:.1f} | {100 * point.dice:.2f} | {cells} |"
             )
-    head = f"{curve.data}: {curve.images} test images, Dice in %, reference {100 * curve.reference_dice:.2f}"
+    head = f"{curve.data}: {curve.images} images, Dice in %, reference {100 * curve.reference_dice:.2f}"
     return "\n".join([head, "", *rows])

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from wsi_twostage.curves.curve import Curve
+from wsi_twostage.curves.curve import RIVALS, Curve
 from wsi_twostage.errors import ConfigError
 
-_STYLES = {"oracle": ":", "random": "--"}  # of lines whose name ends so
+_STYLES = dict(zip(RIVALS, (":", "--"), strict=True))
 
 
 def draw_curve(curve: Curve, path: Path) -> None:
@@ -32,9 +32,8 @@ def draw_curve(curve: Curve, path: Path) -> None:
         axes[0].set_ylabel("Dice to the truth, %")
         axes[1].set_ylabel("Dice to the reference, %")
         axes[1].legend(fontsize=7, loc="lower right")
-        figure.suptitle(
-            f"{curve.data.upper()}, {curve.images} test images, {curve.machine['device']}", size=10
-        )
+        figure.suptitle(f"{curve.data}, images: {curve.images}; {curve.machine['device']}", size=10)
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110, metadata={"Software": None} if path.suffix == ".png" else None)
     finally:
         pyplot.close(figure)
@@ -43,7 +42,8 @@ def draw_curve(curve: Curve, path: Path) -> None:
 def _draw(axis: Any, curve: Curve, what: str) -> None:
     colours: dict[str, str] = {}
     for line in curve.lines:
-        name, _, kind = line.name.partition(", ")
+        kind = next((end for end in RIVALS if line.name.endswith(end)), "")
+        name = line.name.removesuffix(kind)
         colour = colours.setdefault(name, f"C{len(colours)}")
         values = [100 * getattr(point, what) for point in line.points]
         axis.plot(
@@ -57,5 +57,5 @@ def _draw(axis: Any, curve: Curve, what: str) -> None:
             label=line.name,
         )
     axis.set_xscale("log")
-    axis.set_xlabel("time, 1 is the reference's")
+    axis.set_xlabel("time, 1 is Model 2 everywhere")
     axis.grid(linewidth=0.3)

@@ -1,8 +1,9 @@
 """The curve of bundles on slides with ground truth: whole runs, from the file to the mask pyramid."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -30,7 +31,7 @@ from wsi_twostage.models.bundle import read_spec, sha256_of
 from wsi_twostage.models.runner import choose_device
 from wsi_twostage.paper.evaluate import commit, machine
 from wsi_twostage.pipeline import Settings, segment
-from wsi_twostage.selection import NONE, Fraction
+from wsi_twostage.selection import Fraction
 from wsi_twostage.slide import open_slide
 from wsi_twostage.tiles import Tile
 from wsi_twostage.training.data import image_files, read_mask
@@ -51,6 +52,15 @@ class _Run:
 
     store: MaskPyramid
     seconds: float
+    stage_1: float
+    """Seconds of it that went to Model 1."""
+
+
+class _Seen(NamedTuple):
+    """What the masks of a slide are compared with."""
+
+    truth: NDArray[np.bool_]  # (H, W)
+    reference: MaskPyramid
 
 
 def labelled_slides(folder: Path) -> list[Labelled]:
@@ -59,16 +69,21 @@ def labelled_slides(folder: Path) -> list[Labelled]:
     Raises
     ------
     ConfigError
-        No masks, or a mask without a slide.
+        No masks, a mask without a slide or with several, or two masks of one slide.
     """
     masks = image_files(folder / "masks", _MASKS)
-    slides = {p.name.split(".")[0]: p for p in (folder / "images").glob("*") if p.name[0] != "."}
     if not masks:
         raise ConfigError(f"{folder}: no masks/*.png or *.tif; expected folders images/ and masks/")
+    found: list[Labelled] = []
     for mask in masks:
-        if mask.name.split(".")[0] not in slides:
-            raise ConfigError(f"{mask}: no slide of this name in {folder / 'images'}")
-    return [Labelled(slides[mask.name.split(".")[0]], mask) for mask in masks]
+        slides = sorted(path for path in (folder / "images").glob(f"{escape(mask.stem)}.*") if path.is_file())
+        if len(slides) != 1:
+            names = ", ".join(path.name for path in slides) or "none"
+            raise ConfigError(f"{mask}: expected one slide {folder / 'images' / mask.stem}.*, found {names}")
+        if found and found[-1].slide == slides[0]:
+            raise ConfigError(f"{mask}: a second mask of {slides[0]}; the first is {found[-1].mask}")
+        found.append(Labelled(slides[0], mask))
+    return found
 
 
 def measure_slides(
@@ -79,9 +94,10 @@ def measure_slides(
     repeats: int = 3,
     progress: Callable[[str, int], None] = lambda name, runs: None,
 ) -> Curve:
-    """Run every bundle at every share of refined tiles; the first one's Model 2 everywhere is the reference.
+    """Run every bundle at every share of each slide's tiles; the first one's Model 2 is the reference.
 
-    Seconds are those of whole runs (reading, both networks, writing), after one that does not count.
+    Seconds are those of whole runs (reading, both networks, writing), after one that does not count. The
+    reference does without stage 1: its seconds are those of refining everything but for that.
 
     Parameters
     ----------
@@ -96,8 +112,12 @@ def measure_slides(
         Bundles that cannot be compared, or a mask that does not fit its slide.
     """
     settings, specs = settings or Settings(), [read_spec(model) for model in models]
-    if len({(spec.mpp, spec.classes) for spec in specs}) > 1 or len(specs[0].classes) > 1:
-        raise ConfigError("the lines of one picture need bundles of one class and one mpp")
+    for model, spec in zip(models, specs, strict=True):
+        if spec.mpp != specs[0].mpp or len(spec.classes) > 1:
+            raise ConfigError(
+                f"{model}: {len(spec.classes)} classes at {spec.mpp:g} um/px; the lines of one picture need "
+                f"one class and one mpp, here {specs[0].mpp:g}"
+            )
     if len({model.stem for model in models}) < len(models):
         raise ConfigError("two bundles of one name; their lines could not be told apart")
     truths = [_read_truth(slide, specs[0].mpp, settings) for slide in slides]
@@ -107,31 +127,16 @@ def measure_slides(
             for model in models
         }
         first = swept[models[0].stem][1.0]
-        references = [run.store for run in first]
-        spent, lines = sum(run.seconds for run in first), []
-        reference_dice = dice(_total(references, truths, references)[0])
+        seen = [_Seen(truth, run.store) for truth, run in zip(truths, first, strict=True)]
+        seconds = sum(run.seconds - run.stage_1 for run in first)
+        reference_dice = dice(_total(first, seen)[0])
+        lines = []
         for name, runs in swept.items():
-            costs = [sum(run.seconds for run in runs[f]) / spent for f in FRACTIONS]
-            totals = [_total([run.store for run in runs[f]], truths, references) for f in FRACTIONS]
-            points = [
-                Point(f, round(cost, 4), round(dice(to_truth), 5), round(dice(to_reference), 5))
-                for f, cost, (to_truth, to_reference) in zip(FRACTIONS, costs, totals, strict=True)
-            ]
-            cells = gathered(
-                [
-                    cells_of(none.store, every.store, truth, reference)
-                    for none, every, truth, reference in zip(
-                        runs[0.0], runs[1.0], truths, references, strict=True
-                    )
-                ]
-            )
-            rest = totals[-1] - cells.counts[:, 1].sum(0)  # what lies outside of the tissue's tiles
-            _, *rivals = lines_of(name, cells, costs, reference_dice=reference_dice, rest=rest)
-            lines += [Line(name, points), *rivals]
+            lines += _lines(name, runs, seen, seconds=seconds, reference_dice=reference_dice)
     device = torch.device(choose_device(settings.device))
     settings_of = [{"model": model.stem, "sha256": sha256_of(model)} for model in models]
-    title = ", ".join(slide.mask.stem for slide in slides)
-    return Curve(title, len(slides), reference_dice, lines, settings_of, machine(device), commit())
+    name = slides[0].mask.parent.parent.resolve().name
+    return Curve(name, len(slides), reference_dice, lines, settings_of, machine(device), commit())
 
 
 def _sweep(
@@ -145,27 +150,59 @@ def _sweep(
     """Every share on every slide, the median of the repeats' seconds."""
     runs: dict[float, list[_Run]] = {fraction: [] for fraction in FRACTIONS}
     settings = replace(settings, overwrite=True)
-    segment(slides[0].slide, place / "warm-up.zarr", bundle=model, rule=NONE, settings=settings)
+    both = Fraction(FRACTIONS[1])
+    segment(slides[0].slide, place / "warm-up.zarr", bundle=model, rule=both, settings=settings)
     for i, slide in enumerate(slides):
         for j, fraction in enumerate(FRACTIONS):
             where = place / f"{i}-{fraction}.zarr"
-            seconds = []
-            for _ in range(repeats):
-                result = segment(slide.slide, where, bundle=model, rule=Fraction(fraction), settings=settings)
-                seconds.append(result.seconds.total)
-            runs[fraction].append(_Run(result.store, median(seconds)))
+            results = [
+                segment(slide.slide, where, bundle=model, rule=Fraction(fraction), settings=settings)
+                for _ in range(repeats)
+            ]
+            total = median(result.seconds.total for result in results)
+            stage_1 = median(result.seconds.stage_1 for result in results)
+            runs[fraction].append(_Run(results[0].store, total, stage_1))
             progress(model.stem, i * len(FRACTIONS) + j + 1)
     return runs
 
 
-def _total(
-    stores: Sequence[MaskPyramid], truths: Sequence[NDArray[np.bool_]], references: Sequence[MaskPyramid]
-) -> Counts:
+def _lines(
+    name: str,
+    runs: Mapping[float, Sequence[_Run]],
+    seen: Sequence[_Seen],
+    *,
+    seconds: float,
+    reference_dice: float,
+) -> list[Line]:
+    """As the runs had it, and with the tiles of an oracle and of a draw put together from the runs' ends."""
+    costs = [sum(run.seconds for run in runs[f]) / seconds for f in FRACTIONS]
+    totals = [_total(runs[f], seen) for f in FRACTIONS]
+    points = [
+        Point(f, round(cost, 4), round(dice(to_truth), 5), round(dice(to_reference), 5))
+        for f, cost, (to_truth, to_reference) in zip(FRACTIONS, costs, totals, strict=True)
+    ]
+    parts = [
+        cells_of(none.store, every.store, s.truth, s.reference)
+        for none, every, s in zip(runs[0.0], runs[1.0], seen, strict=True)
+    ]
+    cells = gathered(parts)
+    _, *rivals = lines_of(
+        name,
+        cells,
+        costs,
+        reference_dice=reference_dice,
+        rest=totals[-1] - cells.counts[:, 1].sum(0),  # what lies outside of the tissue's tiles
+        within=np.repeat(np.arange(len(parts)), [len(part.scores) for part in parts]),
+    )
+    return [Line(name, points), *rivals]
+
+
+def _total(runs: Sequence[_Run], seen: Sequence[_Seen]) -> Counts:
     """(2 targets, 3): what the masks share with truth and reference, shard by shard."""
     found = np.zeros((2, 3))
-    for store, truth, reference in zip(stores, truths, references, strict=True):
-        for box in map(store.box, store.shards()):
-            found += _shared(store.read(box), truth[box.slices], reference.read(box))
+    for run, s in zip(runs, seen, strict=True):
+        for box in map(run.store.box, run.store.shards()):
+            found += _shared(run.store.read(box), s.truth[box.slices], s.reference.read(box))
     return found
 
 
@@ -194,7 +231,7 @@ def _read_truth(entry: Labelled, mpp: float, settings: Settings) -> NDArray[np.b
     else:
         try:
             truth = np.asarray(tifffile.imread(entry.mask)) > 0
-        except (OSError, ValueError, tifffile.TiffFileError) as error:
+        except (OSError, ValueError, RuntimeError, tifffile.TiffFileError) as error:
             raise ConfigError(f"{entry.mask}: not a TIFF image ({error})") from error
     view = open_slide(entry.slide, settings.mpp, reader=settings.reader).view_at(mpp)
     if truth.shape != (view.height, view.width):

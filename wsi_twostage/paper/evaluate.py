@@ -242,6 +242,7 @@ def write_report(report: Report, folder: Path) -> Path:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """The file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.partial")
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)

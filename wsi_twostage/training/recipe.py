@@ -141,6 +141,7 @@ def train_bundle(
             ratio=lesson.ratio,
             scale=lesson.coarse.scale,
             coarse=lesson.coarse,
+            coarse_halo=spec.halo // lesson.ratio,  # it sees as far around a window as Model 2
             context_net=config.coarse if config.context else None,
         )
     draft = output.with_suffix(".uncalibrated")
