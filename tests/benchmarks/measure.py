@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsi_twostage.curves.curve import dice, overlap
 from wsi_twostage.mask import MaskPyramid
 
 
@@ -41,18 +41,7 @@ def run(slide: Path, output: Path, *options: str) -> Run:
     return Run(wall, usage.ru_maxrss / 2**20, json.loads(printed), MaskPyramid.open(output))
 
 
-def overlap(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Foreground pixels in both, in one, in two."""
-    a, b = one > 0, two > 0
-    return np.array([(a & b).sum(), a.sum(), b.sum()], np.int64)
-
-
-def dice(counts: NDArray[np.int64]) -> float:
-    """Pooled, in percent."""
-    return float(200 * counts[0] / max(counts[1] + counts[2], 1))
-
-
 def dice_between(one: MaskPyramid, two: MaskPyramid) -> float:
     """Dice of two masks of one slide, shard by shard, in percent."""
     boxes = map(one.box, one.shards())
-    return dice(sum((overlap(one.read(box), two.read(box)) for box in boxes), np.zeros(3, np.int64)))
+    return 100 * dice(sum((overlap(one.read(box) > 0, two.read(box) > 0) for box in boxes), np.zeros(3)))

@@ -17,7 +17,7 @@ from canvas import canvas, write
 from measure import run
 from numpy.typing import NDArray
 
-from wsi_twostage.curves.curve import dice, highest
+from wsi_twostage.curves.curve import dice, gains, highest
 from wsi_twostage.curves.slides import cells_of
 from wsi_twostage.models.bundle import SHIPPED
 from wsi_twostage.tiles import Tile
@@ -46,8 +46,8 @@ def main() -> None:
         tiles = [Tile(int(row), int(col)) for row, col in zip(table["row"], table["col"], strict=True)]
         seen = [none.read_probability(grid.box(tile).coarser(step)) for tile in tiles]
     orders = {name: np.array([of_bytes(name, p).mean() for p in seen]) for name in UNCERTAINTIES}
-    best, change = dice(counts[:, 1].sum(0)), counts[:, 1] - counts[:, 0]
-    gain = 2 * change[:, 0] - best * change[:, 1]
+    best = dice(counts[:, 1].sum(0))
+    gain = gains(counts, best)
     orders["learned"] = _predicted(np.stack([*orders.values(), *_features(seen)], 1), gain)
     orders["oracle"] = gain
     orders["random"] = np.random.RandomState(0).rand(len(tiles))

@@ -1,6 +1,5 @@
 """What a curve is: lines of points, the oracle and the draw beside each, as JSON and as a table."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.errors import ConfigError
-from wsi_twostage.paper.evaluate import write_json
+from wsi_twostage.paper.evaluate import read_json, write_json
 
 RIVALS = (", oracle", ", random")  # how their lines' names end
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -86,14 +84,12 @@ def lines_of(
         (cells,): the image of each cell, if the share is taken of every image and not of all cells.
     """
     rest = np.zeros((2, 3)) if rest is None else rest
-    change = cells.counts[:, 1] - cells.counts[:, 0]  # (cells, targets, 3)
-    level = np.array([reference_dice, 1.0])  # against the truth and against itself
-    gains = 2 * change[..., 0] - level * change[..., 1]  # derivative of 2 I / (P + T), times P + T
+    gain = gains(cells.counts, np.array([reference_dice, 1.0]))  # against the truth and against itself
     chance = np.random.RandomState(0).rand(len(cells.scores))
     ways: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {  # the order for each target
         name: (cells.scores, cells.scores),
-        f"{name}, oracle": (gains[:, 0], gains[:, 1]),
-        f"{name}, random": (chance, chance),
+        name + RIVALS[0]: (gain[:, 0], gain[:, 1]),
+        name + RIVALS[1]: (chance, chance),
     }
     lines = []
     for way, orders in ways.items():
@@ -101,6 +97,15 @@ def lines_of(
         points = zip(FRACTIONS, (round(c, 4) for c in costs), *reached, strict=True)
         lines.append(Line(way, [Point(*values) for values in points]))
     return lines
+
+
+def gains(counts: Counts, level: Any) -> Counts:
+    """What Model 2 gains on each cell: the derivative of 2 I / (P + T), times P + T, where Dice is ``level``.
+
+    (cells, models, ..., 3) -> (cells, ...).
+    """
+    change = counts[:, 1] - counts[:, 0]
+    return np.asarray(2 * change[..., 0] - level * change[..., 1], np.float64)
 
 
 def highest(
@@ -152,14 +157,14 @@ def read_curve(path: Path) -> Curve:
     ConfigError
         Not such a file.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content["lines"] = [
+
+    def make(content: dict[str, Any]) -> Curve:
+        lines = [
             Line(line["name"], [Point(**point) for point in line["points"]]) for line in content["lines"]
         ]
-        return Curve(**content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a curve ({error!r})") from error
+        return Curve(**{**content, "lines": lines})
+
+    return read_json(path, make, "a curve")
 
 
 def curve_table(curve: Curve) -> str:
@@ -169,7 +174,7 @@ def curve_table(curve: Curve) -> str:
     for name, points in lines.items():
         if name.endswith(RIVALS):
             continue
-        others = (lines[f"{name}, {kind}"] for kind in ("oracle", "random"))
+        others = (lines[name + rival] for rival in RIVALS)
         for point, *rivals in zip(points, *others, strict=True):
             gaps = [100 * (curve.reference_dice - p.dice) for p in (point, *rivals)]
             cells = " | ".join(f"{gap:.2f}" for gap in gaps)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from wsi_twostage.paper.train import stages
 from wsi_twostage.selection import Threshold, select
 
 _SMOOTH = 1.0  # px, of the published Dice: an image without foreground scores 1 if nothing is predicted
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +250,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
+def read_json(path: Path, make: Callable[[dict[str, Any]], Made], what: str) -> Made:
+    """What `write_json` wrote, as ``make`` has it; ConfigError where it is not ``what``."""
+    try:
+        return make(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not {what} ({error!r})") from error
+
+
 def read_report(path: Path) -> Report:
     """What `write_report` wrote.
 
@@ -256,10 +266,9 @@ def read_report(path: Path) -> Report:
     ConfigError
         Not such a file.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content["reference"] = Outcome(**content["reference"])
-        content["two_stage"] = [Outcome(**outcome) for outcome in content["two_stage"]]
-        return Report(**content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not the report of an experiment ({error!r})") from error
+
+    def make(content: dict[str, Any]) -> Report:
+        outcomes = [Outcome(**outcome) for outcome in content["two_stage"]]
+        return Report(**{**content, "reference": Outcome(**content["reference"]), "two_stage": outcomes})
+
+    return read_json(path, make, "the report of an experiment")
