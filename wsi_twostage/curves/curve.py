@@ -168,18 +168,24 @@ def read_curve(path: Path) -> Curve:
 
 
 def curve_table(curve: Curve) -> str:
-    """Markdown: a row for each point of the lines, and a column each for oracle and random."""
+    """Markdown: a row for each point of the lines, beside it what oracle and random reach.
+
+    Dice and gaps are to the truth; then the Dice to the reference, and its gain over refining nothing as a
+    share of the oracle's.
+    """
     lines = {line.name: line.points for line in curve.lines}
-    rows = ["| | refined | times faster | Dice | gap | oracle's gap | random's gap |", "|" + "---|" * 7]
+    columns = "| | refined | times faster | Dice | gap | oracle's gap | random's gap | Dice to the reference "
+    rows = [columns + "| of the oracle's gain |", "|" + "---|" * 9]
     for name, points in lines.items():
         if name.endswith(RIVALS):
             continue
-        others = (lines[name + rival] for rival in RIVALS)
-        for point, *rivals in zip(points, *others, strict=True):
-            gaps = [100 * (curve.reference_dice - p.dice) for p in (point, *rivals)]
-            cells = " | ".join(f"{gap:.2f}" for gap in gaps)
+        oracle, random = (lines[name + rival] for rival in RIVALS)
+        for point, best, chance in zip(points, oracle, random, strict=True):
+            gaps = " | ".join(f"{100 * (curve.reference_dice - p.dice):.2f}" for p in (point, best, chance))
+            gain, possible = (p.agreement - points[0].agreement for p in (point, best))
             rows.append(
-                f"| {name} | {point.refined:.0%} | {1 / point.cost:.1f} | {100 * point.dice:.2f} | {cells} |"
+                f"| {name} | {point.refined:.0%} | {1 / point.cost:.1f} | {100 * point.dice:.2f} | {gaps} "
+                f"| {100 * point.agreement:.2f} | {f'{gain / possible:.0%}' if possible > 0 else ''} |"
             )
     head = f"{curve.data}: {curve.images} images, Dice in %, reference {100 * curve.reference_dice:.2f}"
     return "\n".join([head, "", *rows])
