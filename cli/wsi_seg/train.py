@@ -42,7 +42,7 @@ _SET = click.option(
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Processes that read an experiment's images.",
+    help="Threads that read an experiment's images ahead.",
 )
 @_DEVICE
 def train(

@@ -5,12 +5,13 @@ changes what is trained on.
 """
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from wsi_twostage.paper.datasets import Item
 
@@ -68,7 +69,7 @@ def vary(
     if chance():
         image, mask = image.flip(2), mask.flip(2)
     if chance():
-        mean = float((image * 255).round().to(torch.int64).sum()) / (255 * image.numel())  # in any order
+        mean = (image * 255).round().to(torch.int64).sum() / (255 * image.numel())  # in any order
         image = ((image - mean) * (1 + spread(_TONE)) + mean + spread(_TONE)).clamp(0, 1)
     room = image.shape[-1] - side + 1
     top, left = torch.randint(room, (2,), generator=generator).tolist()
@@ -78,7 +79,7 @@ def vary(
 
 def _turn(planes: Tensor, angle: float, *, mode: str) -> Tensor:
     cos, sin = math.cos(angle), math.sin(angle)
-    theta = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]])
+    theta = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]], device=planes.device)
     grid = functional.affine_grid(theta, [1, *planes.shape], align_corners=False)
     turned = functional.grid_sample(
         planes[None], grid, mode=mode, padding_mode="reflection", align_corners=False
@@ -86,22 +87,51 @@ def _turn(planes: Tensor, angle: float, *, mode: str) -> Tensor:
     return turned[0]
 
 
-class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
-    """One epoch's images (3, side, side) in 0..1 and masks (1, side, side), float32."""
+def epoch_batches(
+    images: Stretched,
+    *,
+    batch: int,
+    side: int,
+    turned: bool,
+    seed: int,
+    epoch: int,
+    device: torch.device,
+    workers: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch in an order of its own: (batch, 3, side, side) in 0..1 and (batch, 1, side, side), float32.
 
-    def __init__(self, images: Stretched, *, side: int, turned: bool, seed: int, epoch: int) -> None:
-        self.images, self.side, self.turned = images, side, turned
-        self.seed, self.epoch = seed, epoch
+    Threads read ahead, the device varies. What does not fill a batch is left out: a batch norm cannot learn
+    from one image.
+    """
+    order = torch.randperm(len(images), generator=seeded(seed, epoch)).tolist()
+    order = order[: len(order) // batch * batch]
+    read = _read_ahead(images, order, workers)
+    for start in range(0, len(order), batch):
+        varied = [
+            vary(
+                image.to(device).float() / 255,
+                mask.to(device).float(),
+                side=side,
+                turned=turned,
+                generator=seeded(seed, epoch, index),
+            )
+            for index, (image, mask) in zip(order[start : start + batch], read, strict=False)
+        ]
+        yield torch.stack([image for image, _ in varied]), torch.stack([mask for _, mask in varied])
 
-    def __len__(self) -> int:
-        return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, mask = self.images[index]
-        generator = seeded(self.seed, self.epoch, index)
-        return vary(
-            image.float() / 255, mask.float(), side=self.side, turned=self.turned, generator=generator
-        )
+def _read_ahead(images: Stretched, order: Sequence[int], workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """In that order; decoding and resizing let other threads run."""
+    if not workers:
+        yield from map(images.__getitem__, order)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        reading = deque(pool.submit(images.__getitem__, i) for i in order[: 2 * workers])
+        for i in order[2 * workers :]:
+            yield reading.popleft().result()
+            reading.append(pool.submit(images.__getitem__, i))
+        while reading:
+            yield reading.popleft().result()
 
 
 def for_training(items: Sequence[Item], side: int) -> Stretched:

@@ -5,19 +5,18 @@ its last whole epoch.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import DATASETS, Item
 from wsi_twostage.paper.experiment import Experiment
-from wsi_twostage.paper.images import Stretched, TrainingImages, for_training, seeded
+from wsi_twostage.paper.images import Stretched, epoch_batches, for_training, seeded
 from wsi_twostage.paper.runs import Runs
 from wsi_twostage.paper.weights import start_network
 from wsi_twostage.training.state import read_metadata, read_state, write_state
@@ -61,7 +60,7 @@ def train_experiment(
     folder
         Where the weights of this and of other experiments are.
     workers
-        Processes that read images; what is trained does not depend on it.
+        Threads that read images ahead; what is trained does not depend on it.
     """
     done: dict[str, Trained] = {}
     images, runs = for_training(items, experiment.side), Runs.of(folder, experiment, items)
@@ -92,12 +91,22 @@ def _train(
     state = runs.path(stage).with_suffix(".checkpoint")
     first, seconds = _resume(state, net, optimiser)
     for epoch in range(first, experiment.epochs):
-        start, total, count = time.perf_counter(), 0.0, 0
+        start, total, count = time.perf_counter(), torch.zeros((), device=device), 0
         torch.manual_seed(experiment.seed * 10_007 + epoch)  # of dropout
         generator = seeded(experiment.seed, epoch)
         net.train()
-        for images, masks in _batches(experiment, data, epoch, workers):
-            images, masks = images.to(device, memory_format=torch.channels_last), masks.to(device)
+        batches = epoch_batches(
+            data,
+            batch=experiment.batch,
+            side=experiment.side,
+            turned=DATASETS[experiment.data].turned,
+            seed=experiment.seed,
+            epoch=epoch,
+            device=device,
+            workers=workers,
+        )
+        for images, masks in batches:
+            images = images.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=experiment.precision == "bf16"):
                 if model1 is not None:
                     loss = _loss_of_model2(net, model1, images, masks, experiment, generator)
@@ -108,11 +117,12 @@ def _train(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            total, count = total + float(loss.detach()), count + 1
+            total, count = total + loss.detach(), count + 1
+        mean = float(total) / count  # the device has done its work by then
         seconds += time.perf_counter() - start
         what = {"epoch": str(epoch + 1), "seconds": f"{seconds:.1f}"}
         write_state(state, {"net": net}, optimiser, what)
-        progress(Epoch(stage, epoch + 1, experiment.epochs, total / count))
+        progress(Epoch(stage, epoch + 1, experiment.epochs, mean))
     runs.save(stage, net, seconds=seconds)
     state.unlink(missing_ok=True)
 
@@ -128,31 +138,6 @@ def _start(stage: str, runs: Runs) -> nn.Module:
         preset=experiment.network,
         weights=experiment.weights,
     )
-
-
-def _batches(
-    experiment: Experiment, data: Stretched, epoch: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    images = TrainingImages(
-        data,
-        side=experiment.side,
-        turned=DATASETS[experiment.data].turned,
-        seed=experiment.seed,
-        epoch=epoch,
-    )
-    loader = DataLoader(
-        images,
-        batch_size=experiment.batch,
-        shuffle=True,
-        drop_last=True,  # a batch norm cannot learn from a last batch of one
-        num_workers=workers,
-        generator=seeded(experiment.seed, epoch),
-        pin_memory=torch.cuda.is_available(),
-    )
-    try:
-        yield from loader
-    except ConfigError as error:  # a reading process puts its traceback into the message
-        raise ConfigError(str(error).strip().splitlines()[-1].split("ConfigError: ")[-1]) from None
 
 
 def _loss_of_model1(
