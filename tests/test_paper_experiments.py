@@ -31,7 +31,7 @@ from wsi_twostage.paper.experiment import (
     rows,
 )
 from wsi_twostage.paper.runs import Runs
-from wsi_twostage.paper.train import Epoch, train_experiment
+from wsi_twostage.paper.train import Epoch, share_of_rate, train_experiment
 
 CPU = torch.device("cpu")
 TINY = Experiment(
@@ -56,6 +56,13 @@ def test_the_defaults_are_the_papers() -> None:
     assert (paper.epochs, paper.learning_rate, paper.loss, paper.selection) == (20, 1e-4, "focal", "weighted")
     assert paper.thresholds == ALL_THRESHOLDS
     assert row("unet-bowl").thresholds == (0.25,)
+
+
+def test_the_learning_rate_falls_along_a_cosine_where_asked() -> None:
+    falling = replace(TINY, schedule="cosine", epochs=4)
+    shares = [share_of_rate(falling, at) for at in (0.0, 2.0, 4.0)]
+    assert shares == pytest.approx([1, 0.505, 0.01])
+    assert share_of_rate(TINY, 1.0) == 1
 
 
 def test_there_is_a_row_for_every_line_of_the_tables() -> None:

@@ -55,6 +55,8 @@ class Experiment:
     epochs: int = 20
     batch: int = 8
     learning_rate: float = 1e-4
+    schedule: str = "constant"
+    """Of the learning rate: constant, or cosine: falling to 1 % over the epochs."""
     precision: str = "fp32"
     """Of the networks while training and testing: fp32 or bf16."""
     seed: int = 0
@@ -72,6 +74,7 @@ class Experiment:
             "upsampling": ("nearest", "bilinear"),
             "loss": ("focal", "bce_dice"),
             "labels": ("coarse", "fine"),
+            "schedule": ("constant", "cosine"),
             "precision": ("fp32", "bf16"),
         }
         for key, known in choices.items():
@@ -137,6 +140,7 @@ OURS: dict[str, Any] = {
     "labels": "fine",
     "distil": 0.5,
     "learning_rate": 5e-4,
+    "schedule": "cosine",
 }
 """What differs from the paper in the rows whose name starts with ``ours-``."""
 

@@ -4,6 +4,7 @@ A stage that another experiment has trained is not trained again, and an interru
 its last whole epoch.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ def _train(
     optimiser = torch.optim.Adam(net.parameters(), lr=experiment.learning_rate)
     state = runs.path(stage).with_suffix(".checkpoint")
     first, seconds = _resume(state, net, optimiser)
+    steps = len(data) // experiment.batch
     for epoch in range(first, experiment.epochs):
         start, total, count = time.perf_counter(), torch.zeros((), device=device), 0
         torch.manual_seed(experiment.seed * 10_007 + epoch)  # of dropout
@@ -106,6 +108,8 @@ def _train(
             workers=workers,
         )
         for images, masks in batches:
+            for group in optimiser.param_groups:
+                group["lr"] = experiment.learning_rate * share_of_rate(experiment, epoch + count / steps)
             images = images.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=experiment.precision == "bf16"):
                 if model1 is not None:
@@ -138,6 +142,13 @@ def _start(stage: str, runs: Runs) -> nn.Module:
         preset=experiment.network,
         weights=experiment.weights,
     )
+
+
+def share_of_rate(experiment: Experiment, epochs: float) -> float:
+    """Share of the learning rate after that many epochs."""
+    if experiment.schedule == "constant":
+        return 1.0
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * epochs / experiment.epochs))
 
 
 def _loss_of_model1(
