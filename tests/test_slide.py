@@ -279,7 +279,7 @@ def test_what_is_no_slide_is_one_clear_line(
 
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SlideError, match="is a directory"):
+    with pytest.raises(SlideError, match=r"directory that holds no zarr group.*any one file"):
         open_slide(tmp_path)
 
 
@@ -354,7 +354,7 @@ def test_a_handle_that_another_thread_broke_is_replaced_and_no_other_slides(
     corrupt: Path, halved: Path
 ) -> None:
     def shared(path: Path) -> openslide_reader._OpenSlide:
-        return openslide_reader._open(FileKey.of(path), os.getpid())
+        return openslide_reader._open(FileKey.of(str(path)), os.getpid())
 
     view = open_slide(corrupt, reader="openslide").view(1.0)
     open_slide(halved, reader="openslide")
@@ -400,7 +400,7 @@ def test_a_slide_that_is_replaced_during_a_read_is_not_an_unreadable_region(
     corrupt: Path, monkeypatch: pytest.MonkeyPatch, reader: str
 ) -> None:
     view = open_slide(corrupt, reader=reader).view(1.0)
-    before = FileKey.of(corrupt)
+    before = FileKey.of(str(corrupt))
     keys = iter([before, before._replace(mtime_ns=1)])  # as the read begins, after it failed
     monkeypatch.setattr(FileKey, "of", lambda path: next(keys))
     with pytest.raises(SlideError, match="has been replaced") as error:

@@ -165,7 +165,7 @@ def _manifest(
     return {
         "version": version("wsi-twostage"),
         "slide": {
-            "path": str(slide.path.absolute()),
+            "path": slide.path,
             "fingerprint": slide.fingerprint,
             "mpp": slide.mpp,
             "mpp_source": slide.mpp_source,

@@ -2,25 +2,24 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
 
 @click.command()
-@click.argument("slide", type=click.Path(path_type=Path))
+@click.argument("slide")
 @click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
-@click.option("--reader", default="auto", show_default=True, help="auto, tiff or openslide.")
+@click.option("--reader", default="auto", show_default=True, help="auto, tiff, openslide, zarr or image.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(slide: Path, mpp: float | None, reader: str, as_json: bool) -> None:
+def info(slide: str, mpp: float | None, reader: str, as_json: bool) -> None:
     """Print reader, scale and stored levels of a SLIDE; reads no pixels."""
     from wsi_twostage.slide import open_slide
 
     opened = open_slide(slide, mpp, reader=reader)
     if as_json:
-        click.echo(json.dumps({**asdict(opened), "path": str(opened.path)}, indent=2))
+        click.echo(json.dumps(asdict(opened), indent=2))
         return
-    click.echo(f"{opened.path.name}: {opened.format}, {opened.compression}, read by {opened.reader}")
+    click.echo(f"{slide}: {opened.format}, {opened.compression}, read by {opened.reader}")
     click.echo(f"{opened.width} x {opened.height} px, {opened.mpp:g} um/px ({_origin(opened.mpp_source)})")
     for level in opened.levels:
         down = level.downsample[0]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("slides", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("slides", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     "--uncertainty", default="entropy", show_default=True, help="entropy, margin, expected_gain or paper."
 )
 @click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
-@click.option("--reader", default="auto", show_default=True, help="auto, tiff or openslide.")
+@click.option("--reader", default="auto", show_default=True, help="auto, tiff, openslide, zarr or image.")
 @click.option("--tissue", default="otsu", show_default=True, help="otsu, or none to look everywhere.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def run(
     ctx: click.Context,
-    slides: tuple[Path, ...],
+    slides: tuple[str, ...],
     output: Path,
     model: Path | None,
     threshold: float | None,
@@ -94,7 +94,7 @@ def run(
     ok = partial = failed = 0
     for slide, target in targets.items():
         try:
-            with listener(slide.name, quiet=quiet) as listen:
+            with listener(_name(slide), quiet=quiet) as listen:
                 result = segment(slide, target, bundle=model, rule=rule, settings=settings, listener=listen)
         except WsiError as error:
             if len(slides) == 1:
@@ -141,7 +141,7 @@ def _rule(
     return {"all": ALL, "none": NONE, None: None}[refine]
 
 
-def _targets(slides: tuple[Path, ...], output: Path) -> dict[Path, Path]:
+def _targets(slides: tuple[str, ...], output: Path) -> dict[str, Path]:
     """Where each slide's result goes."""
     if output.suffix == ".zarr":
         if len(slides) > 1:
@@ -149,10 +149,20 @@ def _targets(slides: tuple[Path, ...], output: Path) -> dict[Path, Path]:
                 f"--output {output} names one result, but {len(slides)} slides were given; give a folder"
             )
         return {slides[0]: output}
-    targets = {slide: output / f"{slide.stem}.seg.ome.zarr" for slide in slides}
+    targets = {slide: output / f"{_stem(slide)}.seg.ome.zarr" for slide in slides}
     if len(set(targets.values())) < len(slides):
         raise ConfigError("two slides have the same name, so their results would too; run them apart")
     return targets
+
+
+def _name(slide: str) -> str:
+    """The last part of a path or a URL."""
+    return slide.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _stem(slide: str) -> str:
+    """Its name without what says the format: a.svs, a.ome.tiff and a.ome.zarr are all a."""
+    return Path(_name(slide)).stem.removesuffix(".ome")
 
 
 def _picture(target: Path) -> Path:
@@ -183,10 +193,10 @@ def _as_json(result: "Result", target: Path) -> str:
     )
 
 
-def _summary(slide: Path, target: Path, result: "Result") -> str:
+def _summary(slide: str, target: Path, result: "Result") -> str:
     spec, counts, seconds = result.store.spec, result.counts, result.seconds
     lines = [
-        f"{slide.name} -> {target}",
+        f"{_name(slide)} -> {target}",
         f"  mask     {spec.width} x {spec.height} px at {spec.mpp:.4g} um/px, {spec.levels} levels",
         f"  tissue   {counts.tissue} of {counts.tiles} tiles of {spec.tile} px",
         f"  refined  {counts.refined} tiles, {counts.refined / max(counts.tissue, 1):.1%} of the tissue"

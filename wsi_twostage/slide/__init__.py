@@ -1,7 +1,8 @@
 """Whole slides as lazy pixels with a physical scale.
 
-A reader (`tiff`, `openslide_reader`) lists a file's stored levels and reads boxes of them; a `View` shows
-the slide at any downsample, made from the next finer stored level; a `Slide` gives views by um per pixel.
+A reader (`tiff`, `openslide_reader`, `ome_zarr`, `plain_image`) lists the stored levels and reads boxes of
+them; a `View` shows the slide at any downsample, made from the next finer stored level; a `Slide` gives views
+by um per pixel.
 """
 
 from wsi_twostage.slide.contents import Level

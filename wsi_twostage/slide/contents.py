@@ -7,22 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsi_twostage.errors import SlideError
+
+_DESCRIPTIONS = ("zarr.json", ".zattrs", ".zgroup")  # of a zarr group, 3 and 2
 
 
 class Unsupported(SlideError):
     """The file may be sound, but this reader cannot read it; another may."""
 
 
+def is_url(path: str) -> bool:
+    """Whether a slide is to be had through fsspec, and not in the file system."""
+    return "://" in path
+
+
 class FileKey(NamedTuple):
     """A file as it is now; handles are cached under it, so a file that was replaced is opened anew."""
 
     path: str
-    mtime_ns: int
-    size: int  # bytes
+    """Of the file or the folder, or a URL."""
+    mtime_ns: int  # of a folder: of what describes it; 0 for a URL
+    size: int  # bytes; 0 for a URL
 
     @classmethod
-    def of(cls, path: Path) -> "FileKey":
+    def of(cls, path: str) -> "FileKey":
         """Look at the file.
 
         Raises
@@ -30,11 +41,14 @@ class FileKey(NamedTuple):
         SlideError
             There is no such file.
         """
+        if is_url(path):
+            return cls(path, 0, 0)
         try:
-            status = os.stat(path)
+            told = (Path(path) / name for name in _DESCRIPTIONS) if os.path.isdir(path) else iter(())
+            status = os.stat(next((place for place in told if place.exists()), path))
         except OSError as error:
             raise cannot_open(path, error) from error
-        return cls(str(path), status.st_mtime_ns, status.st_size)
+        return cls(path, status.st_mtime_ns, status.st_size)
 
     def ensure_current(self) -> None:
         """Look again.
@@ -44,13 +58,22 @@ class FileKey(NamedTuple):
         SlideError
             The file is gone, or was replaced: what failed was not its pixels.
         """
-        if FileKey.of(Path(self.path)) != self:
+        if FileKey.of(self.path) != self:
             raise SlideError(f"{self.path}: has been replaced since it was opened; run again")
 
 
-def cannot_open(path: Path | str, error: OSError) -> SlideError:
+def cannot_open(path: str, error: OSError) -> SlideError:
     """The one line for a file that the system will not open or read."""
     return SlideError(f"{path}: cannot be opened ({error.strerror or error})")
+
+
+def on_background(pixels: NDArray[np.uint8], colour: int | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 4) with alpha, not premultiplied, on a colour -> (H, W, 3)."""
+    alpha = pixels[..., 3:]
+    if alpha.min(initial=255) == 255:
+        return pixels[..., :3]
+    weight = alpha.astype(np.float32) / 255
+    return np.rint(pixels[..., :3] * weight + colour * (1 - weight)).astype(np.uint8)
 
 
 class Size(NamedTuple):

@@ -4,14 +4,22 @@ import os
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import openslide
 from numpy.typing import NDArray
 
 from wsi_twostage.errors import SlideError, UnreadableRegion
-from wsi_twostage.slide.contents import Contents, FileKey, Level, Size, Unsupported, cannot_open, make_levels
+from wsi_twostage.slide.contents import (
+    Contents,
+    FileKey,
+    Level,
+    Size,
+    Unsupported,
+    cannot_open,
+    make_levels,
+    on_background,
+)
 from wsi_twostage.slide.scale import mpp_of_text
 from wsi_twostage.tiles import Box
 
@@ -45,7 +53,8 @@ class _OpenSlide:
         try:
             self.contents = _describe(handle)
             self.ratios: tuple[float, ...] = handle.level_downsamples
-            self.background = handle.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
+            colour = handle.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
+            self.background = np.frombuffer(bytes.fromhex(colour), np.uint8)
         except openslide.OpenSlideError as error:
             raise _cannot_open(key, error) from error
         self._handle: openslide.OpenSlide | None = handle
@@ -92,7 +101,7 @@ def _open(key: FileKey, process: int) -> _OpenSlide:
     return _OpenSlide(key)
 
 
-def describe(path: Path) -> Contents:
+def describe(path: str) -> Contents:
     """What the slide holds; reads no pixels.
 
     Raises
@@ -128,7 +137,7 @@ def _describe(slide: openslide.OpenSlide) -> Contents:
     )
 
 
-def read(path: Path, level: Level, box: Box) -> NDArray[np.uint8]:
+def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
     """Pixels of a box inside ``level`` -> (box.height, box.width, 3).
 
     Raises
@@ -157,7 +166,7 @@ def read(path: Path, level: Level, box: Box) -> NDArray[np.uint8]:
                 ) from error
             rgba = pixels[first_row - top :, first_col - left :]
             part = Box(first_row, first_col, last_row - first_row, last_col - first_col)
-            out[part.relative_to(box).slices] = _on_background(rgba, slide.background)
+            out[part.relative_to(box).slices] = on_background(rgba, slide.background)
     return out
 
 
@@ -189,13 +198,3 @@ def _spans(first: int, last: int, starts: NDArray[np.int64]) -> Iterator[tuple[i
             end = min(end, int(starts[place]))
         yield begin, first, end
         first = end
-
-
-def _on_background(rgba: NDArray[np.uint8], colour: str) -> NDArray[np.uint8]:
-    """(H, W, 4) on ``colour`` ("rrggbb") -> (H, W, 3)."""
-    alpha = rgba[..., 3:]
-    if alpha.min(initial=255) == 255:
-        return rgba[..., :3]
-    below = np.frombuffer(bytes.fromhex(colour), np.uint8)
-    weight = alpha.astype(np.float32) / 255
-    return np.rint(rgba[..., :3] * weight + below * (1 - weight)).astype(np.uint8)

@@ -2,7 +2,6 @@
 
 import math
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 from wsi_twostage.errors import SlideError
 from wsi_twostage.slide.contents import FoundMpp, Size
@@ -11,10 +10,11 @@ PLAUSIBLE = (0.05, 20.0)  # um per pixel; screens and scanners that write 72 or 
 MAX_ANISOTROPY = 0.02  # relative difference of x and y that is still called square
 
 _UM_PER_UNIT = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_UM_PER_UNIT |= {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 _UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}  # TIFF: inch, centimetre; 1 means "no unit"
 
 
-def choose_mpp(path: Path, given: float | None, found: FoundMpp | None) -> tuple[float, str]:
+def choose_mpp(path: str, given: float | None, found: FoundMpp | None) -> tuple[float, str]:
     """Micrometres per pixel of level 0, and ``"given"`` or ``"file"``.
 
     Raises
@@ -72,6 +72,12 @@ def mpp_of_resolution(y: float, x: float, unit: int) -> FoundMpp | None:
     if um is None or not (y > 0 and x > 0):
         return None
     return FoundMpp(um / y, um / x, "TIFF resolution tags")
+
+
+def mpp_of_axes(y: object, x: object, units: tuple[object, object]) -> FoundMpp | None:
+    """From the scales of an OME-Zarr's axes and their units (NGFF 0.4 and 0.5, "axes" metadata)."""
+    rows, cols = (_um(str(value), str(unit)) for value, unit in zip((y, x), units, strict=True))
+    return None if rows is None or cols is None else FoundMpp(rows, cols, "OME-Zarr axes")
 
 
 def mpp_of_text(y: str, x: str, origin: str) -> FoundMpp | None:

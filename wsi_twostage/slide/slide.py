@@ -5,24 +5,25 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import dask.array as da
 
 from wsi_twostage.errors import ConfigError, SlideError
-from wsi_twostage.slide import openslide_reader, tiff
-from wsi_twostage.slide.contents import Contents, FileKey, Level, Unsupported, cannot_open
+from wsi_twostage.slide import ome_zarr, openslide_reader, plain_image, tiff
+from wsi_twostage.slide.contents import Contents, FileKey, Level, Unsupported, cannot_open, is_url
 from wsi_twostage.slide.scale import choose_mpp
 from wsi_twostage.slide.view import View, drifts_little
 
 NEAR = 0.10  # relative: a stored level this close to the wanted mpp is used as it is
-KNOWN_FORMATS = "SVS, tiled TIFF, OME-TIFF, NDPI, MRXS, SCN, BIF and DICOM"
+KNOWN_FORMATS = "SVS, TIFF, OME-TIFF, NDPI, MRXS, SCN, BIF, DICOM, OME-Zarr, PNG and JPEG"
 
 _FINGERPRINT_BYTES = 2**20  # of the file's start and of its end
 
-_DESCRIBE: dict[str, Callable[[Path], Contents]] = {
+_DESCRIBE: dict[str, Callable[[str], Contents]] = {
     "tiff": tiff.describe,
     "openslide": openslide_reader.describe,
+    "zarr": ome_zarr.describe,
+    "image": plain_image.describe,
 }
 
 
@@ -30,8 +31,9 @@ _DESCRIBE: dict[str, Callable[[Path], Contents]] = {
 class Slide:
     """A whole slide: stored levels and a physical scale; pixels are read when a view is."""
 
-    path: Path
-    reader: str  # "tiff" or "openslide"
+    path: str
+    """Absolute, or a URL."""
+    reader: str  # "tiff", "openslide", "zarr" or "image"
     levels: tuple[Level, ...]
     """Stored levels, finest first."""
     mpp: float  # um per pixel of level 0
@@ -49,7 +51,12 @@ class Slide:
 
     @property
     def fingerprint(self) -> str:
-        """A cheap key of the file's content: sha256 over its size, its first and its last MiB."""
+        """A cheap key of the file's content: sha256 over its size, its first and its last MiB.
+
+        Of an OME-Zarr: over what describes it.
+        """
+        if self.reader == "zarr":
+            return ome_zarr.fingerprint(self.path)
         key = FileKey.of(self.path)
         digest = hashlib.sha256(str(key.size).encode())
         try:
@@ -116,7 +123,7 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader
     mpp
         Micrometres per pixel of level 0; wins over what the file says.
     reader
-        "tiff" (native), "openslide", or "auto": native where it can, else OpenSlide.
+        "tiff" (native), "openslide", "zarr", "image", or "auto": the first of them that can.
 
     Raises
     ------
@@ -126,22 +133,29 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader
     >>> open_slide("examples/data/CMU-1-Small-Region.svs").mpp
     0.499
     """
-    place = Path(path)
     if reader != "auto" and reader not in _DESCRIBE:
         raise ConfigError(f"reader={reader!r}; use auto, {' or '.join(_DESCRIBE)}")
-    key = FileKey.of(place)  # first: `is_dir` raises PermissionError in a folder that may not be entered
-    if place.is_dir():
-        raise SlideError(f"{place}: is a directory; give a slide's file (of MRXS and DICOM: any one file)")
-    if key.size == 0:
+    place = os.fspath(path)
+    key = FileKey.of(place)
+    remote, folder = is_url(place), os.path.isdir(place)
+    if not (remote or folder) and key.size == 0:
         raise SlideError(f"{place}: is empty")
-    chosen, contents = _describe(place, _DESCRIBE if reader == "auto" else {reader: _DESCRIBE[reader]})
+    if reader == "auto":
+        fitting = [name for name in _DESCRIBE if (name == "zarr") == (remote or folder)]
+    else:
+        fitting = [reader]
+    try:
+        chosen, contents = _describe(place, {name: _DESCRIBE[name] for name in fitting})
+    except Unsupported as error:
+        hint = "; of MRXS and DICOM give any one file" if folder else f"; {KNOWN_FORMATS} work"
+        raise SlideError(f"{error}{hint}") from error
     scale, source = choose_mpp(place, mpp, contents.mpp)
     # Absolute, since a view may be read by a worker in another folder.
-    place = place.absolute()
+    place = place if remote else os.path.abspath(place)
     return Slide(place, chosen, contents.levels, scale, source, contents.format, contents.compression)
 
 
-def _describe(path: Path, readers: dict[str, Callable[[Path], Contents]]) -> tuple[str, Contents]:
+def _describe(path: str, readers: dict[str, Callable[[str], Contents]]) -> tuple[str, Contents]:
     """The first reader that can read the file, and what it found."""
     reasons = []
     for name, describe in readers.items():
@@ -149,7 +163,7 @@ def _describe(path: Path, readers: dict[str, Callable[[Path], Contents]]) -> tup
             return name, describe(path)
         except Unsupported as error:
             reasons.append(f"{name}: {str(error).removeprefix(f'{path}: ')}")
-    raise SlideError(f"{path}: cannot be read as a slide ({'; '.join(reasons)}); {KNOWN_FORMATS} work")
+    raise Unsupported(f"{path}: cannot be read as a slide ({'; '.join(reasons)})")
 
 
 def _ensure_positive(name: str, value: float) -> None:

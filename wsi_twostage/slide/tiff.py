@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,7 @@ class _OpenTiff:
 
     def __init__(self, key: FileKey) -> None:
         self.key = key
-        self.path = Path(key.path)
+        self.path = key.path
         try:
             with tifffile.TiffFile(key.path) as tiff:
                 pages = find_pyramid(self.path, tiff, file_bytes=key.size)
@@ -86,7 +85,7 @@ def _open(key: FileKey) -> _OpenTiff:
     return _OpenTiff(key)
 
 
-def describe(path: Path) -> Contents:
+def describe(path: str) -> Contents:
     """What the file holds; reads no pixels.
 
     Raises
@@ -99,7 +98,7 @@ def describe(path: Path) -> Contents:
     return _open(FileKey.of(path)).contents
 
 
-def read(path: Path, level: Level, box: Box) -> NDArray[np.uint8]:
+def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
     """Pixels of a box inside ``level`` -> (box.height, box.width, 3).
 
     Raises
@@ -204,7 +203,7 @@ def _stored_level(page: tifffile.TiffPage, level: Level) -> _StoredLevel:
     )
 
 
-def _check_tiles_in_file(path: Path, stored: _StoredLevel, file_bytes: int) -> None:
+def _check_tiles_in_file(path: str, stored: _StoredLevel, file_bytes: int) -> None:
     level = stored.level
     needed = -(-level.height // level.tile[0]) * -(-level.width // level.tile[1])
     listed = min(len(stored.offsets), len(stored.counts))

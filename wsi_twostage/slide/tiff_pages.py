@@ -2,7 +2,6 @@
 
 import os
 import struct
-from pathlib import Path
 
 import numpy as np
 import tifffile
@@ -15,7 +14,7 @@ _APERIO_YCBCR = 33003  # JPEG 2000 whose colours tifffile leaves unconverted; Op
 _LARGEST_TILE_PX = 2**26  # a tile is decoded as a whole; more than this is a damaged file
 
 
-def find_pyramid(path: Path, tiff: tifffile.TiffFile, *, file_bytes: int) -> list[tifffile.TiffPage]:
+def find_pyramid(path: str, tiff: tifffile.TiffFile, *, file_bytes: int) -> list[tifffile.TiffPage]:
     """The tiled pages of the largest image, finest first; labels, macros and thumbnails are left out.
 
     Raises
@@ -47,7 +46,7 @@ def find_pyramid(path: Path, tiff: tifffile.TiffFile, *, file_bytes: int) -> lis
     return sorted(levels, key=lambda page: int(page.imagelength), reverse=True)
 
 
-def _ensure_supported(path: Path, first: tifffile.TiffPage) -> None:
+def _ensure_supported(path: str, first: tifffile.TiffPage) -> None:
     """8-bit gray, RGB or RGBA in tiles, in a compression whose colours come out as RGB."""
     if first.dtype != np.uint8:
         raise SlideError(f"{path}: its pixels are {first.dtype}; 8-bit (uint8) are needed")
@@ -85,7 +84,7 @@ def _is_level_of(first: tifffile.TiffPage, page: tifffile.TiffPage) -> bool:
     return alike and _is_tiled_soundly(page) and bool(abs(skew) <= first.imagelength + first.imagewidth)
 
 
-def _check_directories_in_file(path: Path, tiff: tifffile.TiffFile, file_bytes: int) -> None:
+def _check_directories_in_file(path: str, tiff: tifffile.TiffFile, file_bytes: int) -> None:
     """tifffile passes over levels whose directory was cut off with the file's end; here that is an error."""
     truncated = f"{path}: truncated; its list of levels reaches beyond the file's {file_bytes:,} bytes"
     if not len(tiff.pages) or any(len(page.dataoffsets) == 0 for page in tiff.pages):

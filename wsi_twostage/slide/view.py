@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import dask.array as da
@@ -10,14 +9,16 @@ import numpy as np
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-from wsi_twostage.slide import openslide_reader, tiff
+from wsi_twostage.slide import ome_zarr, openslide_reader, plain_image, tiff
 from wsi_twostage.slide.contents import FileKey, Level
 from wsi_twostage.slide.resample import combine, shrink, taps
 from wsi_twostage.tiles import Box
 
-READERS: dict[str, Callable[[Path, Level, Box], NDArray[np.uint8]]] = {
+READERS: dict[str, Callable[[str, Level, Box], NDArray[np.uint8]]] = {
     "tiff": tiff.read,
     "openslide": openslide_reader.read,
+    "zarr": ome_zarr.read,
+    "image": plain_image.read,
 }
 
 BACKGROUND = 255  # of what lies outside the slide
@@ -36,7 +37,7 @@ class View:
     It has ``shape``, ``dtype`` and slicing like an array, (rows, cols, 3) uint8, and reads when sliced.
     """
 
-    path: Path
+    path: str
     reader: str
     level: Level
     """The stored level that the pixels come from: the next finer one."""

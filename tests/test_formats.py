@@ -1,0 +1,229 @@
+"""Formats beside TIFF and what OpenSlide reads: OME-Zarr in folders and over HTTP, plain images."""
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from numpy.typing import NDArray
+from PIL import Image
+from slides import halve, pyramid, texture
+
+from wsi_twostage.errors import SlideError, UnreadableRegion
+from wsi_twostage.slide import open_slide
+from wsi_twostage.slide.ome_zarr import read
+from wsi_twostage.tiles import Box
+
+IMAGE = texture(331, 517)
+LEVELS = pyramid(IMAGE, 3)
+
+
+def write_ome_zarr(
+    path: Path,
+    levels: list[NDArray[np.uint8]] = LEVELS,
+    *,
+    version: str = "0.5",
+    axes: str = "tczyx",
+    mpp: float | None = 0.5,
+    unit: str = "micrometer",
+    chunk: int = 64,
+    shard: int | None = None,
+) -> Path:
+    """An image pyramid with these axes; levels are (rows, cols, channels)."""
+    group = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
+    datasets = []
+    for index, level in enumerate(levels):
+        known = {"y": level.shape[0], "x": level.shape[1], "c": level.shape[2]}
+        shape = tuple(known.get(axis, 1) for axis in axes)
+        sized = {"y": chunk, "x": chunk}
+        chunks = tuple(sized.get(axis, known.get(axis, 1)) for axis in axes)
+        more = {"shards": tuple(n * shard // chunk if n == chunk else n for n in chunks)} if shard else {}
+        array = group.create_array(str(index), shape=shape, chunks=chunks, dtype="u1", **more)
+        array[...] = np.einsum(f"yxc->{''.join(a for a in axes if a in 'yxc')}", level).reshape(shape)
+        steps = [(mpp or 2) * 2.0**index / 2 if axis in "yx" else 1.0 for axis in axes]
+        scale = {"type": "scale", "scale": steps}
+        datasets.append({"path": str(index), "coordinateTransformations": [scale]})
+    told: dict[str, Any] = {
+        "axes": [{"name": axis} | ({"unit": unit} if axis in "yx" and mpp else {}) for axis in axes],
+        "datasets": datasets,
+    }
+    if mpp:  # half of it here, to see that both are multiplied
+        whole = [2.0 if axis in "yx" else 1.0 for axis in axes]
+        told["coordinateTransformations"] = [{"type": "scale", "scale": whole}]
+    if version == "0.4":
+        group.attrs["multiscales"] = [{**told, "version": "0.4"}]
+    else:
+        group.attrs["ome"] = {"version": version, "multiscales": [told]}
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("axes", ["tczyx", "cyx", "yxc"])
+def test_every_level_of_an_ome_zarr_is_what_was_written(tmp_path: Path, version: str, axes: str) -> None:
+    slide = open_slide(write_ome_zarr(tmp_path / "a.ome.zarr", version=version, axes=axes))
+    assert (slide.reader, slide.format, slide.mpp) == ("zarr", f"OME-Zarr {version}", 0.5)
+    assert [level.downsample for level in slide.levels] == [(1, 1), (2, 2), (4, 4)]
+    assert slide.levels[0].tile == (64, 64)
+    for level, stored in zip(slide.levels, LEVELS, strict=True):
+        for box in (Box(0, 0, *stored.shape[:2]), Box(30, 60, 41, 17)):
+            np.testing.assert_array_equal(read(slide.path, level, box), stored[box.slices])
+
+
+def test_shards_are_read_by_their_chunks(tmp_path: Path) -> None:
+    slide = open_slide(write_ome_zarr(tmp_path / "a.zarr", shard=256))
+    assert slide.levels[0].tile == (64, 64)
+    np.testing.assert_array_equal(slide.view(1).read(Box(100, 200, 90, 90)), IMAGE[100:190, 200:290])
+
+
+def test_gray_is_repeated_and_alpha_lies_on_white(tmp_path: Path) -> None:
+    gray = open_slide(write_ome_zarr(tmp_path / "gray.zarr", [IMAGE[..., :1]], axes="yxc"))
+    np.testing.assert_array_equal(gray.view(1).read(Box(0, 0, 9, 9)), IMAGE[:9, :9, :1].repeat(3, 2))
+    flat = open_slide(write_ome_zarr(tmp_path / "flat.zarr", [IMAGE[..., :1]], axes="yx"))
+    np.testing.assert_array_equal(flat.view(1).read(Box(0, 0, 9, 9)), IMAGE[:9, :9, :1].repeat(3, 2))
+    clear = np.concatenate([IMAGE, np.zeros_like(IMAGE[..., :1])], 2)
+    clear[:5, :, 3] = 255
+    slide = open_slide(write_ome_zarr(tmp_path / "clear.zarr", [clear], axes="cyx"))
+    expected = np.concatenate([IMAGE[:5], np.full_like(IMAGE[5:], 255)])
+    np.testing.assert_array_equal(slide.view(1).read(Box(0, 0, *IMAGE.shape[:2])), expected)
+
+
+def test_units_are_converted_and_none_is_no_scale(tmp_path: Path) -> None:
+    write_ome_zarr(tmp_path / "nm.zarr", mpp=250.0, unit="nanometer")
+    assert open_slide(tmp_path / "nm.zarr").mpp == 0.25
+    write_ome_zarr(tmp_path / "none.zarr", mpp=None)
+    with pytest.raises(SlideError, match="no micrometres per pixel"):
+        open_slide(tmp_path / "none.zarr")
+
+
+def test_the_first_image_of_a_converted_collection_is_taken(tmp_path: Path) -> None:
+    root = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
+    root.attrs["bioformats2raw.layout"] = 3
+    write_ome_zarr(tmp_path / "a.zarr" / "0", version="0.4")
+    assert open_slide(tmp_path / "a.zarr").width == IMAGE.shape[1]
+
+
+def test_a_damaged_chunk_is_an_error_of_its_region_only(tmp_path: Path) -> None:
+    slide = open_slide(write_ome_zarr(tmp_path / "a.zarr", axes="cyx"))
+    (tmp_path / "a.zarr" / "0" / "c" / "0" / "1" / "1").write_bytes(b"not zstd")
+    view = slide.view(1)
+    with pytest.raises(UnreadableRegion, match=r"rows 70..80, columns 70..90 of level 0"):
+        view.read(Box(70, 70, 10, 20))
+    np.testing.assert_array_equal(view.read(Box(0, 0, 64, 64)), IMAGE[:64, :64])
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        ([IMAGE[..., :2]], "one colour image is needed"),
+        ([IMAGE.astype(np.uint16)], "uint16; 8-bit"),
+    ],
+)
+def test_arrays_that_are_no_8_bit_colour_image_are_refused(
+    tmp_path: Path, levels: list[NDArray[np.uint8]], said: str
+) -> None:
+    group = zarr.create_group(tmp_path / "a.zarr")
+    group.create_array("0", data=levels[0].transpose(2, 0, 1))
+    axes = [{"name": axis} for axis in "cyx"]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
+    with pytest.raises(SlideError, match=said):
+        open_slide(tmp_path / "a.zarr", 0.5)
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"multiscales": []}, {"multiscales": [{"axes": [], "datasets": []}]}, {"multiscales": 3}]
+)
+def test_a_group_without_an_image_is_refused_in_a_line(tmp_path: Path, told: dict[str, Any]) -> None:
+    zarr.create_group(tmp_path / "a.zarr").attrs["ome"] = told
+    with pytest.raises(SlideError, match=r"OME-Zarr image|multiscales") as error:
+        open_slide(tmp_path / "a.zarr", 0.5)
+    assert "\n" not in str(error.value)
+
+
+def test_the_fingerprint_tells_one_pyramid_from_another(tmp_path: Path) -> None:
+    one = open_slide(write_ome_zarr(tmp_path / "a.zarr"))
+    other = open_slide(write_ome_zarr(tmp_path / "b.zarr", chunk=32))
+    assert one.fingerprint == one.fingerprint != other.fingerprint
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_an_ome_zarr_is_read_over_http(tmp_path: Path, served: str, version: str) -> None:
+    write_ome_zarr(tmp_path / "a.zarr", version=version)
+    slide = open_slide(f"{served}/a.zarr")
+    np.testing.assert_array_equal(slide.at(1.0)[20:90, 5:66].compute(), LEVELS[1][20:90, 5:66])
+    with pytest.raises(SlideError, match=f"{served}/none.zarr: "):
+        open_slide(f"{served}/none.zarr")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_a_plain_image_is_read_as_it_is(tmp_path: Path, name: str) -> None:
+    Image.fromarray(IMAGE).save(tmp_path / name)
+    slide = open_slide(tmp_path / name, 0.5)
+    expected = np.asarray(Image.open(tmp_path / name))
+    assert (slide.reader, len(slide.levels)) == ("image", 1)
+    box = Box(100, 200, 131, 300)
+    np.testing.assert_array_equal(slide.view(1).read(box), expected[box.slices])
+    np.testing.assert_array_equal(slide.at(1.0)[:50, :50].compute(), halve(expected)[:50, :50])
+
+
+def test_gray_palette_and_alpha_of_a_plain_image(tmp_path: Path) -> None:
+    image = Image.fromarray(IMAGE)
+    image.convert("L").save(tmp_path / "gray.png")
+    image.quantize(64).save(tmp_path / "palette.png")
+    image.putalpha(0)
+    image.save(tmp_path / "clear.png")
+    for name, expected in (
+        ("gray", np.asarray(Image.fromarray(IMAGE).convert("L"))[..., None].repeat(3, 2)),
+        ("palette", np.asarray(Image.fromarray(IMAGE).quantize(64).convert("RGB"))),
+        ("clear", np.full_like(IMAGE, 255)),
+    ):
+        view = open_slide(tmp_path / f"{name}.png", 0.5).view(1)
+        np.testing.assert_array_equal(view.read(Box(0, 0, *IMAGE.shape[:2])), expected)
+
+
+def test_the_scale_of_a_plain_image_is_not_that_of_a_screen(tmp_path: Path) -> None:
+    Image.fromarray(IMAGE).save(tmp_path / "screen.png", dpi=(96, 96))
+    with pytest.raises(SlideError, match="no micrometres per pixel"):
+        open_slide(tmp_path / "screen.png")
+    Image.fromarray(IMAGE).save(tmp_path / "scanner.png", dpi=(50800, 50800))
+    assert open_slide(tmp_path / "scanner.png").mpp == pytest.approx(0.5, rel=1e-3)
+
+
+def test_a_plain_image_that_is_cut_off_is_unreadable_and_not_black(tmp_path: Path) -> None:
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
+    view = open_slide(tmp_path / "a.png", 0.5).view(1)
+    with pytest.raises(UnreadableRegion, match=r"a.png: cannot be decoded"):
+        view.read(Box(0, 0, 10, 10))
+
+
+def test_plain_images_that_cannot_be_slides_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(IMAGE[..., 0].astype(np.uint16)).save(tmp_path / "deep.png")
+    tifffile.imwrite(tmp_path / "two.tif", np.stack([IMAGE, IMAGE]), photometric="rgb")
+    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (10**6).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    (tmp_path / "huge.png").write_bytes(header + bytes(99))
+    for name, said in (
+        ("deep.png", "8-bit"),
+        ("huge.png", "in one piece|not a PNG"),
+        ("two.tif", "axes"),
+    ):
+        with pytest.raises(SlideError, match=said):
+            open_slide(tmp_path / name, 0.5)

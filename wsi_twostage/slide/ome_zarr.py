@@ -1,0 +1,177 @@
+"""OME-Zarr image pyramids, 0.4 and 0.5, in folders and at URLs (NGFF specification, "multiscales")."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from wsi_twostage.errors import SlideError, UnreadableRegion
+from wsi_twostage.slide.contents import (
+    Contents,
+    FileKey,
+    FoundMpp,
+    Level,
+    Size,
+    Unsupported,
+    make_levels,
+    on_background,
+)
+from wsi_twostage.slide.scale import mpp_of_axes
+from wsi_twostage.tiles import Box
+
+BACKGROUND = 255  # under what has an alpha
+_LARGEST_CHUNK_BYTES = 2**30  # a chunk is decoded as a whole; more than this is a damaged or hostile file
+_SAMPLES = (1, 3, 4)
+_WRITER_LAYOUT = "bioformats2raw.layout"  # its images are in the groups 0, 1, ...
+
+
+class _OpenZarr:
+    """The arrays of one pyramid, finest first."""
+
+    def __init__(self, key: FileKey) -> None:
+        self.key = key
+        try:
+            group, told = _pyramid(zarr.open_group(key.path, mode="r"))
+            self.axes = [str(axis["name"]).lower() for axis in told["axes"]]
+            arrays = [group[str(level["path"])] for level in told["datasets"]]
+        except zarr.errors.GroupNotFoundError as error:
+            raise Unsupported(f"{key.path}: a directory that holds no zarr group") from error
+        except Exception as error:  # stores and codecs raise what they like
+            raise Unsupported(
+                f"{key.path}: not an OME-Zarr image that can be read ({_said(error)})"
+            ) from error
+        self.arrays = [array for array in arrays if isinstance(array, zarr.Array)]
+        if not self.arrays:
+            raise SlideError(f"{key.path}: its multiscales name no array")
+        _ensure_colour(key.path, self.axes, self.arrays)
+        rows, cols = self.axes.index("y"), self.axes.index("x")
+        first = self.arrays[0]
+        self.contents = Contents(
+            format=f"OME-Zarr {told.get('version', '0.4' if first.metadata.zarr_format == 2 else '0.5')}",
+            compression=_compression(first),
+            levels=make_levels(
+                [Size(array.shape[rows], array.shape[cols]) for array in self.arrays],
+                [Size(array.chunks[rows], array.chunks[cols]) for array in self.arrays],
+            ),
+            mpp=_mpp(told, rows, cols),
+        )
+
+    def read(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """Pixels of a box of a level, (box.height, box.width, samples)."""
+        rows, cols = box.slices
+        wanted = {"y": rows, "x": cols, "c": slice(None)}
+        array = np.asarray(self.arrays[level][tuple(wanted.get(axis, 0) for axis in self.axes)])
+        kept = [axis for axis in self.axes if axis in wanted]
+        array = array if "c" in kept else array[..., None]
+        kept = kept if "c" in kept else [*kept, "c"]
+        return array.transpose([kept.index(axis) for axis in "yxc"])
+
+
+@lru_cache(maxsize=16)
+def _open(key: FileKey) -> _OpenZarr:
+    return _OpenZarr(key)
+
+
+def describe(path: str) -> Contents:
+    """What the pyramid holds; reads no pixels.
+
+    Raises
+    ------
+    Unsupported
+        Not a zarr group, or none with an image.
+    SlideError
+        It holds no 8-bit colour or gray image.
+    """
+    return _open(FileKey.of(path)).contents
+
+
+def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
+    """Pixels of a box inside ``level`` -> (box.height, box.width, 3).
+
+    A chunk that was never written has the array's fill value, as the zarr specification says.
+
+    Raises
+    ------
+    UnreadableRegion
+        A chunk cannot be read or decoded.
+    SlideError
+        The pyramid was replaced.
+    """
+    opened = _open(FileKey.of(path))
+    if level not in opened.contents.levels:
+        raise SlideError(
+            f"{path}: has been replaced since it was opened; level {level.index} is not the same"
+        )
+    try:
+        pixels = opened.read(level.index, box)
+    except Exception as error:  # stores and codecs raise what they like
+        opened.key.ensure_current()
+        raise UnreadableRegion(
+            f"{path}: rows {box.top}..{box.bottom}, columns {box.left}..{box.right} of level {level.index} "
+            f"cannot be read ({_said(error)})"
+        ) from error
+    samples = pixels.shape[2]
+    rgb = on_background(pixels, BACKGROUND) if samples == 4 else pixels
+    return np.ascontiguousarray(np.broadcast_to(rgb, (box.height, box.width, 3)))
+
+
+def fingerprint(path: str) -> str:
+    """sha256 of what describes the pyramid and its arrays, and of when that was written."""
+    opened = _open(key := FileKey.of(path))
+    told = [array.metadata.to_dict() for array in opened.arrays]
+    return hashlib.sha256(json.dumps([told, key.mtime_ns], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _pyramid(group: zarr.Group) -> tuple[zarr.Group, dict[str, Any]]:
+    """The group of the first image and its first multiscales."""
+    attributes: Mapping[str, Any] = group.attrs.asdict()
+    told = attributes.get("ome", attributes)
+    if "multiscales" not in told and _WRITER_LAYOUT in told:
+        first = group["0"]
+        assert isinstance(first, zarr.Group)
+        return _pyramid(first)
+    found = dict(told["multiscales"][0])
+    return group, {"version": told.get("version", found.get("version")), **found}
+
+
+def _ensure_colour(path: str, axes: list[str], arrays: list[zarr.Array[Any]]) -> None:
+    """8-bit gray, RGB or RGBA of one plane, in chunks that can be decoded as a whole."""
+    for array in arrays:
+        sizes = dict(zip(axes, array.shape, strict=False))
+        if len(axes) != array.ndim or not {"y", "x"} <= set(axes) or 0 in array.shape:
+            raise SlideError(f"{path}: its axes are {axes}, its shape {array.shape}; an image is needed")
+        if array.dtype != np.uint8:
+            raise SlideError(f"{path}: its pixels are {array.dtype}; 8-bit (uint8) are needed")
+        planes = {axis: size for axis, size in sizes.items() if axis not in "yxc" and size != 1}
+        if planes or sizes.get("c", 1) not in _SAMPLES:
+            raise SlideError(f"{path}: its axes are {sizes}; one colour image is needed")
+        if np.prod(array.chunks, dtype=float) > _LARGEST_CHUNK_BYTES:
+            raise SlideError(f"{path}: its chunks are {array.chunks}; they are too large to be decoded")
+
+
+def _mpp(told: Mapping[str, Any], rows: int, cols: int) -> FoundMpp | None:
+    """Of level 0: its scale, times the one of all levels, in the axes' units."""
+    units = (told["axes"][rows].get("unit"), told["axes"][cols].get("unit"))
+    scale = [1.0] * len(told["axes"])
+    for place in (told["datasets"][0], told):
+        for change in place.get("coordinateTransformations", ()):
+            if change.get("type") == "scale":
+                scale = [a * float(b) for a, b in zip(scale, change["scale"], strict=True)]
+    return mpp_of_axes(scale[rows], scale[cols], units)
+
+
+def _compression(array: zarr.Array[Any]) -> str:
+    """Name of the first compressor."""
+    for codec in array.compressors:
+        return str(getattr(codec, "codec_id", type(codec).__name__.removesuffix("Codec").lower()))
+    return "none"
+
+
+def _said(error: Exception) -> str:
+    """An error of another library in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

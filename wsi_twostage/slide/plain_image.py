@@ -1,0 +1,111 @@
+"""Images without a pyramid, decoded as a whole: PNG, JPEG, and TIFF in strips (Pillow)."""
+
+import warnings
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from wsi_twostage.errors import SlideError, UnreadableRegion
+from wsi_twostage.slide.contents import (
+    Contents,
+    FileKey,
+    FoundMpp,
+    Level,
+    Size,
+    Unsupported,
+    cannot_open,
+    make_levels,
+    on_background,
+)
+from wsi_twostage.slide.scale import PLAUSIBLE
+from wsi_twostage.tiles import Box
+
+BACKGROUND = 255  # under what has an alpha
+LARGEST_PX = 2**28  # 805 MB of RGB; it is held as a whole
+_TILE = Size(1024, 1024)  # of reads: the image has none
+_FORMATS = ("PNG", "JPEG", "TIFF")
+_GRAY, _COLOUR, _ALPHA = ("1", "L"), ("RGB", "YCbCr", "CMYK", "P"), ("RGBA", "LA", "PA")
+_UM_PER_INCH = 25_400.0
+
+# What Pillow raises on bad data.
+_DECODE_ERRORS = (ValueError, SyntaxError, IndexError, TypeError, Image.DecompressionBombError)
+
+
+def describe(path: str) -> Contents:
+    """What the image is; decodes no pixels.
+
+    Raises
+    ------
+    Unsupported
+        Not an image that Pillow knows.
+    SlideError
+        The file cannot be opened, is too large to be held, or is not of 8 bits.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        if width * height > LARGEST_PX:
+            raise SlideError(
+                f"{path}: {height} x {width} px in one piece; as a tiled TIFF or an OME-Zarr it can be read"
+            )
+        if getattr(image, "n_frames", 1) > 1:
+            raise Unsupported(f"{path}: holds several images, and no pyramid")
+        if image.mode not in (*_GRAY, *_COLOUR, *_ALPHA):
+            raise SlideError(f"{path}: its pixels are of mode {image.mode}; 8-bit (uint8) are needed")
+        return Contents(
+            format=str(image.format),
+            compression=str(image.info.get("compression", image.format)),
+            levels=make_levels([Size(height, width)], [_TILE]),
+            mpp=_mpp(image),
+        )
+
+
+def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
+    """Pixels of a box -> (box.height, box.width, 3); the whole image is decoded the first time.
+
+    Raises
+    ------
+    UnreadableRegion
+        It cannot be decoded.
+    SlideError
+        The file cannot be opened any more, or was replaced.
+    """
+    pixels = _decode(FileKey.of(path))
+    if pixels.shape != (level.height, level.width, 3):
+        raise SlideError(f"{path}: has been replaced since it was opened; run again")
+    return pixels[box.slices]
+
+
+@lru_cache(maxsize=2)
+def _decode(key: FileKey) -> NDArray[np.uint8]:
+    """All of it, (H, W, 3)."""
+    try:
+        with _opened(key.path) as image:
+            if image.mode in _ALPHA or "transparency" in image.info:
+                return on_background(np.asarray(image.convert("RGBA")), BACKGROUND)
+            return np.asarray(image.convert("RGB"))
+    except (*_DECODE_ERRORS, OSError) as error:
+        key.ensure_current()
+        raise UnreadableRegion(f"{key.path}: cannot be decoded ({error})") from error
+
+
+def _opened(path: str) -> Image.Image:
+    """Its header is read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `describe` has a limit
+            return Image.open(path, formats=_FORMATS)
+    except (UnidentifiedImageError, *_DECODE_ERRORS) as error:
+        raise Unsupported(f"{path}: not a PNG, a JPEG or a TIFF ({error})") from error
+    except OSError as error:
+        raise cannot_open(path, error) from error
+
+
+def _mpp(image: Image.Image) -> FoundMpp | None:
+    """From its dots per inch, where they are not those of a screen or a printer."""
+    x, y = (float(value) for value in image.info.get("dpi", (0, 0)))
+    if x <= 0 or y <= 0:
+        return None
+    found = FoundMpp(_UM_PER_INCH / y, _UM_PER_INCH / x, "dots per inch")
+    return found if all(PLAUSIBLE[0] <= value <= PLAUSIBLE[1] for value in found[:2]) else None
