@@ -22,6 +22,7 @@ from wsi_twostage.errors import ConfigError, SlideError, UnreadableRegion
 from wsi_twostage.slide import Slide, View, open_slide, openslide_reader, tiff
 from wsi_twostage.slide.contents import FileKey, Size, stored_downsample
 from wsi_twostage.slide.openslide_reader import _spans
+from wsi_twostage.slide.tile_cache import TileCache
 from wsi_twostage.slide.view import READERS
 from wsi_twostage.tiles import Box
 
@@ -100,6 +101,34 @@ def test_parts_of_a_large_read_fit_together(halved: Path, monkeypatch: pytest.Mo
     full = whole(view)
     monkeypatch.setattr("wsi_twostage.slide.view._SOURCE_PX", 100)
     np.testing.assert_array_equal(whole(view), full)
+
+
+def test_a_tile_that_two_reads_cut_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = open_slide(write_slide(tmp_path / "slide.tiff", [IMAGE]), reader="tiff").view(1)
+    decoded: list[int] = []
+    decode = tiff._decode_tile
+
+    def count(file: tiff._OpenTiff, stored: tiff._StoredLevel, index: int) -> NDArray[np.uint8]:
+        decoded.append(index)
+        return decode(file, stored, index)
+
+    monkeypatch.setattr(tiff, "_decode_tile", count)
+    for box in (Box(0, 0, 64, 100), Box(0, 100, 64, 28), Box(0, 0, 64, 64)):
+        np.testing.assert_array_equal(view.read(box), IMAGE[box.slices])
+    assert decoded == [0, 1, 0]  # a whole tile is not kept: nobody comes back for a part of it
+
+
+def test_the_cache_of_tiles_forgets_what_was_not_used_for_the_longest_time() -> None:
+    cache, tile = TileCache(250), np.zeros(100, np.uint8)
+    for key in "aab":
+        cache.put(key, tile)
+    assert cache.get("a") is tile
+    cache.put("c", tile)
+    assert (cache.held, cache.get("b"), cache.get("c")) == (200, None, tile)
+    cache.put("large", np.zeros(251, np.uint8))
+    assert cache.get("large") is None
+    cache.clear()
+    assert (cache.held, cache.get("a")) == (0, None)
 
 
 def test_outside_of_the_slide_is_white(halved: Path) -> None:

@@ -29,6 +29,7 @@ from wsi_twostage.slide.contents import (
 )
 from wsi_twostage.slide.scale import mpp_of_aperio, mpp_of_ome, mpp_of_resolution
 from wsi_twostage.slide.tiff_pages import find_pyramid, name_of
+from wsi_twostage.slide.tile_cache import TileCache
 from wsi_twostage.tiles import Box
 
 # tifffile logs what it dislikes in a file; what matters is checked here, and without a handler it would
@@ -38,6 +39,9 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 BACKGROUND = 255  # of tiles that were never written
 
 _PREMULTIPLIED = 0, 1  # ExtraSamples: unspecified (read as libtiff and OpenSlide do), associated alpha
+
+CUT_TILES = TileCache(2**26)
+"""Of this process."""
 
 # What decoders raise on bad data: imagecodecs RuntimeError, tifffile and numpy the others.
 _DECODE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, struct.error, tifffile.TiffFileError)
@@ -129,7 +133,7 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
                 target[:] = BACKGROUND
                 continue
             try:
-                pixels = _decode_tile(file, stored, index)
+                pixels = _tile(file, stored, index, keep=part != tile.clip(level.height, level.width))
             except (*_DECODE_ERRORS, OSError) as error:
                 file.key.ensure_current()
                 raise UnreadableRegion(
@@ -137,6 +141,18 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
                 ) from error
             target[:] = _to_rgb(pixels[part.relative_to(tile).slices], stored)
     return out
+
+
+def _tile(file: _OpenTiff, stored: _StoredLevel, index: int, *, keep: bool) -> NDArray[np.uint8]:
+    """One native tile; one that a read cuts into is kept for its neighbour."""
+    if not keep:
+        return _decode_tile(file, stored, index)
+    key = (file.key, stored.level.index, index)
+    pixels = CUT_TILES.get(key)
+    if pixels is None:
+        pixels = _decode_tile(file, stored, index)
+        CUT_TILES.put(key, pixels)
+    return pixels
 
 
 def _decode_tile(file: _OpenTiff, stored: _StoredLevel, index: int) -> NDArray[np.uint8]:
