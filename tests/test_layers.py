@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "selection": {"errors"},
     "answers": {"tiles"},
     "tissue": {"tiles"},
+    "tissue_file": {"errors"},
     "slide": {"errors", "tiles"},
     "mask": {"errors", "tiles"},
     "models": {"errors"},
@@ -42,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "pipeline": {
         "cluster", "errors", "events", "mask", "models", "quality", "result", "schedule", "selection",
-        "slide", "uncertainty", "work",
+        "slide", "tissue_file", "uncertainty", "work",
     },
     "preview": {"mask", "slide", "tiles", "uncertainty"},
 }  # fmt: skip

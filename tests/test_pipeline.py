@@ -1,5 +1,6 @@
 """The slide pipeline against Algorithm 1 in memory, and what a store holds when it is done."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +83,20 @@ def test_only_tissue_is_looked_at(tmp_path: Path) -> None:
     assert result.counts.tissue == result.counts.refined == tissue.sum()
 
 
+def test_tissue_that_a_file_says_is_looked_at_and_no_other(tmp_path: Path) -> None:
+    image, bundle = texture(1100, 900), small_bundle()
+    slide = write_slide(tmp_path / "slide.tiff", [image])
+    square = [[256, 128], [384, 128], [384, 256], [256, 256], [256, 128]]  # tiles of 128 px, (x, y)
+    (tmp_path / "t.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
+    settings = Settings(tissue=str(tmp_path / "t.geojson"))
+    result = segment(slide, tmp_path / "out.zarr", bundle=bundle, rule=ALL, settings=settings)
+    seen = result.store.read_source() == Source.MODEL_2
+    assert seen[1, 2]
+    assert seen[1:3, 2:4].sum() == seen.sum()  # and what the outline touches
+    assert result.store.manifest["tissue"].startswith(str(tmp_path / "t.geojson"))
+    np.testing.assert_array_equal(whole(result.store), two_stage(image, bundle, ALL, tissue=seen).labels)
+
+
 def test_stored_levels_and_averaged_ones_give_the_same_mask(tmp_path: Path) -> None:
     image, bundle = texture(640, 768), small_bundle()
     one = write_slide(tmp_path / "one.tiff", [image])
@@ -159,7 +174,7 @@ def test_a_blank_slide_gives_an_empty_mask_and_a_note(tmp_path: Path) -> None:
     events: list[Event] = []
     slide = write_slide(tmp_path / "slide.tiff", [np.full((500, 500, 3), 244, np.uint8)])
     result = segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), listener=events.append)
-    assert result.counts.tissue == 0
+    assert (result.counts.tissue, result.counts.status) == (0, "empty")
     assert not whole(result.store).any()
     assert any(isinstance(event, Note) and "no tissue" in event.text for event in events)
 

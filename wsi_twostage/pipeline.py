@@ -1,10 +1,14 @@
 """segment(): Algorithm 1 on a slide, from the file to the mask pyramid."""
 
+import hashlib
 import math
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wsi_twostage import cluster
 from wsi_twostage.errors import ConfigError
@@ -18,6 +22,7 @@ from wsi_twostage.result import Result
 from wsi_twostage.schedule import Run
 from wsi_twostage.selection import Rule, TargetGap, Threshold, select
 from wsi_twostage.slide import Slide, View, open_slide
+from wsi_twostage.tissue_file import read_tissue
 from wsi_twostage.uncertainty import UNCERTAINTIES
 from wsi_twostage.work import Work
 
@@ -33,7 +38,7 @@ class Settings:
     """Of the slide's level 0, in um per pixel; wins over the file."""
     reader: str = "auto"
     tissue: str = "otsu"
-    """``otsu``, or ``none`` to take every tile for tissue."""
+    """``otsu``, ``none`` to take every tile for tissue, or a file that says it (`tissue_file`)."""
     uncertainty: str = "entropy"
     device: str = "auto"
     precision: str = "fp32"
@@ -42,12 +47,10 @@ class Settings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("tissue", self.tissue, TISSUES),
-            ("uncertainty", self.uncertainty, tuple(UNCERTAINTIES)),
-        ):
-            if value not in known:
-                raise ConfigError(f"{name}={value!r}; use {', '.join(known)}")
+        if self.uncertainty not in UNCERTAINTIES:
+            raise ConfigError(f"uncertainty={self.uncertainty!r}; use {', '.join(UNCERTAINTIES)}")
+        if self.tissue not in TISSUES and not Path(self.tissue).is_file():
+            raise ConfigError(f"tissue={self.tissue!r}; use {', '.join(TISSUES)} or a mask image or GeoJSON")
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers={self.workers}; at least 1")
 
@@ -96,6 +99,8 @@ def segment(
     if fine.downsample < 1 / 1.1:
         listener(Note(f"{slide.mpp:g} um/px is coarser than the model's {spec.mpp:g}; the slide is enlarged"))
 
+    drawn = _tissue_of_file(settings.tissue, slide, overview)
+
     with cluster.connect(workers=settings.workers, scheduler=settings.scheduler) as client:
         mask = MaskPyramid.create(
             Path(output),
@@ -106,7 +111,7 @@ def segment(
         work = Work(fine, coarse, around, mask, model, settings.uncertainty)
         run = Run(work, client, listener)
         with run.timed("overview"):
-            tissue = run.look(overview, settings.tissue)
+            tissue = run.look(overview, settings.tissue, drawn)
         if not tissue.any():
             listener(Note("no tissue found; the mask is empty"))
         with run.timed("stage 1"):  # line 1: p = up(f1(down(x))), and u, h of each tile
@@ -143,6 +148,14 @@ def _overview(fine: View) -> int:
     return int(2 ** max(round(math.log2(OVERVIEW_MPP / fine.mpp)), 0))
 
 
+def _tissue_of_file(tissue: str, slide: Slide, overview: View) -> NDArray[np.bool_] | None:
+    """Tissue on the overview's pixels, where a file says it."""
+    if tissue in TISSUES:
+        return None
+    full, wanted = (slide.height, slide.width), (overview.height, overview.width)
+    return read_tissue(Path(tissue), full=full, wanted=wanted)
+
+
 def _mask_spec(spec: BundleSpec, fine: View, overview: View) -> MaskSpec:
     return MaskSpec(
         height=fine.height,
@@ -156,6 +169,13 @@ def _mask_spec(spec: BundleSpec, fine: View, overview: View) -> MaskSpec:
         overview_height=overview.height,
         overview_width=overview.width,
     )
+
+
+def _said(tissue: str) -> str:
+    """How tissue is found; a file by its path and content."""
+    if tissue in TISSUES:
+        return tissue
+    return f"{Path(tissue).absolute()} (sha256 {hashlib.sha256(Path(tissue).read_bytes()).hexdigest()[:16]})"
 
 
 def _manifest(
@@ -173,7 +193,7 @@ def _manifest(
         },
         "model": {"name": spec.name, "sha256": sha256},
         "rule": rule,
-        "tissue": settings.tissue,
+        "tissue": _said(settings.tissue),
         "uncertainty": settings.uncertainty,
         "precision": settings.precision,
     }

@@ -14,6 +14,7 @@ from wsi_twostage.uncertainty import of_bytes
 SIDE_PX = 1000  # longer side of a panel, at most
 CLOSE_PX = 600  # side of the close-up, in pixels of the fine level
 _GAP_PX = 12
+_TISSUE = (0, 150, 60)
 _REFINED = (0, 190, 255)
 _UNREADABLE = (255, 0, 0)
 _HEAT = np.array([[252, 252, 250], [254, 217, 118], [252, 120, 60], [180, 10, 50], [60, 0, 40]], np.float32)
@@ -24,9 +25,9 @@ RGB = NDArray[np.uint8]
 def write_preview(store: MaskPyramid, path: Path) -> None:
     """Write a PNG with three panels, from a finished store and the slide that it names.
 
-    Left: the slide's thumbnail with the mask's outline. Middle: Model 1's uncertainty, light to dark, with
-    the refined tiles framed in blue. Right: a close-up of the finest level at the most uncertain refined
-    tile (or tissue tile, if none was refined), with the outline of the mask.
+    Left: the slide's thumbnail with the outlines of the mask and, in green, of the tissue. Middle: Model 1's
+    uncertainty, light to dark, with the refined tiles framed in blue. Right: a close-up of the finest level
+    at the most uncertain refined tile (or tissue tile, if none was refined), with the outline of the mask.
 
     Raises
     ------
@@ -59,11 +60,16 @@ def outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _thumbnail(store: MaskPyramid, slide: Slide) -> RGB:
-    """The slide at the panel's level with the mask's outline."""
+    """The slide at the panel's level with the outlines of the mask and of the tissue."""
     level = _panel_level(store)
     box = Box(0, 0, *store.shape(level))
-    view = slide.view(store.spec.mpp / slide.mpp * 2**level)
-    return _draw(view.read(box), store.read(box, level), store)
+    image = slide.view(store.spec.mpp / slide.mpp * 2**level).read(box)
+    scale = 2**level / store.spec.overview_downsample  # pixels of the overview per panel pixel
+    tissue = store.read_tissue()
+    ys, xs = (np.arange(n) * scale for n in image.shape[:2])
+    rows, cols = (np.minimum(at.astype(np.intp), n - 1) for at, n in zip((ys, xs), tissue.shape, strict=True))
+    image[outline(tissue[rows][:, cols].astype(np.uint8))] = _TISSUE
+    return _draw(image, store.read(box, level), store)
 
 
 def _uncertainty(store: MaskPyramid) -> RGB:

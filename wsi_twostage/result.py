@@ -20,6 +20,11 @@ class Counts:
     refined: int
     unreadable: int
 
+    @property
+    def status(self) -> str:
+        """``partial``: there are unreadable tiles; ``empty``: there is no tissue; else ``ok``."""
+        return "partial" if self.unreadable else "ok" if self.tissue else "empty"
+
     def as_json(self) -> dict[str, int]:
         return asdict(self)
 

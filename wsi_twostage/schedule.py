@@ -60,8 +60,11 @@ class Run:
         self.walls[stage] = time.perf_counter() - start
         self.listen(Finished(stage, self.walls[stage]))
 
-    def look(self, overview: Pixels, how: str) -> NDArray[np.bool_]:
-        """Write the overview; tiles with tissue, (rows, cols)."""
+    def look(self, overview: Pixels, how: str, drawn: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+        """Write the overview; tiles with tissue, (rows, cols).
+
+        ``how`` finds it, unless it is ``drawn`` already, on the overview's pixels.
+        """
         grid = self.mask.spec.overview(0)
         rgb = np.empty((grid.height, grid.width, 3), np.uint8)  # some MB: 1 / 1000 of the slide
         holes = np.zeros(rgb.shape[:2], np.bool_)
@@ -77,7 +80,8 @@ class Run:
             return np.ones((self.grid.rows, self.grid.cols), np.bool_)
         if holes.any():
             self.listen(Note(f"{holes.mean():.2%} of the slide cannot be read; it is black in the overview"))
-        tissue = tissue_mask(rgb) | holes  # what cannot be seen is not glass: Model 1 will say so
+        # what cannot be seen is not glass: Model 1 will say so
+        tissue = tissue_mask(rgb) | holes if drawn is None else drawn
         self.mask.write_tissue(tissue)
         return tissue_tiles(tissue, self.grid, self.mask.spec.overview_downsample) > 0
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,12 @@ if TYPE_CHECKING:
 )
 @click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
 @click.option("--reader", default="auto", show_default=True, help="auto, tiff, openslide, zarr or image.")
-@click.option("--tissue", default="otsu", show_default=True, help="otsu, or none to look everywhere.")
+@click.option(
+    "--tissue",
+    default="otsu",
+    show_default=True,
+    help="otsu; none to look everywhere; or a FILE that says it: a mask image or GeoJSON.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
 @click.option("--workers", type=int, help="Threads of the local cluster.  [default: the cores it may use]")
@@ -91,7 +97,7 @@ def run(
         scheduler=scheduler,
         overwrite=overwrite,
     )
-    ok = partial = failed = 0
+    ended = Counter[str]()
     for slide, target in targets.items():
         try:
             with listener(_name(slide), quiet=quiet) as listen:
@@ -100,20 +106,18 @@ def run(
             if len(slides) == 1:
                 raise
             click.echo(f"wsi-seg: {error}", err=True)
-            failed += 1
+            ended["failed"] += 1
             continue
         click.echo(_as_json(result, target) if as_json else _summary(slide, target, result))
         if preview:
             _preview(result, pictures[slide], quiet=as_json)
-        if result.counts.unreadable:
-            partial += 1
-        else:
-            ok += 1
+        ended[result.counts.status] += 1
     spent = time.strftime("%H:%M:%S", time.gmtime(time.perf_counter() - start))
-    click.echo(f"wsi-seg: {ok} ok, {partial} partial, {failed} failed in {spent}", err=as_json)
-    if failed == len(slides):
+    shown = [f"{ended[s]} {s}" for s in ("ok", "empty", "partial", "failed") if ended[s] or s != "empty"]
+    click.echo(f"wsi-seg: {', '.join(shown)} in {spent}", err=as_json)
+    if ended["failed"] == len(slides):
         ctx.exit(ExitCode.FAILED)
-    if failed or partial:
+    if ended["failed"] or ended["partial"]:
         ctx.exit(ExitCode.SOME_FAILED)
 
 
@@ -186,6 +190,7 @@ def _as_json(result: "Result", target: Path) -> str:
     return json.dumps(
         {
             "output": str(target),
+            "status": result.counts.status,
             **result.counts.as_json(),
             "seconds": result.seconds.as_json(),
             "manifest": result.store.manifest,

@@ -1,0 +1,84 @@
+"""Tissue as a file says it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.tissue_file import read_tissue
+
+FULL, WANTED = (800, 1200), (40, 60)  # 20 px of level 0 per pixel
+SQUARE = [[200, 100], [600, 100], [600, 500], [200, 500], [200, 100]]  # (x, y)
+HOLE = [[300, 200], [500, 200], [500, 400], [300, 400], [300, 200]]
+
+
+def write(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value))
+    return path
+
+
+def feature(*rings: Any, kind: str = "Polygon") -> dict[str, Any]:
+    return {"type": "Feature", "properties": {}, "geometry": {"type": kind, "coordinates": list(rings)}}
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_a_mask_of_any_size_is_spread_over_the_slide(tmp_path: Path, factor: int) -> None:
+    mask = np.zeros((40 * factor, 60 * factor), np.uint8)
+    mask[10 * factor, 20 * factor : 22 * factor] = 1  # 1 is not black
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    expected = np.zeros(WANTED, np.bool_)
+    expected[10, 20:22] = True
+    np.testing.assert_array_equal(read_tissue(tmp_path / "mask.png", full=FULL, wanted=WANTED), expected)
+
+
+def test_any_colour_of_a_mask_is_tissue(tmp_path: Path) -> None:
+    mask = np.zeros((40, 60, 3), np.uint8)
+    mask[5, 7, 2] = 3
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert read_tissue(tmp_path / "mask.png", full=FULL, wanted=WANTED).sum() == 1
+
+
+@pytest.mark.parametrize("wrap", ["collection", "list", "feature", "geometry", "multi", "geometries"])
+def test_polygons_are_drawn_without_their_holes(tmp_path: Path, wrap: str) -> None:
+    one = feature(SQUARE, HOLE)
+    value: Any = {
+        "collection": {"type": "FeatureCollection", "features": [one, feature([0, 0], kind="Point")]},
+        "list": [one],
+        "feature": one,
+        "geometry": one["geometry"],
+        "multi": feature([SQUARE, HOLE], kind="MultiPolygon"),
+        "geometries": {"type": "GeometryCollection", "geometries": [one["geometry"]]},
+    }[wrap]
+    tissue = read_tissue(write(tmp_path / "a.geojson", value), full=FULL, wanted=WANTED)
+    assert tissue[6:24, 11:14].all()
+    assert tissue[6:9, 11:29].all()
+    assert not tissue[11:19, 16:24].any()
+    assert tissue.sum() == 21 * 21 - 9 * 9  # with what the outlines touch
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.geojson", "{", "not GeoJSON"),
+        ("a.geojson", "[]", "no Polygon"),
+        ("a.geojson", '{"type": "Polygon", "coordinates": [[["x", 1]]]}', "not GeoJSON"),
+        ("a.geojson", '{"kind": 3}', "not GeoJSON"),
+        ("a.json", "3", "not GeoJSON"),
+        ("a.png", "text", "neither a mask image"),
+    ],
+)
+def test_what_is_no_mask_is_refused_in_a_line(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=said) as error:
+        read_tissue(tmp_path / name, full=FULL, wanted=WANTED)
+    assert "\n" not in str(error.value)
+
+
+def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
+    Image.new("L", (60, 60)).save(tmp_path / "mask.png")
+    with pytest.raises(ConfigError, match="60 x 60 px does not show a slide of 800 x 1200"):
+        read_tissue(tmp_path / "mask.png", full=FULL, wanted=WANTED)
