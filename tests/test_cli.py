@@ -156,6 +156,15 @@ def test_bad_input_is_one_clear_line_and_touches_nothing(
     assert (tmp_path / "exists.zarr" / "precious.txt").read_text() == "mine"
 
 
+def test_a_slide_is_converted_and_the_pyramid_is_a_slide(tmp_path: Path, slide: Path, model: Path) -> None:
+    done = wsi_seg("convert", slide, "a.ome.zarr", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "a.ome.zarr: 400 x 300 px, 0.5 um/px\n"
+    done = wsi_seg("a.ome.zarr", "--model", model, "-q", "--tissue", "none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert MaskPyramid.open(tmp_path / "a.seg.ome.zarr").shape() == (300, 400)
+
+
 def test_the_slides_own_folder_is_not_written_to(tmp_path: Path, model: Path) -> None:
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()

@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "tissue": {"tiles"},
     "tissue_file": {"errors"},
     "slide": {"errors", "tiles"},
+    "convert": {"errors", "events", "slide", "tiles"},
     "mask": {"errors", "tiles"},
     "models": {"errors"},
     "quality": {"errors", "models", "uncertainty"},

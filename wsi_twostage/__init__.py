@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wsi_twostage.algorithm import two_stage
+    from wsi_twostage.convert import convert
     from wsi_twostage.errors import BundleError, ConfigError, SlideError, StoreError, WsiError
     from wsi_twostage.mask import MaskPyramid
     from wsi_twostage.models.bundle import ModelBundle, load_bundle
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "algorithm": ("two_stage",),
+    "convert": ("convert",),
     "errors": ("BundleError", "ConfigError", "SlideError", "StoreError", "WsiError"),
     "mask": ("MaskPyramid",),
     "models.bundle": ("ModelBundle", "load_bundle"),
@@ -53,6 +55,7 @@ __all__ = [
     "StoreError",
     "Threshold",
     "WsiError",
+    "convert",
     "load_bundle",
     "open_slide",
     "segment",

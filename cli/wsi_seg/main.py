@@ -5,6 +5,7 @@ import sys
 import click
 
 from wsi_seg.calibrate import calibrate
+from wsi_seg.convert import convert
 from wsi_seg.curve import curve
 from wsi_seg.info import info
 from wsi_seg.model import model
@@ -34,7 +35,7 @@ def commands() -> None:
     """
 
 
-for command in (run, info, model, train, evaluate, calibrate, tables, curve):
+for command in (run, info, convert, model, train, evaluate, calibrate, tables, curve):
     commands.add_command(command)
 
 

@@ -166,10 +166,10 @@ def _mpp(told: Mapping[str, Any], rows: int, cols: int) -> FoundMpp | None:
 
 
 def _compression(array: zarr.Array[Any]) -> str:
-    """Name of the first compressor."""
-    for codec in array.compressors:
-        return str(getattr(codec, "codec_id", type(codec).__name__.removesuffix("Codec").lower()))
-    return "none"
+    """Name of the first compressor, or of what makes bytes of the pixels."""
+    codecs = [*array.compressors, *([array.serializer] if array.metadata.zarr_format == 3 else [])]
+    names = [getattr(c, "codec_id", type(c).__name__.removesuffix("Codec").lower()) for c in codecs]
+    return str(names[0]) if names and names[0] != "bytes" else "none"
 
 
 def _said(error: Exception) -> str:

@@ -71,7 +71,7 @@ def combine(source: NDArray[np.uint8], rows: Taps, cols: Taps) -> NDArray[np.uin
         strip = slice(first, first + _STRIP)
         lines = _sum_rows(source, rows.index[strip] - top, rows.weight[strip])
         total = _sum_cols(lines, cols.index - left, cols.weight)
-        out[strip] = _divide(total, rows.weight[strip].sum(axis=1), cols.weight.sum(axis=1))
+        out[strip] = divide(total, rows.weight[strip].sum(axis=1), cols.weight.sum(axis=1))
     return out
 
 
@@ -100,6 +100,12 @@ def _sum_cols(
 
 def shrink(source: NDArray[np.uint8], rows: int, cols: int) -> NDArray[np.uint8]:
     """Means of ``source`` (H, W, 3) over cells of ``rows`` x ``cols`` px; cells at the end may be partial."""
+    height, width = source.shape[:2]
+    return divide(cell_sums(source, rows, cols), _cell_sizes(height, rows), _cell_sizes(width, cols))
+
+
+def cell_sums(source: NDArray[np.uint8], rows: int, cols: int) -> NDArray[np.uint32]:
+    """Sums of ``source`` (H, W, 3) over cells of ``rows`` x ``cols`` px; cells at the end may be partial."""
     height, width, channels = source.shape
     exact = np.uint16 if rows <= 256 else np.uint32  # holds a sum of so many bytes
     lines = np.zeros((-(-height // rows), width, channels), exact)  # (H / rows, W, 3)
@@ -110,7 +116,7 @@ def shrink(source: NDArray[np.uint8], rows: int, cols: int) -> NDArray[np.uint8]
     for offset in range(min(cols, width)):
         part = lines[:, offset::cols]
         total[:, : part.shape[1]] += part
-    return _divide(total, _cell_sizes(height, rows), _cell_sizes(width, cols))
+    return total
 
 
 def _cell_sizes(length: int, cell: int) -> NDArray[np.float64]:
@@ -118,7 +124,7 @@ def _cell_sizes(length: int, cell: int) -> NDArray[np.float64]:
     return np.diff(np.append(np.arange(0, length, cell), length)).astype(np.float64)
 
 
-def _divide(
+def divide(
     total: NDArray[np.float32] | NDArray[np.uint32], rows: NDArray[np.float64], cols: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
     """Sums over cells (H, W, 3), divided by the cells' areas and rounded."""

@@ -1,0 +1,51 @@
+"""wsi-seg convert: a slide as an OME-Zarr image pyramid."""
+
+from pathlib import Path
+
+import click
+
+from wsi_seg.progress import listener
+
+
+@click.command()
+@click.argument("slide")
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
+@click.option("--reader", default="auto", show_default=True, help="auto, tiff, openslide, zarr or image.")
+@click.option(
+    "--compression",
+    default="zstd",
+    show_default=True,
+    help="zstd keeps the pixels; jpeg or jpeg:90 is smaller, and read by this tool only.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores it may use]")
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier conversion left.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def convert(
+    slide: str,
+    output: Path,
+    mpp: float | None,
+    reader: str,
+    compression: str,
+    workers: int | None,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Write SLIDE as an OME-Zarr 0.5 pyramid to the folder OUTPUT.
+
+    Its levels are halved until 512 px. If it is interrupted, the same command goes on where it was.
+    """
+    from wsi_twostage.convert import convert as write
+    from wsi_twostage.slide import open_slide
+
+    opened = open_slide(slide, mpp, reader=reader)
+    with listener(output.name, quiet=quiet) as listen:
+        write(
+            opened,
+            output,
+            compression=compression,
+            workers=workers,
+            overwrite=overwrite,
+            listener=listen,
+        )
+    click.echo(f"{output}: {opened.width} x {opened.height} px, {opened.mpp:g} um/px")

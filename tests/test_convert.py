@@ -1,0 +1,142 @@
+"""A slide as an OME-Zarr pyramid."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaozarrs
+import zarr
+from conftest import small_bundle
+from ome_zarr_models.v05.image import Image
+from slides import CMU, change_tile, pyramid, texture, write_slide
+
+from wsi_twostage import convert as conversion
+from wsi_twostage.convert import convert
+from wsi_twostage.errors import ConfigError, StoreError, UnreadableRegion
+from wsi_twostage.events import Event, Finished, TilesDone
+from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.selection import Fraction
+from wsi_twostage.slide import open_slide
+from wsi_twostage.tiles import Box
+
+IMAGE = texture(801, 1207)  # 4 x 5 blocks, 6 levels
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a small slide has many."""
+    monkeypatch.setattr(conversion, "BLOCK", 256)
+    monkeypatch.setattr(conversion, "CHUNK", 64)
+    monkeypatch.setattr(conversion, "_COARSEST", 64)
+
+
+def pixels(root: Path, level: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.asarray(zarr.open_array(root, path=str(level), mode="r")[...]).transpose(1, 2, 0)
+
+
+@pytest.mark.parametrize("stored", [1, 2, 3])
+def test_every_level_is_the_slides_view(tmp_path: Path, stored: int) -> None:
+    """Whether it comes from level 0, from its sums, or from another stored level."""
+    levels = pyramid(IMAGE, 5)[:: 2 if stored == 2 else 1][:stored]
+    slide = open_slide(write_slide(tmp_path / "slide.tiff", levels))
+    root = convert(slide, tmp_path / "a.ome.zarr", workers=3)
+    converted = open_slide(root)
+    assert (converted.mpp, len(converted.levels), converted.levels[0].tile) == (0.5, 6, (64, 64))
+    for index, level in enumerate(converted.levels):
+        view = slide.view(2**index)
+        assert level.downsample == (2**index, 2**index)
+        np.testing.assert_array_equal(
+            pixels(root, index), view.read(Box(0, 0, view.height, view.width)), strict=True
+        )
+
+
+def test_a_run_on_the_pyramid_gives_the_mask_of_a_run_on_the_slide(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", pyramid(IMAGE, 3))
+    root, masks = convert(slide, tmp_path / "a.ome.zarr"), []
+    for place in (slide, root):
+        out = tmp_path / f"{place.stem}.out.zarr"
+        store = segment(
+            place, out, bundle=small_bundle(), rule=Fraction(0.3), settings=Settings(workers=2)
+        ).store
+        masks.append(store.read(Box(0, 0, store.spec.height, store.spec.width)))
+    np.testing.assert_array_equal(*masks)
+
+
+def test_the_metadata_is_valid(tmp_path: Path) -> None:
+    root = convert(write_slide(tmp_path / "slide.tiff", [IMAGE]), tmp_path / "a.ome.zarr")
+    yaozarrs.validate_zarr_store(str(root))
+    image = Image.from_zarr(zarr.open_group(root, mode="r"))
+    scale = image.ome_attributes.multiscales[0].datasets[2].coordinateTransformations
+    assert scale[0].scale == [1.0, 2.0, 2.0]
+    assert scale[1].translation == [0.0, 0.75, 0.75]  # type: ignore[union-attr]
+
+
+def test_jpeg_is_smaller_and_near(tmp_path: Path) -> None:
+    exact, near = (convert(CMU, tmp_path / f"{name}.zarr", compression=name) for name in ("zstd", "jpeg:80"))
+    bytes_of = [sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) for root in (exact, near)]
+    assert bytes_of[1] < 0.3 * bytes_of[0]
+    assert open_slide(near).compression == "jpeg"
+    difference = pixels(exact, 0).astype(int) - open_slide(near).view(1).read(Box(0, 0, 2967, 2220))
+    assert abs(difference).mean() < 4
+
+
+@pytest.mark.parametrize("blocks", [3, 20])
+def test_an_interrupted_conversion_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int
+) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [IMAGE])
+    whole = convert(slide, tmp_path / "whole.zarr")
+
+    class Killed(BaseException):
+        pass
+
+    seen: list[Event] = []
+
+    def kill(event: Event) -> None:
+        seen.append(event)
+        if sum(isinstance(e, TilesDone) for e in seen) == blocks + 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        convert(slide, tmp_path / "a.zarr", workers=1, listener=kill)
+    again: list[Event] = []
+    root = convert(slide, tmp_path / "a.zarr", listener=again.append)
+    first = next(i for i, e in enumerate(again) if isinstance(e, Finished))
+    assert sum(isinstance(e, TilesDone) for e in again[:first]) <= 20 - blocks
+    for level in range(6):
+        np.testing.assert_array_equal(pixels(root, level), pixels(whole, level))
+    assert sorted(p.name for p in (root / "wsi_twostage").iterdir()) == ["zarr.json"]
+    third: list[Event] = []
+    convert(slide, root, listener=third.append)
+    assert not third
+
+
+def test_what_is_there_is_kept(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [IMAGE[:200, :200]])
+    other = write_slide(tmp_path / "other.tiff", [IMAGE[200:400, :200]])
+    root = convert(slide, tmp_path / "a.zarr")
+    with pytest.raises(StoreError, match="exists, and is not this conversion"):
+        convert(other, root)
+    convert(other, root, overwrite=True)
+    np.testing.assert_array_equal(pixels(root, 0), IMAGE[200:400, :200])
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "kept").touch()
+    with pytest.raises(StoreError, match="exists"):
+        convert(slide, foreign, overwrite=True)
+    assert (foreign / "kept").exists()
+
+
+def test_what_cannot_be_read_is_no_pixels(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [IMAGE])
+    change_tile(slide, 40, lambda data: b"\0" * len(data))
+    with pytest.raises(UnreadableRegion, match=r"tile \(\d+, \d+\) of level 0"):
+        convert(slide, tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("compression", ["gzip", "jpeg:0", "jpeg:101", "jpeg:x", "zstd:3"])
+def test_an_unknown_compression_is_refused(tmp_path: Path, compression: str) -> None:
+    with pytest.raises(ConfigError, match="use zstd, jpeg"):
+        convert(CMU, tmp_path / "a.zarr", compression=compression)
+    assert not (tmp_path / "a.zarr").exists()
