@@ -156,6 +156,15 @@ def test_bad_input_is_one_clear_line_and_touches_nothing(
     assert (tmp_path / "exists.zarr" / "precious.txt").read_text() == "mine"
 
 
+def test_a_plan_says_what_a_run_would_cost(tmp_path: Path, slide: Path, model: Path) -> None:
+    done = wsi_seg("plan", slide, "--model", model, "--budget", "25%", "--tissue", "none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "12 of 12 tiles" in done.stdout
+    assert "25% of them: budget 25%" in done.stdout
+    as_json = wsi_seg("plan", slide, "--model", model, "--refine", "all", "--json", cwd=tmp_path)
+    assert json.loads(as_json.stdout)["stage_2"]["tiles"] == json.loads(as_json.stdout)["tissue"]
+
+
 def test_a_slide_is_converted_and_the_pyramid_is_a_slide(tmp_path: Path, slide: Path, model: Path) -> None:
     done = wsi_seg("convert", slide, "a.ome.zarr", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "tissue": {"tiles"},
     "tissue_file": {"errors"},
     "slide": {"errors", "tiles"},
-    "convert": {"errors", "events", "slide", "tiles"},
+    "conversion": {"errors", "events", "slide", "tiles"},
     "mask": {"errors", "tiles"},
     "models": {"errors"},
     "quality": {"errors", "models", "uncertainty"},
@@ -45,6 +45,10 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": {
         "cluster", "errors", "events", "mask", "models", "quality", "result", "schedule", "selection",
         "slide", "tissue_file", "uncertainty", "work",
+    },
+    "planning": {
+        "coarse", "mask", "models", "pipeline", "refine", "schedule", "selection", "slide", "tiles", "tissue",
+        "work",
     },
     "preview": {"mask", "slide", "tiles", "uncertainty"},
 }  # fmt: skip

@@ -40,6 +40,17 @@ def tiny_spec(**changes: object) -> BundleSpec:
     return replace(spec, **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("height", [32, 128, 160, 288])
+def test_logits_in_strips_are_those_of_the_whole(depth: int, scale: int, height: int) -> None:
+    torch.manual_seed(depth)
+    net = UNet(widths=(8,) * 5, depths=(1, 1, 1, 1, depth), scale=scale).eval()
+    x = torch.rand(1, 3, height, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(net.logits(x), net(x).logits, rtol=1e-5, atol=1e-6)
+
+
 def test_logits_have_the_size_of_the_input() -> None:
     output = UNet(widths=TINY.widths)(torch.rand(2, 3, 64, 96))
     assert output.logits.shape == (2, 1, 64, 96)

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wsi_twostage.algorithm import two_stage
-    from wsi_twostage.convert import convert
+    from wsi_twostage.conversion import convert
     from wsi_twostage.errors import BundleError, ConfigError, SlideError, StoreError, WsiError
     from wsi_twostage.mask import MaskPyramid
     from wsi_twostage.models.bundle import ModelBundle, load_bundle
     from wsi_twostage.pipeline import Settings, segment
+    from wsi_twostage.planning import plan
     from wsi_twostage.preview import write_preview
     from wsi_twostage.result import Result
     from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "algorithm": ("two_stage",),
-    "convert": ("convert",),
+    "conversion": ("convert",),
     "errors": ("BundleError", "ConfigError", "SlideError", "StoreError", "WsiError"),
     "mask": ("MaskPyramid",),
     "models.bundle": ("ModelBundle", "load_bundle"),
     "pipeline": ("Settings", "segment"),
+    "planning": ("plan",),
     "preview": ("write_preview",),
     "result": ("Result",),
     "selection": ("ALL", "NONE", "Fraction", "Threshold"),
@@ -58,6 +60,7 @@ __all__ = [
     "convert",
     "load_bundle",
     "open_slide",
+    "plan",
     "segment",
     "two_stage",
     "write_preview",

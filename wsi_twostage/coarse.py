@@ -5,11 +5,12 @@ from numpy.typing import NDArray
 
 from wsi_twostage.answers import to_probability
 from wsi_twostage.mask import Shard
+from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.runner import Runner, runner
 from wsi_twostage.pixels import Pixels
 from wsi_twostage.tiles import Tile, Window
 from wsi_twostage.uncertainty import of_bytes, tile_mean
-from wsi_twostage.work import Clock, Done, Work, through_windows
+from wsi_twostage.work import Clock, Done, WindowShape, Work, through_windows
 
 LIMIT_PX = 1024  # Model 1's windows have at most the pixels of such a square, halo excluded: memory
 
@@ -23,10 +24,8 @@ def coarse_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Done:
     done: list[Tile] = []
     values: list[float] = []
     unreadable: list[Tile] = []
-    limit = max((LIMIT_PX * spec.ratio // grid.tile) ** 2, 1)
-    halo = spec.coarse_halo * spec.ratio
     for window, answer in through_windows(
-        tissue, grid, limit=limit, halo=halo, predict=lambda w: predict_coarse(work.coarse, model, w, clock)
+        tissue, grid, **shape(spec), predict=lambda w: predict_coarse(work.coarse, model, w, clock)
     ):
         if answer is None:
             unreadable.extend(window.tiles)
@@ -40,6 +39,12 @@ def coarse_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Done:
     with clock.of("write"):
         work.mask.write_probability(own, probability)
     return Done(tuple(done), np.asarray(values, np.float32), tuple(unreadable), clock)
+
+
+def shape(spec: BundleSpec) -> WindowShape:
+    """Of the windows that Model 1 sees."""
+    limit = max((LIMIT_PX * spec.ratio // spec.tile) ** 2, 1)
+    return WindowShape(limit=limit, halo=spec.coarse_halo * spec.ratio)
 
 
 def predict_coarse(coarse: Pixels, model: Runner, window: Window, clock: Clock) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,20 +92,17 @@ def segment(
     if isinstance(bundle, ModelBundle) and settings.scheduler is not None:
         raise ConfigError("a bundle in memory cannot reach the workers of a scheduler; save it to a file")
     model, spec = refer(bundle, device=settings.device, precision=settings.precision)
-    rule, said = _resolve(rule, spec, settings, listener)
-    fine = slide.view_at(spec.mpp)
-    coarse, around, overview = (
-        slide.view(fine.downsample * ratio) for ratio in (spec.ratio, CONTEXT_STRIDE, _overview(fine))
-    )
+    rule, said = resolve(rule, spec, settings, listener)
+    fine, coarse, around, overview = views_of(slide, spec)
     if fine.downsample < 1 / 1.1:
         listener(Note(f"{slide.mpp:g} um/px is coarser than the model's {spec.mpp:g}; the slide is enlarged"))
 
-    drawn = _tissue_of_file(settings.tissue, slide, overview)
+    drawn = tissue_of_file(settings.tissue, slide, overview)
 
     with cluster.connect(workers=settings.workers, scheduler=settings.scheduler) as client:
         mask = MaskPyramid.create(
             Path(output),
-            _mask_spec(spec, fine, overview),
+            mask_spec(spec, fine, overview),
             manifest=_manifest(slide, spec, model.sha256, said, settings),
             overwrite=settings.overwrite,
         )
@@ -125,10 +123,10 @@ def segment(
     return result
 
 
-def _resolve(
+def resolve(
     rule: Rule | TargetGap | None, spec: BundleSpec, settings: Settings, listener: Listener
 ) -> tuple[Rule, str]:
-    """The rule to follow, and how to say it."""
+    """The rule to follow, and how to say it; None is the bundle's threshold."""
     if rule is None:
         if settings.uncertainty != "entropy":
             raise ConfigError(f"the model's threshold is of entropy; with {settings.uncertainty} give a rule")
@@ -148,7 +146,7 @@ def _overview(fine: View) -> int:
     return int(2 ** max(round(math.log2(OVERVIEW_MPP / fine.mpp)), 0))
 
 
-def _tissue_of_file(tissue: str, slide: Slide, overview: View) -> NDArray[np.bool_] | None:
+def tissue_of_file(tissue: str, slide: Slide, overview: View) -> NDArray[np.bool_] | None:
     """Tissue on the overview's pixels, where a file says it."""
     if tissue in TISSUES:
         return None
@@ -156,7 +154,24 @@ def _tissue_of_file(tissue: str, slide: Slide, overview: View) -> NDArray[np.boo
     return read_tissue(Path(tissue), full=full, wanted=wanted)
 
 
-def _mask_spec(spec: BundleSpec, fine: View, overview: View) -> MaskSpec:
+class Views(NamedTuple):
+    """The slide as the stages see it."""
+
+    fine: View
+    coarse: View
+    around: View
+    overview: View
+
+
+def views_of(slide: Slide, spec: BundleSpec) -> Views:
+    """At the bundle's mpp, and coarser by whole factors."""
+    fine = slide.view_at(spec.mpp)
+    ratios = (spec.ratio, CONTEXT_STRIDE, _overview(fine))
+    return Views(fine, *(slide.view(fine.downsample * ratio) for ratio in ratios))
+
+
+def mask_spec(spec: BundleSpec, fine: View, overview: View) -> MaskSpec:
+    """What the result will be."""
     return MaskSpec(
         height=fine.height,
         width=fine.width,

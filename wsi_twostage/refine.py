@@ -9,7 +9,7 @@ from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.runner import Runner, runner
 from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.tiles import Box, Tile, Window, merge
-from wsi_twostage.work import Clock, Done, Work, through_windows
+from wsi_twostage.work import Clock, Done, WindowShape, Work, through_windows
 
 LIMIT_PX = 768  # Model 2's windows have at most the pixels of such a square, halo excluded: memory
 
@@ -23,9 +23,8 @@ def refine_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...], chosen: tup
     done: list[Tile] = []
     values: list[float] = []
     unreadable: list[Tile] = []
-    limit = max(LIMIT_PX**2 // grid.tile**2, 1)
     for window, answer in through_windows(
-        chosen, grid, limit=limit, halo=model.spec.halo, predict=lambda w: predict_fine(work, model, w, clock)
+        chosen, grid, **shape(model.spec), predict=lambda w: predict_fine(work, model, w, clock)
     ):
         if answer is None:  # Model 1's answer stays
             unreadable.extend(window.tiles)
@@ -40,6 +39,11 @@ def refine_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...], chosen: tup
     with clock.of("write"):
         work.mask.write(shard, labels)
     return Done(tuple(done), np.asarray(values, np.float32), tuple(unreadable), clock)
+
+
+def shape(spec: BundleSpec) -> WindowShape:
+    """Of the windows that Model 2 sees."""
+    return WindowShape(limit=max(LIMIT_PX**2 // spec.tile**2, 1), halo=spec.halo)
 
 
 def reduce_shard(work: Work, shard: Shard) -> Clock:

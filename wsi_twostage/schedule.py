@@ -42,6 +42,15 @@ def read_around_holes(pixels: Pixels, box: Box) -> tuple[NDArray[np.uint8], NDAr
         return rgb, holes
 
 
+def read_in_parts(
+    pixels: Pixels, grid: TileGrid
+) -> Iterator[tuple[Box, NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Each box of ``grid``, its pixels, and where they cannot be read."""
+    for tile in grid:
+        box = grid.box(tile)
+        yield box, *read_around_holes(pixels, box)
+
+
 class Run:
     """The three stages of a run; each returns what the next one needs."""
 
@@ -69,10 +78,9 @@ class Run:
         rgb = np.empty((grid.height, grid.width, 3), np.uint8)  # some MB: 1 / 1000 of the slide
         holes = np.zeros(rgb.shape[:2], np.bool_)
         self.listen(Started("overview", len(grid)))
-        for tile in grid:
-            box = grid.box(tile)
-            rgb[box.slices], holes[box.slices] = read_around_holes(overview, box)
-            self.mask.write_overview(box, rgb[box.slices])
+        for box, seen, lost in read_in_parts(overview, grid):
+            rgb[box.slices], holes[box.slices] = seen, lost
+            self.mask.write_overview(box, seen)
             self.listen(TilesDone("overview", 1, box.area / 1e6))
         self.mask.finish_overview()
         if how == "none":
@@ -91,7 +99,7 @@ class Run:
         calls = [
             Call(coarse_shard, (self.work, shard, tiles))
             for shard in self.mask.shards()
-            if (tiles := self._tiles(self.mask.box(shard), tissue))
+            if (tiles := chosen_tiles(self.grid, self.mask.box(shard), tissue))
         ]
         calls.sort(key=lambda call: -len(call.arguments[2]))  # the long ones first: no straggler at the end
         h, readable = np.zeros(tissue.shape, np.float32), np.zeros(tissue.shape, np.bool_)
@@ -105,13 +113,12 @@ class Run:
     def refine(self, tissue: NDArray[np.bool_], patches: Selection) -> NDArray[np.float32]:
         """Line 3: labels of all shards and levels; disagreement of each refined tile, else NaN."""
         self.listen(Started("stage 2", int(patches.chosen.sum())))
-        calls = [
-            Call(
-                _refine_and_name, (self.work, shard, tiles, self._tiles(self.mask.box(shard), patches.chosen))
-            )
-            for shard in self.mask.shards()
-            if (tiles := self._tiles(self.mask.box(shard), tissue))
-        ]
+        calls = []
+        for shard in self.mask.shards():
+            box = self.mask.box(shard)
+            if tiles := chosen_tiles(self.grid, box, tissue):
+                chosen = chosen_tiles(self.grid, box, patches.chosen)
+                calls.append(Call(_refine_and_name, (self.work, shard, tiles, chosen)))
         calls.sort(key=lambda call: -len(call.arguments[3]))
         missing = self._children_to_come({call.arguments[1] for call in calls})
         disagreement = np.full(tissue.shape, np.nan, np.float32)
@@ -171,13 +178,6 @@ class Run:
         seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.threads)
         return Result(self.mask, counts, seconds)
 
-    def _tiles(self, box: Box, chosen: NDArray[np.bool_]) -> tuple[Tile, ...]:
-        """The chosen tiles of a box of whole tiles."""
-        side = self.grid.tile
-        top, left = box.top // side, box.left // side
-        part = chosen[top : -(-box.bottom // side), left : -(-box.right // side)]
-        return tuple(Tile(int(row) + top, int(col) + left) for row, col in np.argwhere(part))
-
     def _children_to_come(self, written: set[Shard]) -> dict[Shard, int]:
         """How many children of each parent will be written; empty shards never are."""
         missing: dict[Shard, int] = {}
@@ -198,6 +198,13 @@ class Run:
                     f"the first at row {first.row}, col {first.col} of the tiles"
                 )
             )
+
+
+def chosen_tiles(grid: TileGrid, box: Box, chosen: NDArray[np.bool_]) -> tuple[Tile, ...]:
+    """The chosen tiles of a box of whole tiles."""
+    top, left = box.top // grid.tile, box.left // grid.tile
+    part = chosen[top : -(-box.bottom // grid.tile), left : -(-box.right // grid.tile)]
+    return tuple(Tile(int(row) + top, int(col) + left) for row, col in np.argwhere(part))
 
 
 def _refine_and_name(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,13 @@ class Done:
     """One per tile: uncertainty after stage 1, disagreement with Model 1 after stage 2."""
     unreadable: tuple[Tile, ...]
     clock: Clock = field(default_factory=Clock)
+
+
+class WindowShape(TypedDict):
+    """How tiles are merged for a network."""
+
+    limit: int  # tiles of a window, at most
+    halo: int  # fine pixels around it
 
 
 def through_windows(

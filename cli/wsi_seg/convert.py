@@ -35,7 +35,7 @@ def convert(
 
     Its levels are halved until 512 px. If it is interrupted, the same command goes on where it was.
     """
-    from wsi_twostage.convert import convert as write
+    from wsi_twostage.conversion import convert as write
     from wsi_twostage.slide import open_slide
 
     opened = open_slide(slide, mpp, reader=reader)

@@ -9,6 +9,7 @@ from wsi_seg.convert import convert
 from wsi_seg.curve import curve
 from wsi_seg.info import info
 from wsi_seg.model import model
+from wsi_seg.plan import plan
 from wsi_seg.run import run
 from wsi_seg.tables import tables
 from wsi_seg.train import evaluate, train
@@ -35,7 +36,7 @@ def commands() -> None:
     """
 
 
-for command in (run, info, convert, model, train, evaluate, calibrate, tables, curve):
+for command in (run, plan, info, convert, model, train, evaluate, calibrate, tables, curve):
     commands.add_command(command)
 
 

@@ -77,7 +77,7 @@ def run(
 ) -> None:
     """Segment SLIDES and write SLIDE.seg.ome.zarr for each."""
     keep_freed_memory()  # before numpy and torch start threads
-    rule = _rule(threshold, budget, refine, target_gap)
+    rule = read_rule(threshold, budget, refine, target_gap)
     targets = _targets(slides, output)
     pictures = {slide: _picture(target) for slide, target in targets.items()} if preview else {}
     for picture in pictures.values():
@@ -121,7 +121,7 @@ def run(
         ctx.exit(ExitCode.SOME_FAILED)
 
 
-def _rule(
+def read_rule(
     threshold: float | None, budget: str | None, refine: str | None, target_gap: float | None
 ) -> "Rule | TargetGap | None":
     """The one rule that was given, or None."""

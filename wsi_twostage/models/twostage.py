@@ -27,8 +27,7 @@ class TwoStageNet(nn.Module):
 
     def f1(self, coarse: Tensor) -> Tensor:
         """(B, 3, h, w) in 0..1 on Model 1's level -> logits (B, K, s * h, s * w)."""
-        logits: Tensor = self.coarse(coarse).logits
-        return logits
+        return self.coarse.logits(coarse)
 
     def f2(self, fine: Tensor, around: Tensor) -> Tensor:
         """(B, 3, H, W) and (B, 3, H/4 + 2m, W/4 + 2m), the same field with a margin m >= 0.
@@ -37,8 +36,7 @@ class TwoStageNet(nn.Module):
         """
         guide = self.coarse if self.guide is None else self.guide
         context = self.context(guide(around), fine) if self.fine.context else None
-        logits: Tensor = self.fine(fine, context).logits
-        return logits
+        return self.fine.logits(fine, context)
 
     def context(self, output: Output, fine: Tensor) -> Tensor:
         """A coarse network's penultimate activation on exactly the field of ``fine``, (B, C, H/4, W/4)."""

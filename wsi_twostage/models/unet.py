@@ -15,6 +15,9 @@ from wsi_twostage.models.mobilenet import CHANNELS, MobileNetV2
 STRIDE = 32  # sides of the input must be multiples of it
 CONTEXT_STRIDE = 4  # of the map that context joins: one pixel of a level four times coarser
 
+STRIP_PX = 128
+"""Rows of the last step at a time; even."""
+
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _DETAIL = 16  # channels of the full-resolution skip
@@ -103,15 +106,38 @@ class UNet(nn.Module):
             steps.append(DecoderStep(conv_block(joined, width), *more))
             inputs = width
         self.steps = nn.ModuleList(steps)
+        self._reach = 2 * depths[-1]  # px that a row of the last step sees on each side, at most; even
         self.head = nn.Sequential(nn.Conv2d(inputs, classes * scale**2, 1), nn.PixelShuffle(scale))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Output:
         """(B, 3, H, W) in 0..1, and context (B, C, H/4, W/4) if built for it -> Output."""
+        deep, skip = self._to_the_last_step(x, context)
+        y = self.steps[-1](deep, skip)
+        return Output(self.head(y), y)
+
+    def logits(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The logits of `forward`, to the bit, with less memory: the last step goes in strips of rows.
+
+        Its maps, at full resolution, are the largest by far.
+        """
+        deep, skip = self._to_the_last_step(x, context)
+        height, done = skip.shape[-2], []
+        for top in range(0, height, STRIP_PX):
+            bottom = min(top + STRIP_PX, height)
+            first, last = max(top - self._reach, 0), min(bottom + self._reach, height)
+            y = self.head(self.steps[-1](deep[..., first // 2 : last // 2, :], skip[..., first:last, :]))
+            scale = y.shape[-2] // (last - first)
+            done.append(y[..., scale * (top - first) : scale * (bottom - first), :])
+        return torch.cat(done, dim=-2)
+
+    def _to_the_last_step(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Maps at strides 2 and 1: what the last step joins."""
         x = (x - x.new_tensor(_IMAGENET_MEAN).view(3, 1, 1)) / x.new_tensor(_IMAGENET_STD).view(3, 1, 1)
         skips: list[Tensor] = [self.detail(x), *self.encoder(x)]
         y = skips.pop()  # (B, 320, H/32, W/32)
-        for stride, step, skip in zip((16, 8, 4, 2, 1), self.steps, reversed(skips), strict=True):
+        for stride, step in zip((16, 8, 4, 2), self.steps, strict=False):
+            skip = skips.pop()
             if stride == CONTEXT_STRIDE and context is not None:
                 skip = torch.cat([skip, context], dim=1)
             y = step(y, skip)  # (B, width, H/stride, W/stride)
-        return Output(self.head(y), y)
+        return y, skips.pop()

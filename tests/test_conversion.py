@@ -11,8 +11,8 @@ from conftest import small_bundle
 from ome_zarr_models.v05.image import Image
 from slides import CMU, change_tile, pyramid, texture, write_slide
 
-from wsi_twostage import convert as conversion
-from wsi_twostage.convert import convert
+from wsi_twostage import conversion
+from wsi_twostage.conversion import convert
 from wsi_twostage.errors import ConfigError, StoreError, UnreadableRegion
 from wsi_twostage.events import Event, Finished, TilesDone
 from wsi_twostage.pipeline import Settings, segment

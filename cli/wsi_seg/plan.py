@@ -1,0 +1,83 @@
+"""wsi-seg plan: what a run would do and cost."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from wsi_seg.run import read_rule
+from wsi_twostage.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from wsi_twostage.planning import Plan
+
+
+@click.command()
+@click.argument("slide")
+@click.option("--model", type=click.Path(path_type=Path), help="Bundle.  [default: nuclei in H&E, shipped]")
+@click.option("--threshold", type=float, help="As for `wsi-seg run`, like the others.")
+@click.option("--budget", metavar="10%")
+@click.option("--refine", type=click.Choice(["all", "none"]))
+@click.option("--target-gap", type=float)
+@click.option("--mpp", type=float)
+@click.option("--reader", default="auto")
+@click.option("--tissue", default="otsu")
+@click.option("--device", default="auto")
+@click.option("--precision", default="fp32")
+@click.option("--workers", type=int)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(
+    slide: str,
+    model: Path | None,
+    threshold: float | None,
+    budget: str | None,
+    refine: str | None,
+    target_gap: float | None,
+    mpp: float | None,
+    reader: str,
+    tissue: str,
+    device: str,
+    precision: str,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Say what `wsi-seg run SLIDE` would do and cost.
+
+    Both networks are timed for a few seconds; nothing is written.
+    """
+    keep_freed_memory()  # as in a run
+    rule = read_rule(threshold, budget, refine, target_gap)
+    from wsi_twostage.pipeline import Settings
+    from wsi_twostage.planning import plan as make
+
+    settings = Settings(
+        mpp=mpp, reader=reader, tissue=tissue, device=device, precision=precision, workers=workers
+    )
+    made = make(slide, bundle=model, rule=rule, settings=settings)
+    click.echo(json.dumps(asdict(made), indent=2) if as_json else _text(made))
+
+
+def _text(made: "Plan") -> str:
+    slide = made.slide
+    size = f"{slide.width} x {slide.height} px, {slide.mpp:g} um/px"
+    lines = [f"{size}, {slide.format}, read by {slide.reader}"]
+    for name, stage in (("Model 1", made.stage_1), ("Model 2", made.stage_2)):
+        view, scale = stage.view, max(stage.view.scale)
+        source = f"level {view.level.index}" + ("" if scale == 1 else f", {scale:.3g} times finer")
+        lines.append(
+            f"  {name}  {view.mpp:.3g} um/px from {source}: {stage.tiles} tiles in {stage.windows} windows,\n"
+            f"           {stage.megapixels:.0f} Mpx, {stage.decoded_megapixels:.0f} decoded, "
+            f"about {stage.seconds:.0f} s"
+        )
+    share = made.stage_2.tiles / max(made.tissue, 1)
+    lines += [
+        f"  tissue   {made.tissue} of {made.tiles} tiles",
+        f"  refined  {share:.0%} of them: {made.rule}, {made.refined_from}",
+        f"  memory   {made.memory_gib:.1f} GiB at most, with {made.workers} workers and any size of slide",
+        f"  output   about {made.output_mib:.0f} MiB",
+        f"  time     about {made.seconds:.0f} s",
+        *(f"  note     {note}" for note in made.notes),
+    ]
+    return "\n".join(lines)

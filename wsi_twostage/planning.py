@@ -1,0 +1,209 @@
+"""plan(): what a run would do and cost, from the overview and a measurement of a few seconds."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from dask.system import CPU_COUNT
+from numpy.typing import NDArray
+
+from wsi_twostage import coarse, refine
+from wsi_twostage.mask import MaskSpec
+from wsi_twostage.models.bundle import BundleSpec, ModelBundle
+from wsi_twostage.models.runner import refer, runner
+from wsi_twostage.models.unet import CONTEXT_STRIDE
+from wsi_twostage.pipeline import Settings, mask_spec, resolve, tissue_of_file, views_of
+from wsi_twostage.schedule import chosen_tiles, read_in_parts
+from wsi_twostage.selection import Rule, TargetGap, Threshold
+from wsi_twostage.slide import Slide, View, open_slide
+from wsi_twostage.tiles import Box, TileGrid, merge
+from wsi_twostage.tissue import tissue_mask, tissue_tiles
+from wsi_twostage.work import WindowShape
+
+SLACK_GIB = 0.4  # of what is neither a window nor a shard: the store, the scheduler, tables of tiles
+_OUTPUT_BYTES_PX = 0.12  # of the store, per fine pixel of tissue; measured on H&E
+_LARGE_MPX = 200  # decoded for Model 1 alone, from a level that is finer than it needs: worth a note
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One of the networks in a run."""
+
+    view: View
+    tiles: int
+    windows: int
+    megapixels: float
+    """Through the network, halos included."""
+    decoded_megapixels: float
+    """Of the stored level that its pixels come from."""
+    seconds: float
+    """Estimated, of wall time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do; see `plan`."""
+
+    slide: Slide
+    tiles: int
+    tissue: int
+    stage_1: Stage
+    stage_2: Stage
+    rule: str
+    refined_from: str
+    """Why so many tiles would be refined."""
+    workers: int
+    memory_gib: float
+    """Bound of the resident memory; it depends on the model and the workers, not on the slide."""
+    output_mib: float
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def plan(
+    slide: str | Path | Slide,
+    *,
+    bundle: ModelBundle | str | Path | None = None,
+    rule: Rule | TargetGap | None = None,
+    settings: Settings | None = None,
+) -> Plan:
+    """Look at the overview, time each network on one window per worker, and add up; nothing is written.
+
+    Parameters and errors are those of `segment`.
+    """
+    settings, notes = settings or Settings(), list[str]()
+    slide = slide if isinstance(slide, Slide) else open_slide(slide, settings.mpp, reader=settings.reader)
+    model, spec = refer(bundle, device=settings.device, precision=settings.precision)
+    followed, said = resolve(rule, spec, settings, lambda event: None)
+    views = views_of(slide, spec)
+    result = mask_spec(spec, views.fine, views.overview)
+    grid, workers = result.tiles, settings.workers or CPU_COUNT
+    start = time.perf_counter()
+    tissue = _tissue(views.overview, result, slide, settings)
+    looked = time.perf_counter() - start
+    refined, why = _refined(followed, spec, tissue)
+    net = runner(model)
+
+    def first(box: Box) -> None:
+        net.f1(views.coarse.read(box.coarser(spec.ratio).grow(spec.coarse_halo)))
+
+    def second(box: Box) -> None:
+        around = box.coarser(CONTEXT_STRIDE).grow(spec.context_halo)
+        net.f2(views.fine.read(box.grow(spec.halo)), views.around.read(around))
+
+    # the tiles of stage 2 are not known yet: some that lie as scattered as the rule leaves them
+    some = np.zeros_like(tissue)
+    some.ravel()[np.flatnonzero(tissue)[np.linspace(0, tissue.sum() - 1, refined).astype(np.intp)]] = (
+        refined > 0
+    )
+    stages = [
+        _stage(result, grid, view, tiles, shape, ratio, predict, workers)
+        for view, tiles, shape, ratio, predict in (
+            (views.coarse, tissue, coarse.shape(spec), spec.ratio, first),
+            (views.fine, some, refine.shape(spec), 1, second),
+        )
+    ]
+    if stages[0].decoded_megapixels > _LARGE_MPX and max(views.coarse.scale) > 1.5:
+        notes.append(
+            f"no stored level near {views.coarse.mpp:.3g} um/px: Model 1's pixels are averaged from level "
+            f"{views.coarse.level.index}, {stages[0].decoded_megapixels:.0f} Mpx to decode; "
+            f"wsi-seg convert makes the levels once"
+        )
+    if not tissue.any():
+        notes.append("no tissue found; the mask would be empty")
+    shard = 2**22 * (1 + result.channels / spec.step**2) * workers
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Plan(
+        slide,
+        tiles=tissue.size,
+        tissue=int(tissue.sum()),
+        stage_1=stages[0],
+        stage_2=stages[1],
+        rule=said,
+        refined_from=why,
+        workers=workers,
+        memory_gib=round((peak + 2 * shard) / 2**30 + SLACK_GIB, 2),
+        output_mib=round(_OUTPUT_BYTES_PX * int(tissue.sum()) * spec.tile**2 / 2**20, 1),
+        seconds=round(looked + sum(stage.seconds for stage in stages), 1),
+        notes=tuple(notes),
+    )
+
+
+def _tissue(overview: View, result: MaskSpec, slide: Slide, settings: Settings) -> NDArray[np.bool_]:
+    """Tiles with tissue, as a run finds them."""
+    grid = result.overview(0)
+    if settings.tissue == "none":
+        return np.ones((result.tiles.rows, result.tiles.cols), np.bool_)
+    found = tissue_of_file(settings.tissue, slide, overview)
+    if found is None:
+        rgb = np.empty((grid.height, grid.width, 3), np.uint8)
+        holes = np.zeros(rgb.shape[:2], np.bool_)
+        for box, seen, lost in read_in_parts(overview, grid):
+            rgb[box.slices], holes[box.slices] = seen, lost
+        found = tissue_mask(rgb) | holes
+    return tissue_tiles(found, result.tiles, result.overview_downsample) > 0
+
+
+def _refined(rule: Rule, spec: BundleSpec, tissue: NDArray[np.bool_]) -> tuple[int, str]:
+    """Tiles that the rule would choose, and how that is known."""
+    count = int(tissue.sum())
+    if not isinstance(rule, Threshold):
+        return round(rule.value * count), "as the rule says"
+    known = spec.calibration
+    if known is None:
+        return count, "at most: this model carries no calibration"
+    share = float(np.interp(rule.value, known.threshold, known.refined))
+    return round(
+        share * count
+    ), f"as on the {known.cases} {known.unit} of the model's calibration, on average"
+
+
+def _stage(
+    result: MaskSpec,
+    grid: TileGrid,
+    view: View,
+    tiles: NDArray[np.bool_],
+    shape: WindowShape,
+    ratio: int,
+    predict: Callable[[Box], None],
+    workers: int,
+) -> Stage:
+    """Windows of a network, and how long they take: as on one window per worker at a time."""
+    shards = result.shards(0)
+    windows = [
+        window
+        for shard in shards
+        for window in merge(chosen_tiles(grid, shards.box(shard), tiles), grid, **shape)
+    ]
+    seen = [w.box.grow(shape["halo"]).area / ratio**2 / 1e6 for w in windows]
+    decoded = sum(seen) * float(np.prod(view.scale))
+    seconds = 0.0
+    if windows:
+        largest = max(windows, key=lambda w: w.box.area).box
+        took = _time(lambda: predict(largest), workers)
+        seconds = took * sum(seen) / max(seen) / workers
+    return Stage(
+        view, int(tiles.sum()), len(windows), round(sum(seen), 1), round(decoded, 1), round(seconds, 1)
+    )
+
+
+def _time(work: Callable[[], None], workers: int) -> float:
+    """Seconds of one call while each worker makes one, as in a run: the second time of two."""
+    intra = torch.get_num_threads()
+    torch.set_num_threads(max(CPU_COUNT // workers, 1))
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in range(2):
+                start = time.perf_counter()
+                for job in [pool.submit(work) for _ in range(workers)]:
+                    job.result()
+                took = time.perf_counter() - start
+    finally:
+        torch.set_num_threads(intra)
+    return took
