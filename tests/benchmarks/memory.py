@@ -3,9 +3,9 @@
     python tests/benchmarks/memory.py [--sides 10000 100000] [--budget 2%]
 
 Makes square slides of these sides, in px at 0.25 um/px, on which the tiles of a real slide lie in a disc of
-some 3 mm, and runs the command on each: the same budget, whatever lies around. A tile is stored once and listed
-as often as it occurs, so that the file of a 100,000 px slide is made in a second. Prints the peak of the
-resident memory of each run beside the bound that `wsi-seg plan` gives for it.
+some 3 mm, and runs the command on each: the same budget, whatever lies around. A tile is stored once and
+listed as often as it occurs, so that the file of a 100,000 px slide is made in a second. Prints the peak of
+the resident memory of each run beside the bound that `wsi-seg plan` gives for it.
 """
 
 import argparse
@@ -39,9 +39,7 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--budget", default="2%")
     arguments = parser.parse_args()
-    print(
-        "| side, px | file, MB | tissue tiles | refined | whole process, s | peak, GiB | bound of the plan, GiB |"
-    )
+    print("| side, px | file, MB | tissue tiles | refined | whole process, s | peak, GiB | bound, GiB |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for side in arguments.sides:
