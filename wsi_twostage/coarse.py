@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from wsi_twostage.answers import to_probability
 from wsi_twostage.mask import Shard
 from wsi_twostage.models.bundle import BundleSpec
+from wsi_twostage.models.compiled import Compiled
 from wsi_twostage.models.runner import Runner, runner
 from wsi_twostage.pixels import Pixels
 from wsi_twostage.tiles import Tile, Window
@@ -47,7 +48,9 @@ def shape(spec: BundleSpec) -> WindowShape:
     return WindowShape(limit=limit, halo=spec.coarse_halo * spec.ratio)
 
 
-def predict_coarse(coarse: Pixels, model: Runner, window: Window, clock: Clock) -> NDArray[np.uint8]:
+def predict_coarse(
+    coarse: Pixels, model: Runner | Compiled, window: Window, clock: Clock
+) -> NDArray[np.uint8]:
     """Model 1 on a window with its halo -> 255 times the probability of its core, (C, h, w)."""
     spec = model.spec
     with clock.of("read"):

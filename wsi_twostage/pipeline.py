@@ -43,6 +43,8 @@ class Settings:
     uncertainty: str = "entropy"
     device: str = "auto"
     precision: str = "fp32"
+    engine: str = "torch"
+    """What runs the networks: torch, or openvino, on a CPU."""
     workers: int | None = None
     scheduler: str | None = None
     overwrite: bool = False
@@ -91,7 +93,7 @@ def segment(
     slide = slide if isinstance(slide, Slide) else open_slide(slide, settings.mpp, reader=settings.reader)
     if isinstance(bundle, ModelBundle) and settings.scheduler is not None:
         raise ConfigError("a bundle in memory cannot reach the workers of a scheduler; save it to a file")
-    model, spec = refer(bundle, device=settings.device, precision=settings.precision)
+    model, spec = refer(bundle, device=settings.device, precision=settings.precision, engine=settings.engine)
     rule, said = resolve(rule, spec, settings, listener)
     fine, coarse, around, overview = views_of(slide, spec)
     if fine.downsample < 1 / 1.1:
@@ -211,4 +213,5 @@ def _manifest(
         "tissue": _said(settings.tissue),
         "uncertainty": settings.uncertainty,
         "precision": settings.precision,
+        "engine": settings.engine,
     }

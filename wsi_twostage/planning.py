@@ -79,7 +79,7 @@ def plan(
     """
     settings, notes = settings or Settings(), list[str]()
     slide = slide if isinstance(slide, Slide) else open_slide(slide, settings.mpp, reader=settings.reader)
-    model, spec = refer(bundle, device=settings.device, precision=settings.precision)
+    model, spec = refer(bundle, device=settings.device, precision=settings.precision, engine=settings.engine)
     followed, said = resolve(rule, spec, settings, lambda event: None)
     views = views_of(slide, spec)
     result = mask_spec(spec, views.fine, views.overview)

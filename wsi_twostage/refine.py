@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from wsi_twostage.answers import enlarge, to_labels
 from wsi_twostage.mask import MaskPyramid, Shard
 from wsi_twostage.models.bundle import BundleSpec
+from wsi_twostage.models.compiled import Compiled
 from wsi_twostage.models.runner import Runner, runner
 from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.tiles import Box, Tile, Window, merge
@@ -54,7 +55,7 @@ def reduce_shard(work: Work, shard: Shard) -> Clock:
     return clock
 
 
-def predict_fine(work: Work, model: Runner, window: Window, clock: Clock) -> NDArray[np.uint8]:
+def predict_fine(work: Work, model: Runner | Compiled, window: Window, clock: Clock) -> NDArray[np.uint8]:
     """Model 2 on a window with its halo and the context around it -> labels of the core (H, W)."""
     spec, box = model.spec, window.box
     with clock.of("read"):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--tissue", default="otsu")
 @click.option("--device", default="auto")
 @click.option("--precision", default="fp32")
+@click.option("--engine", default="torch")
 @click.option("--workers", type=int)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
@@ -40,6 +41,7 @@ def plan(
     tissue: str,
     device: str,
     precision: str,
+    engine: str,
     workers: int | None,
     as_json: bool,
 ) -> None:
@@ -53,7 +55,13 @@ def plan(
     from wsi_twostage.planning import plan as make
 
     settings = Settings(
-        mpp=mpp, reader=reader, tissue=tissue, device=device, precision=precision, workers=workers
+        mpp=mpp,
+        reader=reader,
+        tissue=tissue,
+        device=device,
+        precision=precision,
+        engine=engine,
+        workers=workers,
     )
     made = make(slide, bundle=model, rule=rule, settings=settings)
     click.echo(json.dumps(asdict(made), indent=2) if as_json else _text(made))

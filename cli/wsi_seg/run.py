@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
+@click.option("--engine", default="torch", show_default=True, help="torch, or openvino on a CPU.")
 @click.option("--workers", type=int, help="Threads of the local cluster.  [default: the cores it may use]")
 @click.option("--scheduler", help="Address or file of a running Dask scheduler.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing result of wsi-seg.")
@@ -68,6 +69,7 @@ def run(
     tissue: str,
     device: str,
     precision: str,
+    engine: str,
     workers: int | None,
     scheduler: str | None,
     overwrite: bool,
@@ -93,6 +95,7 @@ def run(
         uncertainty=uncertainty,
         device=device,
         precision=precision,
+        engine=engine,
         workers=workers,
         scheduler=scheduler,
         overwrite=overwrite,

@@ -15,7 +15,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import SHIPPED, BundleSpec, ModelBundle, load_bundle, read_spec, sha256_of
+from wsi_twostage.models.compiled import Compiled, compile_bundle
+from wsi_twostage.models.twostage import TwoStageNet
 
+ENGINES = ("torch", "openvino")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _in_memory: dict[str, ModelBundle] = {}
@@ -30,10 +33,11 @@ class ModelRef:
     sha256: str
     device: str = "cpu"
     precision: str = "fp32"
+    engine: str = "torch"
 
 
 def refer(
-    bundle: ModelBundle | Path | str | None, *, device: str, precision: str
+    bundle: ModelBundle | Path | str | None, *, device: str, precision: str, engine: str = "torch"
 ) -> tuple[ModelRef, BundleSpec]:
     """A reference for workers, and the bundle's spec; loads it here first, so that errors show early.
 
@@ -44,9 +48,13 @@ def refer(
     BundleError
         Not a bundle.
     ConfigError
-        A device or precision that is not to be had here.
+        A device, precision or engine that is not to be had here.
     """
-    device = choose_device(device)
+    device = choose_device("cpu" if (engine, device) == ("openvino", "auto") else device)
+    if engine not in ENGINES:
+        raise ConfigError(f"engine={engine!r}; use {' or '.join(ENGINES)}")
+    if engine == "openvino" and (device != "cpu" or isinstance(bundle, ModelBundle)):
+        raise ConfigError("engine='openvino' is for bundles in files, on the CPU")
     if precision not in PRECISIONS:
         raise ConfigError(f"precision={precision!r}; use {', '.join(PRECISIONS)}")
     if isinstance(bundle, ModelBundle):
@@ -55,7 +63,7 @@ def refer(
         return ModelRef(key, bundle.sha256, device, precision), bundle.spec
     path = SHIPPED if bundle is None else Path(bundle)
     read_spec(path)  # before the hash, so that what is no bundle says so
-    ref = ModelRef(str(path.absolute()), sha256_of(path), device, precision)
+    ref = ModelRef(str(path.absolute()), sha256_of(path), device, precision, engine)
     return ref, runner(ref).spec
 
 
@@ -101,19 +109,22 @@ class Runner:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
 
-def runner(ref: ModelRef) -> Runner:
+def runner(ref: ModelRef) -> Runner | Compiled:
     """The runner of a reference, made once per process, whichever of its threads asks first."""
     with _loading:
         return _runner(ref)
 
 
 @lru_cache(maxsize=4)
-def _runner(ref: ModelRef) -> Runner:
+def _runner(ref: ModelRef) -> Runner | Compiled:
     bundle = _in_memory.get(ref.path) or load_bundle(ref.path, device=ref.device)
     for stage in (bundle.f1, bundle.f2):
         net = getattr(stage, "__self__", None)
         if isinstance(net, nn.Module) and not ref.path.startswith("memory:"):
             fold_batch_norms(net)
+            if ref.engine == "openvino":
+                assert isinstance(net, TwoStageNet)
+                return compile_bundle(bundle, net, precision=ref.precision)
     return Runner(bundle, torch.device(ref.device), PRECISIONS[ref.precision])
 
 
