@@ -1,6 +1,9 @@
 """Images without a pyramid, decoded as a whole: PNG, JPEG, and TIFF in strips (Pillow)."""
 
+import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -30,7 +33,16 @@ _GRAY, _COLOUR, _ALPHA = ("1", "L"), ("RGB", "YCbCr", "CMYK", "P"), ("RGBA", "LA
 _UM_PER_INCH = 25_400.0
 
 # What Pillow raises on bad data.
-_DECODE_ERRORS = (ValueError, SyntaxError, IndexError, TypeError, Image.DecompressionBombError)
+_DECODE_ERRORS = (
+    ValueError,
+    SyntaxError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+    MemoryError,
+    Image.DecompressionBombError,
+)
 
 
 def describe(path: str) -> Contents:
@@ -80,26 +92,28 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
 @lru_cache(maxsize=2)
 def _decode(key: FileKey) -> NDArray[np.uint8]:
     """All of it, (H, W, 3)."""
-    try:
-        with _opened(key.path) as image:
+    with _opened(key.path) as image:
+        try:
             if image.mode in _ALPHA or "transparency" in image.info:
                 return on_background(np.asarray(image.convert("RGBA")), BACKGROUND)
             return np.asarray(image.convert("RGB"))
-    except (*_DECODE_ERRORS, OSError) as error:
-        key.ensure_current()
-        raise UnreadableRegion(f"{key.path}: cannot be decoded ({error})") from error
+        except (*_DECODE_ERRORS, OSError) as error:
+            key.ensure_current()
+            raise UnreadableRegion(f"{key.path}: cannot be decoded ({error})") from error
 
 
-def _opened(path: str) -> Image.Image:
-    """Its header is read."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `describe` has a limit
-            return Image.open(path, formats=_FORMATS)
-    except (UnidentifiedImageError, *_DECODE_ERRORS) as error:
-        raise Unsupported(f"{path}: not a PNG, a JPEG or a TIFF ({error})") from error
-    except OSError as error:
-        raise cannot_open(path, error) from error
+@contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    """Its header is read. What the block decodes may fail as `_DECODE_ERRORS` and OSError say."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes, for which `describe` has a limit, and of odd tags
+        try:
+            with Image.open(path, formats=_FORMATS) as image:
+                yield image
+        except (UnidentifiedImageError, *_DECODE_ERRORS) as error:
+            raise Unsupported(f"{path}: not a PNG, a JPEG or a TIFF ({error})") from error
+        except OSError as error:
+            raise cannot_open(path, error) from error
 
 
 def _mpp(image: Image.Image) -> FoundMpp | None:
