@@ -28,7 +28,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small slide has many."""
     monkeypatch.setattr(conversion, "BLOCK", 256)
     monkeypatch.setattr(conversion, "CHUNK", 64)
-    monkeypatch.setattr(conversion, "_COARSEST", 64)
+    monkeypatch.setattr("wsi_twostage.slide.slide.COARSEST_PX", 64)
 
 
 def pixels(root: Path, level: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -1,5 +1,6 @@
 """Formats beside TIFF and what OpenSlide reads: OME-Zarr in folders and over HTTP, plain images."""
 
+import pickle
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,11 +13,12 @@ import pytest
 import tifffile
 import zarr
 from numpy.typing import NDArray
+from ome_zarr_models.v05.image import Image as OmeImage
 from PIL import Image
-from slides import halve, pyramid, texture
+from slides import change_tile, halve, pyramid, texture, write_slide
 
 from wsi_twostage.errors import SlideError, UnreadableRegion
-from wsi_twostage.slide import open_slide
+from wsi_twostage.slide import SlideStore, open_slide
 from wsi_twostage.slide.ome_zarr import read
 from wsi_twostage.tiles import Box
 
@@ -227,3 +229,30 @@ def test_plain_images_that_cannot_be_slides_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(SlideError, match=said):
             open_slide(tmp_path / name, 0.5)
+
+
+def test_a_slide_is_a_zarr_store(tmp_path: Path) -> None:
+    """Its levels are its views; nothing but what is asked for is read; nothing can be written."""
+    slide = open_slide(write_slide(tmp_path / "slide.tiff", pyramid(texture(1500, 2100), 2)))
+    store = SlideStore(slide)
+    group = zarr.open_group(store, mode="r")
+    image = OmeImage.from_zarr(group)
+    assert len(image.ome_attributes.multiscales[0].datasets) == len(slide.views()) == 4
+    for index, (view, level) in enumerate(zip(slide.views(), slide.pyramid(), strict=True)):
+        array = group[str(index)]
+        assert isinstance(array, zarr.Array)
+        assert array.chunks == (3, *view.chunk)
+        np.testing.assert_array_equal(np.asarray(array[...]).transpose(1, 2, 0), level.compute())
+    assert pickle.loads(pickle.dumps(store)) == store
+    with pytest.raises(ValueError, match="read-only"):
+        zarr.create_array(store, name="new", shape=(1,), dtype="u1")
+    assert sorted(group.array_keys()) == ["0", "1", "2", "3"]
+
+
+def test_a_damaged_chunk_of_the_store_is_no_pixels(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "slide.tiff", [texture(300, 300)])
+    change_tile(path, 7, lambda data: b"\0" * len(data))
+    array = zarr.open_group(SlideStore(open_slide(path)), mode="r")["0"]
+    assert isinstance(array, zarr.Array)
+    with pytest.raises(UnreadableRegion):
+        array[...]

@@ -9,7 +9,6 @@ So a run on the pyramid gives the mask of a run on the slide.
 import shutil
 import time
 import uuid
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +28,7 @@ from wsi_twostage.errors import ConfigError, StoreError
 from wsi_twostage.events import Finished, Listener, Started, TilesDone, ignore
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.slide.jpeg_codec import JpegCodec
+from wsi_twostage.slide.ngff import write_multiscales
 from wsi_twostage.slide.resample import cell_sums, divide, shrink
 from wsi_twostage.tiles import Box, TileGrid
 
@@ -36,7 +36,6 @@ BLOCK = 2048
 """Edge, in px of level 0, of what a worker holds: 12.6 MB. Its shards on levels 0, 1 and 2 are its own."""
 CHUNK = 512  # px: the least that a reader decodes; a shard of level 2 is one
 _FINE = 3  # levels whose shards lie in one block; the others are made from its sums, of 8 x 8 px: 16 bits
-_COARSEST = 512  # px: levels are added until the longer side is at most this
 _BACKGROUND = 255  # chunks of nothing else are not written
 _MARKER = "wsi_twostage"
 _STATE = ("sums", "done")  # arrays of an unfinished pyramid
@@ -106,8 +105,7 @@ def convert(
         "slide": {"fingerprint": slide.fingerprint, "mpp": slide.mpp},
         "compression": compression,
     }
-    levels = max((max(slide.height, slide.width) - 1) // _COARSEST, 0).bit_length() + 1
-    pyramid = _Pyramid(root, tuple(slide.view(2**index) for index in range(levels)))
+    pyramid = _Pyramid(root, slide.views())
     known = _attributes(root)
     if known is not None and known["manifest"] == manifest and not overwrite:
         if known["complete"]:
@@ -116,7 +114,9 @@ def convert(
         _create(pyramid, manifest, codecs, overwrite=overwrite and known is not None)
     done = np.asarray(pyramid.state("done")[...])
     todo = [tile for tile in pyramid.blocks if not done[tile]]
-    shards = [(index, box) for index in range(_FINE, levels) for box in _shards(pyramid.views[index])]
+    shards = [
+        (index, box) for index in range(_FINE, len(pyramid.views)) for box in _shards(pyramid.views[index])
+    ]
     with ThreadPoolExecutor(workers) as pool:
         blocks = (pool.submit(_write_block, pyramid, tile) for tile in todo)
         _through(blocks, "finest levels", len(todo), 2 * workers, listener)
@@ -162,11 +162,6 @@ def _create(pyramid: _Pyramid, manifest: dict[str, Any], codecs: dict[str, Any],
 
 
 def _write_empty(place: Path, pyramid: _Pyramid, manifest: dict[str, Any], codecs: dict[str, Any]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # ome-zarr-py's, of a class of its own
-        from ome_zarr.format import FormatV05
-        from ome_zarr.writer import write_multiscales_metadata
-
     root, views = zarr.create_group(place, zarr_format=3), pyramid.views
     for index, view in enumerate(views):
         shard = BLOCK >> index if index < _FINE else BLOCK
@@ -181,16 +176,7 @@ def _write_empty(place: Path, pyramid: _Pyramid, manifest: dict[str, Any], codec
             config={"write_empty_chunks": False},
             **codecs,
         )
-    write_multiscales_metadata(
-        root,
-        [_dataset(index, view.mpp, views[0].mpp) for index, view in enumerate(views)],
-        fmt=FormatV05(),
-        axes=[
-            {"name": "c", "type": "channel"},
-            *({"name": name, "type": "space", "unit": "micrometer"} for name in "yx"),
-        ],
-        name="slide",
-    )
+    write_multiscales(root, views)
     ours = root.create_group(_MARKER)
     grid, cell = pyramid.blocks, 2**_FINE
     part = BLOCK // cell
@@ -200,18 +186,6 @@ def _write_empty(place: Path, pyramid: _Pyramid, manifest: dict[str, Any], codec
     )
     ours.create_array("done", shape=(grid.rows, grid.cols), dtype="bool", chunks=(1, 1))
     ours.attrs.update({"marker": _MARKER, "manifest": manifest, "complete": False})
-
-
-def _dataset(index: int, mpp: float, finest: float) -> dict[str, Any]:
-    """Scale and translation of a level; the origin is the centre of the first pixel of level 0."""
-    offset = (mpp - finest) / 2
-    return {
-        "path": str(index),
-        "coordinateTransformations": [
-            {"type": "scale", "scale": [1.0, mpp, mpp]},
-            {"type": "translation", "translation": [0.0, offset, offset]},
-        ],
-    }
 
 
 def _attributes(root: Path) -> dict[str, Any] | None:

@@ -8,5 +8,6 @@ by um per pixel.
 from wsi_twostage.slide.contents import Level
 from wsi_twostage.slide.slide import Slide, open_slide
 from wsi_twostage.slide.view import View
+from wsi_twostage.slide.zarr_view import SlideStore
 
-__all__ = ["Level", "Slide", "View", "open_slide"]
+__all__ = ["Level", "Slide", "SlideStore", "View", "open_slide"]

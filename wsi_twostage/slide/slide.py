@@ -14,6 +14,7 @@ from wsi_twostage.slide.contents import Contents, FileKey, Level, Unsupported, c
 from wsi_twostage.slide.scale import choose_mpp
 from wsi_twostage.slide.view import View, drifts_little
 
+COARSEST_PX = 512  # of a pyramid: halvings go on until the longer side is at most this
 NEAR = 0.10  # relative: a stored level this close to the wanted mpp is used as it is
 KNOWN_FORMATS = "SVS, TIFF, OME-TIFF, NDPI, MRXS, SCN, BIF, DICOM, OME-Zarr, PNG and JPEG"
 
@@ -75,6 +76,22 @@ class Slide:
         (741, 554, 3)
         """
         return self.view_at(mpp).array()
+
+    def pyramid(self) -> tuple[da.Array, ...]:
+        """The slide and its halvings, lazy, (rows, cols, 3) uint8 each; see `views`.
+
+        >>> [level.shape[0] for level in open_slide("examples/data/CMU-1-Small-Region.svs").pyramid()]
+        [2967, 1484, 742, 371]
+        """
+        return tuple(view.array() for view in self.views())
+
+    def views(self) -> tuple[View, ...]:
+        """The slide at downsamples 1, 2, 4, ... until its longer side is at most 512 px.
+
+        Each is a stored level where there is one, else averaged from the next finer stored one.
+        """
+        count = max((max(self.height, self.width) - 1) // COARSEST_PX, 0).bit_length() + 1
+        return tuple(self.view(2**index) for index in range(count))
 
     def view_at(self, mpp: float) -> View:
         """The view nearest to ``mpp`` um per pixel.

@@ -60,6 +60,12 @@ class View:
         rows, cols = (self.downsample / stored for stored in self.level.downsample)
         return _settle(rows, self.height), _settle(cols, self.width)
 
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """Rows and columns of what is best read at once: whole native tiles, about 1024 px."""
+        rows, cols = (_chunk(tile, scale) for tile, scale in zip(self.level.tile, self.scale, strict=True))
+        return rows, cols
+
     def read(self, box: Box) -> NDArray[np.uint8]:
         """Pixels of a box -> (box.height, box.width, 3); white where it reaches outside of the slide.
 
@@ -81,10 +87,9 @@ class View:
     def array(self) -> da.Array:
         """The view as a dask array whose chunks are whole native tiles; nothing is read yet."""
         key = tokenize(FileKey.of(self.path), self.reader, self.level, self.shape, self.downsample)
-        rows, cols = (_chunk(tile, scale) for tile, scale in zip(self.level.tile, self.scale, strict=True))
         return da.from_array(
             self,
-            chunks=(rows, cols, 3),
+            chunks=(*self.chunk, 3),
             name=f"view-{key}",
             asarray=False,
             fancy=False,
