@@ -103,6 +103,28 @@ def test_parts_of_a_large_read_fit_together(halved: Path, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(whole(view), full)
 
 
+def test_what_was_not_scanned_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part begins at a whole pixel of every level, and every level shows the same place."""
+    path = write_slide(tmp_path / "slide.tiff", pyramid(texture(400, 536), 3))
+    canvas = open_slide(path, reader="openslide")
+    everything = [stored(canvas, level.index) for level in canvas.levels]
+    said = {"openslide.bounds-y": "101", "openslide.bounds-x": "70"}
+    said |= {"openslide.bounds-height": "150", "openslide.bounds-width": "200"}
+    known = openslide.OpenSlide.properties.fget
+    monkeypatch.setattr(openslide.OpenSlide, "properties", property(lambda self: {**known(self), **said}))
+    openslide_reader._open.cache_clear()
+    slide = open_slide(path, reader="openslide")
+    top, left = 100, 68  # multiples of 4, the coarsest level's downsample
+    assert slide.origin == (top, left)
+    assert (slide.height, slide.width) == (101 + 150 - top, 70 + 200 - left)
+    for level, pixels in zip(slide.levels, everything, strict=True):
+        ratio = int(level.downsample[0])
+        assert ratio == 2**level.index
+        there = pixels[top // ratio :, left // ratio :][: level.height, : level.width]
+        np.testing.assert_array_equal(stored(slide, level.index), there)
+    openslide_reader._open.cache_clear()
+
+
 def test_a_tile_that_two_reads_cut_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     view = open_slide(write_slide(tmp_path / "slide.tiff", [IMAGE]), reader="tiff").view(1)
     decoded: list[int] = []

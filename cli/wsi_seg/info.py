@@ -21,6 +21,9 @@ def info(slide: str, mpp: float | None, reader: str, as_json: bool) -> None:
         return
     click.echo(f"{slide}: {opened.format}, {opened.compression}, read by {opened.reader}")
     click.echo(f"{opened.width} x {opened.height} px, {opened.mpp:g} um/px ({_origin(opened.mpp_source)})")
+    if any(opened.origin):
+        row, col = opened.origin
+        click.echo(f"begins at x {col}, y {row} of the scanner's canvas; the rest of it was not scanned")
     for level in opened.levels:
         down = level.downsample[0]
         click.echo(

@@ -112,6 +112,8 @@ class Contents:
     compression: str
     levels: tuple[Level, ...]
     mpp: FoundMpp | None
+    origin: tuple[int, int] = (0, 0)
+    """Where level 0 begins on the scanner's canvas, (row, col): what lies outside of it was not scanned."""
 
 
 def make_levels(sizes: Sequence[Size], tiles: Sequence[Size]) -> tuple[Level, ...]:

@@ -1,5 +1,6 @@
 """Slides that OpenSlide reads: MRXS, NDPI, SCN, DICOM and more; the only file that speaks (x, y, level 0)."""
 
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -116,7 +117,13 @@ def describe(path: str) -> Contents:
 
 def _describe(slide: openslide.OpenSlide) -> Contents:
     properties = slide.properties
+    scanned = _scanned(slide)
     sizes = [Size(height, width) for width, height in slide.level_dimensions]
+    if scanned != _canvas(slide):
+        sizes = [
+            Size(max(round(scanned.height / ratio), 1), max(round(scanned.width / ratio), 1))
+            for ratio in slide.level_downsamples
+        ]
     tiles = [
         Size(
             int(properties.get(f"openslide.level[{index}].tile-height", _TILE)),
@@ -134,7 +141,37 @@ def _describe(slide: openslide.OpenSlide) -> Contents:
             properties.get(openslide.PROPERTY_NAME_MPP_X, ""),
             "openslide.mpp",
         ),
+        origin=(scanned.top, scanned.left),
     )
+
+
+def _canvas(slide: openslide.OpenSlide) -> Box:
+    width, height = slide.dimensions
+    return Box(0, 0, height, width)
+
+
+def _scanned(slide: openslide.OpenSlide) -> Box:
+    """The part of level 0 that was scanned, where the slide says so.
+
+    MRXS lies on a canvas many times larger. The part is widened up and to the left until it begins at a whole
+    pixel of every level.
+    """
+    names = (
+        openslide.PROPERTY_NAME_BOUNDS_Y,
+        openslide.PROPERTY_NAME_BOUNDS_X,
+        openslide.PROPERTY_NAME_BOUNDS_HEIGHT,
+        openslide.PROPERTY_NAME_BOUNDS_WIDTH,
+    )
+    canvas = _canvas(slide)
+    try:
+        top, left, height, width = (int(slide.properties[name]) for name in names)
+    except (KeyError, ValueError):
+        return canvas
+    step = math.lcm(*(max(round(ratio), 1) for ratio in slide.level_downsamples))
+    bottom, right = top + height, left + width
+    top, left = max(top, 0) // step * step, max(left, 0) // step * step
+    found = Box(top, left, bottom - top, right - left).clip(canvas.height, canvas.width)
+    return found if found.area else canvas
 
 
 def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
@@ -152,11 +189,11 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
         raise SlideError(
             f"{path}: has been replaced since it was opened; level {level.index} is not the same"
         )
-    ratio = slide.ratios[level.index]
+    ratio, (first_y, first_x) = slide.ratios[level.index], slide.contents.origin
     out = np.empty((box.height, box.width, 3), np.uint8)
     for top, first_row, last_row in _spans(box.top, box.bottom, _exact_starts(level.height, ratio)):
         for left, first_col, last_col in _spans(box.left, box.right, _exact_starts(level.width, ratio)):
-            location = round(left * ratio), round(top * ratio)  # (x, y) of level 0
+            location = round(left * ratio) + first_x, round(top * ratio) + first_y  # of level 0
             try:
                 pixels = slide.read_region(location, level.index, (last_col - left, last_row - top))
             except openslide.OpenSlideError as error:

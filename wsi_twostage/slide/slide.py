@@ -41,6 +41,8 @@ class Slide:
     mpp_source: str  # "file" or "given"
     format: str
     compression: str
+    origin: tuple[int, int] = (0, 0)
+    """Where level 0 begins on the scanner's canvas, (row, col) in its pixels."""
 
     @property
     def height(self) -> int:
@@ -169,7 +171,16 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader
     scale, source = choose_mpp(place, mpp, contents.mpp)
     # Absolute, since a view may be read by a worker in another folder.
     place = place if remote else os.path.abspath(place)
-    return Slide(place, chosen, contents.levels, scale, source, contents.format, contents.compression)
+    return Slide(
+        place,
+        chosen,
+        contents.levels,
+        mpp=scale,
+        mpp_source=source,
+        format=contents.format,
+        compression=contents.compression,
+        origin=contents.origin,
+    )
 
 
 def _describe(path: str, readers: dict[str, Callable[[str], Contents]]) -> tuple[str, Contents]:
