@@ -15,6 +15,7 @@ from wsi_twostage import conversion
 from wsi_twostage.conversion import convert
 from wsi_twostage.errors import ConfigError, StoreError, UnreadableRegion
 from wsi_twostage.events import Event, Finished, TilesDone
+from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.pipeline import Settings, segment
 from wsi_twostage.selection import Fraction
 from wsi_twostage.slide import open_slide
@@ -126,6 +127,14 @@ def test_what_is_there_is_kept(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="exists"):
         convert(slide, foreign, overwrite=True)
     assert (foreign / "kept").exists()
+    mask = tmp_path / "mask.zarr"
+    segment(slide, mask, bundle=small_bundle())
+    with pytest.raises(StoreError, match="exists"):
+        convert(slide, mask, overwrite=True)
+    with pytest.raises(StoreError):
+        segment(slide, root, bundle=small_bundle(), settings=Settings(overwrite=True))
+    assert MaskPyramid.open(mask).manifest["complete"]
+    assert pixels(root, 0).any()
 
 
 def test_what_cannot_be_read_is_no_pixels(tmp_path: Path) -> None:

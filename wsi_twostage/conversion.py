@@ -37,7 +37,8 @@ BLOCK = 2048
 CHUNK = 512  # px: the least that a reader decodes; a shard of level 2 is one
 _FINE = 3  # levels whose shards lie in one block; the others are made from its sums, of 8 x 8 px: 16 bits
 _BACKGROUND = 255  # chunks of nothing else are not written
-_MARKER = "wsi_twostage"
+_OURS = "wsi_twostage"  # group
+_MARKER = "wsi_twostage.pyramid"  # not that of a mask: neither takes the other for its own
 _STATE = ("sums", "done")  # arrays of an unfinished pyramid
 _JPEG_QUALITY = range(1, 101)
 
@@ -54,7 +55,7 @@ class _Pyramid:
         return self._array(str(index))
 
     def state(self, name: str) -> zarr.Array[Any]:
-        return self._array(f"{_MARKER}/{name}")
+        return self._array(f"{_OURS}/{name}")
 
     def _array(self, path: str) -> zarr.Array[Any]:
         return zarr.open_array(self.root, path=path, mode="r+")
@@ -122,7 +123,7 @@ def convert(
         _through(blocks, "finest levels", len(todo), 2 * workers, listener)
         rest = (pool.submit(_write_coarse, pyramid, index, box) for index, box in shards)
         _through(rest, "coarser levels", len(shards), 2 * workers, listener)
-    ours = zarr.open_group(root, path=_MARKER, mode="r+")
+    ours = zarr.open_group(root, path=_OURS, mode="r+")
     ours.attrs["complete"] = True
     for name in _STATE:
         del ours[name]
@@ -177,7 +178,7 @@ def _write_empty(place: Path, pyramid: _Pyramid, manifest: dict[str, Any], codec
             **codecs,
         )
     write_multiscales(root, views)
-    ours = root.create_group(_MARKER)
+    ours = root.create_group(_OURS)
     grid, cell = pyramid.blocks, 2**_FINE
     part = BLOCK // cell
     sums = (3, -(-views[0].height // cell), -(-views[0].width // cell))
@@ -191,7 +192,7 @@ def _write_empty(place: Path, pyramid: _Pyramid, manifest: dict[str, Any], codec
 def _attributes(root: Path) -> dict[str, Any] | None:
     """What an earlier conversion says of itself; None where there is none."""
     try:
-        attributes = zarr.open_group(root, path=_MARKER, mode="r").attrs.asdict()
+        attributes = zarr.open_group(root, path=_OURS, mode="r").attrs.asdict()
     except Exception:  # whatever lies there, it is none of ours
         return None
     known = attributes.get("marker") == _MARKER and {"manifest", "complete"} <= set(attributes)
