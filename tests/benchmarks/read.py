@@ -25,6 +25,7 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
+from wsi_twostage.memory import keep_freed_memory
 from wsi_twostage.slide import Slide, open_slide
 from wsi_twostage.slide import tiff as native
 from wsi_twostage.slide.contents import FileKey
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement, about")
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the command does
     for path in arguments.slides:
         measure(open_slide(path, arguments.mpp, reader="tiff"), arguments.seconds, arguments.repeat)
 
