@@ -60,6 +60,16 @@ def test_what_was_traced_is_kept(fast: Compiled, monkeypatch: pytest.MonkeyPatch
     assert len(list(compiled._cache().iterdir())) == 4
 
 
+def test_a_damaged_trace_is_made_anew(fast: Compiled) -> None:
+    for file in compiled._cache().glob("*-first-*.xml"):
+        file.write_bytes(file.read_bytes()[:100])
+    runner._runner.cache_clear()
+    ref, _ = runner.refer(None, device="cpu", precision="fp32", engine="openvino")
+    image = texture(256, 256)
+    np.testing.assert_array_equal(runner.runner(ref).f1(image), fast.f1(image))
+    assert len(list(compiled._cache().iterdir())) == 4
+
+
 def test_what_cannot_be_compiled_is_refused() -> None:
     for bundle, device, precision, engine, said in (
         (None, "cpu", "fp32", "onnx", "torch or openvino"),

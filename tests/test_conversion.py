@@ -13,7 +13,7 @@ from slides import CMU, change_tile, pyramid, texture, write_slide
 
 from wsi_twostage import conversion
 from wsi_twostage.conversion import convert
-from wsi_twostage.errors import ConfigError, StoreError, UnreadableRegion
+from wsi_twostage.errors import ConfigError, SlideError, StoreError, UnreadableRegion
 from wsi_twostage.events import Event, Finished, TilesDone
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.pipeline import Settings, segment
@@ -138,9 +138,32 @@ def test_what_is_there_is_kept(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_no_pixels(tmp_path: Path) -> None:
+    """Nor are the blanks of what was written before it."""
     slide = write_slide(tmp_path / "slide.tiff", [IMAGE])
     change_tile(slide, 40, lambda data: b"\0" * len(data))
     with pytest.raises(UnreadableRegion, match=r"tile \(\d+, \d+\) of level 0"):
+        convert(slide, tmp_path / "a.zarr")
+    with pytest.raises(SlideError, match="an unfinished conversion"):
+        open_slide(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("place", ["a.zarr", "a.zarr/inner.zarr", "."])
+def test_a_slide_is_not_converted_onto_itself(tmp_path: Path, place: str) -> None:
+    root = convert(write_slide(tmp_path / "slide.tiff", [IMAGE]), tmp_path / "a.zarr")
+    before = pixels(root, 0)
+    with pytest.raises(StoreError, match="the slide itself lies there"):
+        convert(root, tmp_path / place, compression="jpeg", overwrite=True)
+    np.testing.assert_array_equal(pixels(root, 0), before)
+
+
+def test_a_full_disk_is_an_error_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [IMAGE])
+
+    def put(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(conversion, "_put", put)
+    with pytest.raises(StoreError, match=r"a.zarr: cannot be written \(No space left"):
         convert(slide, tmp_path / "a.zarr")
 
 

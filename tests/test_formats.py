@@ -147,6 +147,21 @@ def test_a_group_without_an_image_is_refused_in_a_line(tmp_path: Path, told: dic
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "change", [None, [{"type": "scale", "path": "x"}], [{"type": "scale", "scale": [1.0]}]]
+)
+def test_odd_transformations_are_passed_over_or_refused_in_a_line(tmp_path: Path, change: Any) -> None:
+    group = zarr.open_group(write_ome_zarr(tmp_path / "a.zarr"))
+    told: Any = group.attrs.asdict()["ome"]
+    told["multiscales"][0]["coordinateTransformations"] = change
+    group.attrs["ome"] = told
+    if change and "scale" in change[0]:
+        with pytest.raises(SlideError, match="no OME-Zarr image"):
+            open_slide(tmp_path / "a.zarr")
+    else:
+        assert open_slide(tmp_path / "a.zarr").mpp == 0.25  # what the first array says
+
+
 def test_the_fingerprint_tells_one_pyramid_from_another(tmp_path: Path) -> None:
     one = open_slide(write_ome_zarr(tmp_path / "a.zarr"))
     other = open_slide(write_ome_zarr(tmp_path / "b.zarr", chunk=32))

@@ -47,8 +47,8 @@ ALLOWED: dict[str, set[str]] = {
         "slide", "tissue_file", "uncertainty", "work",
     },
     "planning": {
-        "coarse", "mask", "models", "pipeline", "refine", "schedule", "selection", "slide", "tiles", "tissue",
-        "work",
+        "coarse", "errors", "mask", "models", "pipeline", "refine", "schedule", "selection", "slide", "tiles",
+        "tissue", "work",
     },
     "preview": {"mask", "slide", "tiles", "uncertainty"},
 }  # fmt: skip

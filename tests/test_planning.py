@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import small_bundle
-from slides import pyramid, texture, write_slide
+from slides import change_tile, pyramid, texture, write_slide
 
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import Calibration
@@ -75,6 +75,13 @@ def test_the_memory_bound_does_not_know_the_slides_size(tmp_path: Path) -> None:
         )
         bounds.append(plan(path, bundle=small_bundle(), rule=ALL, settings=Settings(workers=2)).memory_gib)
     assert bounds[1] < 1.1 * bounds[0]
+
+
+def test_a_hole_in_the_slide_does_not_stop_the_plan(slide: Path) -> None:
+    for tile in range(250, 600):
+        change_tile(slide, tile, lambda data: b"\0" * len(data))
+    made = plan(slide, bundle=small_bundle(), rule=ALL, settings=Settings(workers=1))
+    assert made.stage_2.seconds >= 0
 
 
 def test_bad_settings_are_refused_as_in_a_run(slide: Path) -> None:

@@ -42,6 +42,27 @@ def test_any_colour_of_a_mask_is_tissue(tmp_path: Path) -> None:
     assert read_tissue(tmp_path / "mask.png", full=FULL, wanted=WANTED).sum() == 1
 
 
+def test_faint_and_transparent_masks(tmp_path: Path) -> None:
+    faint = np.zeros((40, 60), np.float32)
+    faint[3, 4] = 0.01
+    Image.fromarray(faint).save(tmp_path / "faint.tif")
+    assert read_tissue(tmp_path / "faint.tif", full=FULL, wanted=WANTED).sum() == 1
+    clear = np.full((40, 60, 4), 255, np.uint8)
+    clear[..., 3] = 0
+    clear[3, 4, 3] = 9
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    assert read_tissue(tmp_path / "clear.png", full=FULL, wanted=WANTED).sum() == 1
+
+
+def test_polygons_that_reach_outside_are_cut(tmp_path: Path) -> None:
+    wide = [[-900, -900], [100, -900], [100, 60], [-900, 60], [-900, -900]]
+    away = [[5000, 5000], [6000, 5000], [6000, 6000], [5000, 5000]]
+    path = write(tmp_path / "a.geojson", [feature(wide), feature(away)])
+    tissue = read_tissue(path, full=FULL, wanted=WANTED)
+    assert tissue[:3, :5].all()
+    assert tissue.sum() == 4 * 6
+
+
 @pytest.mark.parametrize("wrap", ["collection", "list", "feature", "geometry", "multi", "geometries"])
 def test_polygons_are_drawn_without_their_holes(tmp_path: Path, wrap: str) -> None:
     one = feature(SQUARE, HOLE)
@@ -68,6 +89,8 @@ def test_polygons_are_drawn_without_their_holes(tmp_path: Path, wrap: str) -> No
         ("a.geojson", '{"type": "Polygon", "coordinates": [[["x", 1]]]}', "not GeoJSON"),
         ("a.geojson", '{"kind": 3}', "not GeoJSON"),
         ("a.json", "3", "not GeoJSON"),
+        ("a.json", '{"type": "Polygon", "coordinates": [[[NaN, 1], [2, 3], [4, 5]]]}', "not GeoJSON"),
+        ("a.json", "[" * 100_000 + "]" * 100_000, "not GeoJSON"),
         ("a.png", "text", "neither a mask image"),
     ],
 )

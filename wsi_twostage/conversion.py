@@ -27,8 +27,10 @@ from zarr.codecs import TransposeCodec, ZstdCodec
 from wsi_twostage.errors import ConfigError, StoreError
 from wsi_twostage.events import Finished, Listener, Started, TilesDone, ignore
 from wsi_twostage.slide import Slide, View, open_slide
+from wsi_twostage.slide.contents import is_url
 from wsi_twostage.slide.jpeg_codec import JpegCodec
 from wsi_twostage.slide.ngff import write_multiscales
+from wsi_twostage.slide.ome_zarr import OURS, PYRAMID
 from wsi_twostage.slide.resample import cell_sums, divide, shrink
 from wsi_twostage.tiles import Box, TileGrid
 
@@ -37,8 +39,6 @@ BLOCK = 2048
 CHUNK = 512  # px: the least that a reader decodes; a shard of level 2 is one
 _FINE = 3  # levels whose shards lie in one block; the others are made from its sums, of 8 x 8 px: 16 bits
 _BACKGROUND = 255  # chunks of nothing else are not written
-_OURS = "wsi_twostage"  # group
-_MARKER = "wsi_twostage.pyramid"  # not that of a mask: neither takes the other for its own
 _STATE = ("sums", "done")  # arrays of an unfinished pyramid
 _JPEG_QUALITY = range(1, 101)
 
@@ -55,7 +55,7 @@ class _Pyramid:
         return self._array(str(index))
 
     def state(self, name: str) -> zarr.Array[Any]:
-        return self._array(f"{_OURS}/{name}")
+        return self._array(f"{OURS}/{name}")
 
     def _array(self, path: str) -> zarr.Array[Any]:
         return zarr.open_array(self.root, path=path, mode="r+")
@@ -98,14 +98,22 @@ def convert(
     StoreError
         Something else is at ``output``.
     """
-    workers = workers or CPU_COUNT
+    workers = CPU_COUNT if workers is None else workers
+    if workers < 1:
+        raise ConfigError(f"workers={workers}; at least 1")
     slide = slide if isinstance(slide, Slide) else open_slide(slide, mpp)
     root, codecs = Path(output), _codecs(compression)
     manifest = {
         "version": version("wsi-twostage"),
-        "slide": {"fingerprint": slide.fingerprint, "mpp": slide.mpp},
-        "compression": compression,
+        "slide": {
+            "fingerprint": slide.fingerprint,
+            "mpp": slide.mpp,
+            "reader": slide.reader,
+            "origin": list(slide.origin),
+        },
+        "compression": "jpeg:90" if compression == "jpeg" else compression,
     }
+    _ensure_apart(slide, root)
     pyramid = _Pyramid(root, slide.views())
     known = _attributes(root)
     if known is not None and known["manifest"] == manifest and not overwrite:
@@ -118,16 +126,28 @@ def convert(
     shards = [
         (index, box) for index in range(_FINE, len(pyramid.views)) for box in _shards(pyramid.views[index])
     ]
-    with ThreadPoolExecutor(workers) as pool:
-        blocks = (pool.submit(_write_block, pyramid, tile) for tile in todo)
-        _through(blocks, "finest levels", len(todo), 2 * workers, listener)
-        rest = (pool.submit(_write_coarse, pyramid, index, box) for index, box in shards)
-        _through(rest, "coarser levels", len(shards), 2 * workers, listener)
-    ours = zarr.open_group(root, path=_OURS, mode="r+")
-    ours.attrs["complete"] = True
-    for name in _STATE:
-        del ours[name]
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            blocks = (pool.submit(_write_block, pyramid, tile) for tile in todo)
+            _through(blocks, "finest levels", len(todo), 2 * workers, listener)
+            rest = (pool.submit(_write_coarse, pyramid, index, box) for index, box in shards)
+            _through(rest, "coarser levels", len(shards), 2 * workers, listener)
+        ours = zarr.open_group(root, path=OURS, mode="r+")
+        ours.attrs["complete"] = True
+        for name in _STATE:
+            del ours[name]
+    except OSError as error:
+        raise StoreError(f"{root}: cannot be written ({error.strerror or error})") from error
     return root
+
+
+def _ensure_apart(slide: Slide, root: Path) -> None:
+    """The slide does not lie where its copy goes, nor inside of it, nor the other way round."""
+    if is_url(slide.path):
+        return
+    source, target = Path(slide.path).resolve(), root.resolve()
+    if source == target or source in target.parents or target in source.parents:
+        raise StoreError(f"{root}: the slide itself lies there; give another output")
 
 
 def _codecs(compression: str) -> dict[str, Any]:
@@ -158,8 +178,9 @@ def _create(pyramid: _Pyramid, manifest: dict[str, Any], codecs: dict[str, Any],
             shutil.rmtree(pyramid.root)
         new.rename(pyramid.root)
     except OSError as error:
-        shutil.rmtree(new, ignore_errors=True)
         raise StoreError(f"{pyramid.root}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _write_empty(place: Path, pyramid: _Pyramid, manifest: dict[str, Any], codecs: dict[str, Any]) -> None:
@@ -178,7 +199,7 @@ def _write_empty(place: Path, pyramid: _Pyramid, manifest: dict[str, Any], codec
             **codecs,
         )
     write_multiscales(root, views)
-    ours = root.create_group(_OURS)
+    ours = root.create_group(OURS)
     grid, cell = pyramid.blocks, 2**_FINE
     part = BLOCK // cell
     sums = (3, -(-views[0].height // cell), -(-views[0].width // cell))
@@ -186,16 +207,16 @@ def _write_empty(place: Path, pyramid: _Pyramid, manifest: dict[str, Any], codec
         "sums", shape=sums, dtype="uint16", chunks=(3, part, part), compressors=ZstdCodec(level=1)
     )
     ours.create_array("done", shape=(grid.rows, grid.cols), dtype="bool", chunks=(1, 1))
-    ours.attrs.update({"marker": _MARKER, "manifest": manifest, "complete": False})
+    ours.attrs.update({"marker": PYRAMID, "manifest": manifest, "complete": False})
 
 
 def _attributes(root: Path) -> dict[str, Any] | None:
     """What an earlier conversion says of itself; None where there is none."""
     try:
-        attributes = zarr.open_group(root, path=_OURS, mode="r").attrs.asdict()
+        attributes = zarr.open_group(root, path=OURS, mode="r").attrs.asdict()
     except Exception:  # whatever lies there, it is none of ours
         return None
-    known = attributes.get("marker") == _MARKER and {"manifest", "complete"} <= set(attributes)
+    known = attributes.get("marker") == PYRAMID and {"manifest", "complete"} <= set(attributes)
     return attributes if known else None
 
 

@@ -14,6 +14,7 @@ from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 from wsi_twostage import coarse, refine
+from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.mask import MaskSpec
 from wsi_twostage.models.bundle import BundleSpec, ModelBundle
 from wsi_twostage.models.runner import refer, runner
@@ -91,11 +92,11 @@ def plan(
     net = runner(model)
 
     def first(box: Box) -> None:
-        net.f1(views.coarse.read(box.coarser(spec.ratio).grow(spec.coarse_halo)))
+        net.f1(_read(views.coarse, box.coarser(spec.ratio).grow(spec.coarse_halo)))
 
     def second(box: Box) -> None:
         around = box.coarser(CONTEXT_STRIDE).grow(spec.context_halo)
-        net.f2(views.fine.read(box.grow(spec.halo)), views.around.read(around))
+        net.f2(_read(views.fine, box.grow(spec.halo)), _read(views.around, around))
 
     # the tiles of stage 2 are not known yet: some that lie as scattered as the rule leaves them
     some = np.zeros_like(tissue)
@@ -191,6 +192,14 @@ def _stage(
     return Stage(
         view, int(tiles.sum()), len(windows), round(sum(seen), 1), round(decoded, 1), round(seconds, 1)
     )
+
+
+def _read(view: View, box: Box) -> NDArray[np.uint8]:
+    """Pixels to time a network on; black ones take as long where a slide has a hole."""
+    try:
+        return view.read(box)
+    except UnreadableRegion:
+        return np.zeros((box.height, box.width, 3), np.uint8)
 
 
 def _time(work: Callable[[], None], workers: int) -> float:

@@ -1,6 +1,7 @@
 """Where the tissue is, as somebody else says: a mask image or GeoJSON."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def read_tissue(path: Path, *, full: tuple[int, int], wanted: tuple[int, int]) -
     ----------
     path
         An image of any size that shows the whole slide, where anything but black is tissue; or GeoJSON
-        (RFC 7946; .geojson, .json) whose polygons are in pixels of the slide's level 0, as from QuPath.
+        (RFC 7946; .geojson, .json) whose polygons are in pixels of the slide's level 0, from `Slide.origin`.
     full
         Rows and columns of level 0.
     wanted
@@ -36,18 +37,33 @@ def read_tissue(path: Path, *, full: tuple[int, int], wanted: tuple[int, int]) -
     if path.suffix.lower() in _GEOJSON:
         return _drawn(path, full, wanted)
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its size
+            image = Image.open(path)
+        with image:
             rows, cols = image.height / full[0], image.width / full[1]
             if abs(rows / cols - 1) > _ASPECT:
                 raise ConfigError(
                     f"{path}: a mask of {image.height} x {image.width} px does not show a slide of "
                     f"{full[0]} x {full[1]} px; its sides must have the same ratio"
                 )
-            some = Image.fromarray(np.asarray(image.convert("RGB")).max(2))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
+            some = Image.fromarray(np.where(_not_black(image), np.uint8(255), np.uint8(0)))
+    except Image.DecompressionBombError as error:
+        raise ConfigError(f"{path}: a mask of too many pixels; a smaller one will do ({error})") from error
+    except (UnidentifiedImageError, OSError, ValueError) as error:
         raise ConfigError(f"{path}: neither a mask image nor GeoJSON that can be read ({error})") from error
-    spread = some.point([0] + [255] * 255).convert("F").resize(wanted[::-1], Image.Resampling.BOX)
-    return np.asarray(spread) > 0
+    return np.asarray(some.convert("F").resize(wanted[::-1], Image.Resampling.BOX)) > 0
+
+
+def _not_black(image: Image.Image) -> NDArray[np.bool_]:
+    """Pixels of any colour that can be seen, (H, W)."""
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    pixels = np.atleast_3d(np.asarray(image)) != 0
+    seen: NDArray[np.bool_] = pixels.any(2)
+    if image.mode in ("RGBA", "LA"):
+        seen = pixels[..., :-1].any(2) & pixels[..., -1]
+    return seen
 
 
 def _drawn(path: Path, full: tuple[int, int], wanted: tuple[int, int]) -> NDArray[np.bool_]:
@@ -59,16 +75,27 @@ def _drawn(path: Path, full: tuple[int, int], wanted: tuple[int, int]) -> NDArra
         if not polygons:
             raise ConfigError(f"{path}: holds no Polygon and no MultiPolygon")
         for rings in polygons:
-            outline, *holes = [[(x * cols, y * rows) for x, y, *_ in ring] for ring in rings]
-            one = Image.new("1", wanted[::-1])
-            draw = ImageDraw.Draw(one)
-            draw.polygon(outline, fill=1, outline=1)
-            for hole in holes:
-                draw.polygon(hole, fill=0, outline=1)
-            tissue |= np.asarray(one)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            _draw(tissue, [[(x * cols, y * rows) for x, y, *_ in ring] for ring in rings])
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: not GeoJSON that can be read ({error})") from error
     return tissue
+
+
+def _draw(tissue: NDArray[np.bool_], rings: list[list[tuple[float, float]]]) -> None:
+    """One polygon, in pixels (x, y) of ``tissue``; within the box that holds it: there may be many."""
+    corners = np.array(rings[0], float)
+    if not np.isfinite(corners).all():
+        raise ValueError("a position that is no number")
+    height, width = tissue.shape
+    left, top = np.clip(np.floor(corners.min(0)), 0, (width, height)).astype(int)
+    right, bottom = np.clip(np.floor(corners.max(0)) + 1, 0, (width, height)).astype(int)
+    if left >= right or top >= bottom:
+        return
+    one = Image.new("1", (int(right - left), int(bottom - top)))
+    draw = ImageDraw.Draw(one)
+    for index, ring in enumerate(rings):
+        draw.polygon([(x - left, y - top) for x, y in ring], fill=int(index == 0), outline=1)
+    tissue[top:bottom, left:right] |= np.asarray(one)
 
 
 def _polygons(value: Any) -> Iterator[Any]:

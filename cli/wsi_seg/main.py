@@ -52,7 +52,8 @@ def main() -> None:
         code = ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
         click.echo(
-            "wsi-seg: interrupted; the same command goes on with a training, --overwrite replaces a mask",
+            "wsi-seg: interrupted; the same command goes on with a training or a conversion, "
+            "--overwrite replaces a mask",
             err=True,
         )
         code = ExitCode.INTERRUPTED

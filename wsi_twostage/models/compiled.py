@@ -88,7 +88,7 @@ class Compiled:
 def compile_bundle(bundle: ModelBundle, net: TwoStageNet, *, precision: str) -> Compiled:
     """Trace both stages and compile them for windows of any size.
 
-    As many windows run side by side as torch's threads leave cores; each has the threads that torch has.
+    Each core is a stream of its own: one window a core beats all cores on one.
 
     Raises
     ------
@@ -102,10 +102,9 @@ def compile_bundle(bundle: ModelBundle, net: TwoStageNet, *, precision: str) -> 
     if precision not in PRECISIONS:
         raise ConfigError(f"precision={precision!r} with engine='openvino'; use {', '.join(PRECISIONS)}")
     spec, core = bundle.spec, openvino.Core()
-    threads = torch.get_num_threads()
     options = {
         "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
-        "NUM_STREAMS": max(CPU_COUNT // threads, 1),
+        "NUM_STREAMS": CPU_COUNT,
         "INFERENCE_NUM_THREADS": CPU_COUNT,
     }
     margin = spec.context_halo - spec.halo // CONTEXT_STRIDE
@@ -116,19 +115,22 @@ def compile_bundle(bundle: ModelBundle, net: TwoStageNet, *, precision: str) -> 
 
     def compiled(name: str, stage: nn.Module, *example: Tensor) -> Any:
         kept = _cache() / f"{bundle.sha256}-{name}-{version('wsi-twostage')}-{version('openvino')}.xml"
-        if kept.exists():
+        with suppress(RuntimeError):  # missing, or damaged
             return core.compile_model(core.read_model(kept), "CPU", options)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch's, of its own tracing
             model = openvino.convert_model(stage.eval(), example_input=example)
         model.reshape({index: [1, -1, -1, 3] for index in range(len(example))})
-        with suppress(OSError, RuntimeError):  # it is made again next time
+        draft = kept.with_name(f"{uuid.uuid4().hex}.xml")
+        try:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            draft = kept.with_name(f"{uuid.uuid4().hex}.xml")
             openvino.save_model(model, draft, compress_to_fp16=False)
             draft.with_suffix(".bin").replace(kept.with_suffix(".bin"))
             draft.replace(kept)
             model = core.read_model(kept)  # so that the first time is as every other, to the last bit
+        except (OSError, RuntimeError):  # it is made again next time
+            for file in (draft, draft.with_suffix(".bin")):
+                file.unlink(missing_ok=True)
         return core.compile_model(model, "CPU", options)
 
     first = compiled("first", _First(net), around)
@@ -137,4 +139,4 @@ def compile_bundle(bundle: ModelBundle, net: TwoStageNet, *, precision: str) -> 
 
 def _cache() -> Path:
     """Where traced networks are kept: tracing takes seconds."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wsi_twostage"
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "wsi_twostage"

@@ -24,6 +24,12 @@ from wsi_twostage.slide.contents import (
 from wsi_twostage.slide.scale import mpp_of_axes
 from wsi_twostage.tiles import Box
 
+OURS = "wsi_twostage"
+"""Group of a converted slide that says how it was made."""
+
+PYRAMID = "wsi_twostage.pyramid"
+"""The marker in it; a mask has another, so that neither takes the other for its own."""
+
 BACKGROUND = 255  # under what has an alpha
 _LARGEST_CHUNK_BYTES = 2**30  # a chunk is decoded as a whole; more than this is a damaged or hostile file
 _SAMPLES = (1, 3, 4)
@@ -37,29 +43,31 @@ class _OpenZarr:
         self.key = key
         try:
             group, told = _pyramid(zarr.open_group(key.path, mode="r"))
+            _ensure_complete(key.path, group)
             self.axes = [str(axis["name"]).lower() for axis in told["axes"]]
-            arrays = [group[str(level["path"])] for level in told["datasets"]]
+            found = [group[str(level["path"])] for level in told["datasets"]]
+            self.arrays = [array for array in found if isinstance(array, zarr.Array)]
+            if not found or len(self.arrays) < len(found):
+                raise SlideError(f"{key.path}: its multiscales name what is no array")
+            _ensure_colour(key.path, self.axes, self.arrays)
+            rows, cols = self.axes.index("y"), self.axes.index("x")
+            first = self.arrays[0]
+            version = told.get("version") or ("0.4" if first.metadata.zarr_format == 2 else "0.5")
+            self.contents = Contents(
+                format=f"OME-Zarr {version}",
+                compression=_compression(first),
+                levels=make_levels(
+                    [Size(array.shape[rows], array.shape[cols]) for array in self.arrays],
+                    [Size(array.chunks[rows], array.chunks[cols]) for array in self.arrays],
+                ),
+                mpp=_mpp(told, rows, cols),
+            )
+        except SlideError:
+            raise
         except zarr.errors.GroupNotFoundError as error:
             raise Unsupported(f"{key.path}: a directory that holds no zarr group") from error
-        except Exception as error:  # stores and codecs raise what they like
-            raise Unsupported(
-                f"{key.path}: not an OME-Zarr image that can be read ({_said(error)})"
-            ) from error
-        self.arrays = [array for array in arrays if isinstance(array, zarr.Array)]
-        if not self.arrays:
-            raise SlideError(f"{key.path}: its multiscales name no array")
-        _ensure_colour(key.path, self.axes, self.arrays)
-        rows, cols = self.axes.index("y"), self.axes.index("x")
-        first = self.arrays[0]
-        self.contents = Contents(
-            format=f"OME-Zarr {told.get('version', '0.4' if first.metadata.zarr_format == 2 else '0.5')}",
-            compression=_compression(first),
-            levels=make_levels(
-                [Size(array.shape[rows], array.shape[cols]) for array in self.arrays],
-                [Size(array.chunks[rows], array.chunks[cols]) for array in self.arrays],
-            ),
-            mpp=_mpp(told, rows, cols),
-        )
+        except Exception as error:  # stores, codecs and what others wrote raise what they like
+            raise Unsupported(f"{key.path}: no OME-Zarr image that can be read ({_said(error)})") from error
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Pixels of a box of a level, (box.height, box.width, samples)."""
@@ -139,6 +147,12 @@ def _pyramid(group: zarr.Group) -> tuple[zarr.Group, dict[str, Any]]:
     return group, {"version": told.get("version", found.get("version")), **found}
 
 
+def _ensure_complete(path: str, group: zarr.Group) -> None:
+    """A conversion of ours that was interrupted has blanks, which are no pixels."""
+    if OURS in group and group[OURS].attrs.get("marker") == PYRAMID and not group[OURS].attrs.get("complete"):
+        raise SlideError(f"{path}: an unfinished conversion; give its wsi-seg convert again, which goes on")
+
+
 def _ensure_colour(path: str, axes: list[str], arrays: list[zarr.Array[Any]]) -> None:
     """8-bit gray, RGB or RGBA of one plane, in chunks that can be decoded as a whole."""
     for array in arrays:
@@ -159,8 +173,8 @@ def _mpp(told: Mapping[str, Any], rows: int, cols: int) -> FoundMpp | None:
     units = (told["axes"][rows].get("unit"), told["axes"][cols].get("unit"))
     scale = [1.0] * len(told["axes"])
     for place in (told["datasets"][0], told):
-        for change in place.get("coordinateTransformations", ()):
-            if change.get("type") == "scale":
+        for change in place.get("coordinateTransformations") or ():
+            if change.get("type") == "scale" and "scale" in change:
                 scale = [a * float(b) for a, b in zip(scale, change["scale"], strict=True)]
     return mpp_of_axes(scale[rows], scale[cols], units)
 

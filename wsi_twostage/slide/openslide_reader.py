@@ -171,7 +171,9 @@ def _scanned(slide: openslide.OpenSlide) -> Box:
     bottom, right = top + height, left + width
     top, left = max(top, 0) // step * step, max(left, 0) // step * step
     found = Box(top, left, bottom - top, right - left).clip(canvas.height, canvas.width)
-    return found if found.area else canvas
+    starts = (at / ratio for at in (found.top, found.left) for ratio in slide.level_downsamples)
+    exact = all(abs(start - round(start)) < _EXACT_PX for start in starts)
+    return found if found.area and exact else canvas
 
 
 def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:

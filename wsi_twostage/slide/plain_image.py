@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,6 @@ from wsi_twostage.slide.contents import (
     Unsupported,
     cannot_open,
     make_levels,
-    on_background,
 )
 from wsi_twostage.slide.scale import PLAUSIBLE
 from wsi_twostage.tiles import Box
@@ -43,6 +43,8 @@ _DECODE_ERRORS = (
     MemoryError,
     Image.DecompressionBombError,
 )
+
+_decoding = Lock()
 
 
 def describe(path: str) -> Contents:
@@ -83,7 +85,8 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
     SlideError
         The file cannot be opened any more, or was replaced.
     """
-    pixels = _decode(FileKey.of(path))
+    with _decoding:  # once, whichever thread asks first
+        pixels = _decode(FileKey.of(path))
     if pixels.shape != (level.height, level.width, 3):
         raise SlideError(f"{path}: has been replaced since it was opened; run again")
     return pixels[box.slices]
@@ -95,7 +98,8 @@ def _decode(key: FileKey) -> NDArray[np.uint8]:
     with _opened(key.path) as image:
         try:
             if image.mode in _ALPHA or "transparency" in image.info:
-                return on_background(np.asarray(image.convert("RGBA")), BACKGROUND)
+                below = Image.new("RGBA", image.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
+                image = Image.alpha_composite(below, image.convert("RGBA"))
             return np.asarray(image.convert("RGB"))
         except (*_DECODE_ERRORS, OSError) as error:
             key.ensure_current()
