@@ -3,9 +3,7 @@
 import ctypes
 import platform
 
-# M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD. Blocks above 32 MiB, the most that glibc takes for the
-# second, are mapped and given back: in a heap they would leave holes as large.
-_GLIBC = {-8: 1, -3: 2**25, -1: 2**28}
+_GLIBC = {-8: 1, -4: 0, -1: 2**28}  # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD
 
 
 def keep_freed_memory() -> bool:

@@ -27,7 +27,7 @@ from wsi_twostage.tiles import Box, TileGrid, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
 from wsi_twostage.work import WindowShape
 
-SLACK_GIB = 0.4  # of what is neither a window nor a shard: the store, the scheduler, tables of tiles
+SLACK_GIB = 0.75  # the store, the scheduler, tables of tiles, and holes between windows of unlike sizes
 _OUTPUT_BYTES_PX = 0.12  # of the store, per fine pixel of tissue; measured on H&E
 _LARGE_MPX = 200  # decoded for Model 1 alone, from a level that is finer than it needs: worth a note
 
