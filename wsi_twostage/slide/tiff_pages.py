@@ -52,9 +52,9 @@ def _ensure_supported(path: str, first: tifffile.TiffPage) -> None:
         raise SlideError(f"{path}: its pixels are {first.dtype}; 8-bit (uint8) are needed")
     if not first.is_tiled:
         raise Unsupported(f"{path}: its image is stored in strips, not in tiles")
-    if not _is_tiled_soundly(first):
-        raise Unsupported(
-            f"{path}: its {first.imagelength} x {first.imagewidth} px are in tiles "
+    if not _is_tiled_soundly(first):  # OpenSlide would end the process for want of memory
+        raise SlideError(
+            f"{path}: damaged; its {first.imagelength} x {first.imagewidth} px are in tiles "
             f"of {first.tilelength} x {first.tilewidth} px"
         )
     if first.samplesperpixel not in (1, 3, 4) or (first.planarconfig != 1 and first.samplesperpixel > 1):
