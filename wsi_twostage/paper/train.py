@@ -4,7 +4,6 @@ A stage that another experiment has trained is not trained again, and an interru
 its last whole epoch.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from wsi_twostage.paper.images import Stretched, epoch_batches, for_training, se
 from wsi_twostage.paper.runs import Runs
 from wsi_twostage.paper.weights import start_network
 from wsi_twostage.training.state import read_metadata, read_state, write_state
+from wsi_twostage.training.train import half_cosine
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def share_of_rate(experiment: Experiment, epochs: float) -> float:
     """Share of the learning rate after that many epochs."""
     if experiment.schedule == "constant":
         return 1.0
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * epochs / experiment.epochs))
+    return half_cosine(epochs / experiment.epochs)
 
 
 def _loss_of_model1(

@@ -2,6 +2,7 @@
 
 import math
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,10 @@ class FileKey(NamedTuple):
         if is_url(path):
             return cls(path, 0, 0)
         try:
-            told = (Path(path) / name for name in _DESCRIPTIONS) if os.path.isdir(path) else iter(())
-            status = os.stat(next((place for place in told if place.exists()), path))
+            status = os.stat(path)
+            if stat.S_ISDIR(status.st_mode):
+                told = (Path(path) / name for name in _DESCRIPTIONS)
+                status = os.stat(next((place for place in told if place.exists()), path))
         except OSError as error:
             raise cannot_open(path, error) from error
         return cls(path, status.st_mtime_ns, status.st_size)
@@ -114,6 +117,14 @@ class Contents:
     mpp: FoundMpp | None
     origin: tuple[int, int] = (0, 0)
     """Where level 0 begins on the scanner's canvas, (row, col): what lies outside of it was not scanned."""
+
+
+def ensure_same(path: str, level: Level, levels: Sequence[Level]) -> None:
+    """A view's level is one that the file, as it is now, has; SlideError, if not."""
+    if level not in levels:
+        raise SlideError(
+            f"{path}: has been replaced since it was opened; level {level.index} is not the same"
+        )
 
 
 def make_levels(sizes: Sequence[Size], tiles: Sequence[Size]) -> tuple[Level, ...]:

@@ -18,6 +18,7 @@ from wsi_twostage.slide.contents import (
     Level,
     Size,
     Unsupported,
+    ensure_same,
     make_levels,
     on_background,
 )
@@ -111,10 +112,7 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
         The pyramid was replaced.
     """
     opened = _open(FileKey.of(path))
-    if level not in opened.contents.levels:
-        raise SlideError(
-            f"{path}: has been replaced since it was opened; level {level.index} is not the same"
-        )
+    ensure_same(path, level, opened.contents.levels)
     try:
         pixels = opened.read(level.index, box)
     except Exception as error:  # stores and codecs raise what they like

@@ -10,7 +10,7 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from wsi_twostage.errors import SlideError, UnreadableRegion
+from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.slide.contents import (
     Contents,
     FileKey,
@@ -18,6 +18,7 @@ from wsi_twostage.slide.contents import (
     Size,
     Unsupported,
     cannot_open,
+    ensure_same,
     make_levels,
     on_background,
 )
@@ -187,10 +188,7 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
         The file cannot be opened any more, or was replaced.
     """
     slide = _open(FileKey.of(path), os.getpid())
-    if level not in slide.contents.levels:
-        raise SlideError(
-            f"{path}: has been replaced since it was opened; level {level.index} is not the same"
-        )
+    ensure_same(path, level, slide.contents.levels)
     ratio, (first_y, first_x) = slide.ratios[level.index], slide.contents.origin
     out = np.empty((box.height, box.width, 3), np.uint8)
     for top, first_row, last_row in _spans(box.top, box.bottom, _exact_starts(level.height, ratio)):

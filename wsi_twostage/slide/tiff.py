@@ -25,6 +25,7 @@ from wsi_twostage.slide.contents import (
     Size,
     Unsupported,
     cannot_open,
+    ensure_same,
     make_levels,
 )
 from wsi_twostage.slide.scale import mpp_of_aperio, mpp_of_ome, mpp_of_resolution
@@ -113,10 +114,7 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
         The file cannot be opened any more, or was replaced.
     """
     file = _open(FileKey.of(path))
-    if level not in file.contents.levels:
-        raise SlideError(
-            f"{path}: has been replaced since it was opened; level {level.index} is not the same"
-        )
+    ensure_same(path, level, file.contents.levels)
     stored = file.levels[level.index]
     tile_rows, tile_cols = level.tile
     tiles_across = -(-level.width // tile_cols)

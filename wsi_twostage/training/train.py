@@ -155,7 +155,11 @@ def _schedule(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then a half cosine to 1 %."""
     if step < config.warmup:
         return (step + 1) / config.warmup
-    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    return half_cosine((step - config.warmup) / max(config.steps - config.warmup, 1))
+
+
+def half_cosine(done: float) -> float:
+    """Share of the learning rate after a part of the training, 0..1: from 1 to 1 %."""
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
