@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import yaozarrs
 import zarr
 from conftest import small_bundle
@@ -52,16 +53,40 @@ def test_every_level_is_the_slides_view(tmp_path: Path, stored: int) -> None:
         )
 
 
-def test_a_run_on_the_pyramid_gives_the_mask_of_a_run_on_the_slide(tmp_path: Path) -> None:
-    slide = write_slide(tmp_path / "slide.tiff", pyramid(IMAGE, 3))
-    root, masks = convert(slide, tmp_path / "a.ome.zarr"), []
-    for place in (slide, root):
-        out = tmp_path / f"{place.stem}.out.zarr"
+def test_a_slide_gives_the_same_mask_in_every_container(tmp_path: Path) -> None:
+    """SVS with its levels as pages, OME-TIFF with levels as SubIFDs, and both as converted OME-Zarr."""
+    svs, ome = tmp_path / "slide.svs", tmp_path / "slide.ome.tif"
+    first, *coarser = pyramid(IMAGE, 3)
+    shared: dict[str, Any] = {"tile": (64, 64), "photometric": "rgb", "compression": "deflate"}
+    with tifffile.TiffWriter(svs) as tiff:
+        for level in (first, *coarser):
+            tiff.write(level, description="Aperio Image Library |MPP = 0.5", metadata=None, **shared)
+    scale = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    with tifffile.TiffWriter(ome, ome=True) as tiff:
+        tiff.write(first, subifds=len(coarser), metadata={"axes": "YXS", **scale}, **shared)
+        for level in coarser:
+            tiff.write(level, subfiletype=1, **shared)
+    places = [svs, ome, *(convert(slide, tmp_path / f"{slide.name}.zarr") for slide in (svs, ome))]
+    slides = [open_slide(place) for place in places]
+    assert [(slide.format, slide.mpp) for slide in slides] == [
+        ("Aperio SVS", 0.5),
+        ("OME-TIFF", 0.5),
+        ("OME-Zarr 0.5", 0.5),
+        ("OME-Zarr 0.5", 0.5),
+    ]
+    masks = []
+    for i, place in enumerate(places):
         store = segment(
-            place, out, bundle=small_bundle(), rule=Fraction(0.3), settings=Settings(workers=2)
+            place,
+            tmp_path / f"{i}.out",
+            bundle=small_bundle(),
+            rule=Fraction(0.3),
+            settings=Settings(workers=2),
         ).store
         masks.append(store.read(Box(0, 0, store.spec.height, store.spec.width)))
-    np.testing.assert_array_equal(*masks)
+    assert masks[0].any()
+    for mask in masks[1:]:
+        np.testing.assert_array_equal(mask, masks[0])
 
 
 def test_the_metadata_is_valid(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from zarr.abc.codec import ArrayBytesCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 
+from wsi_twostage.slide.codestream import size_of_jpeg
+
 NAME = "wsi_twostage.jpeg"
 
 
@@ -42,7 +44,8 @@ class JpegCodec(ArrayBytesCodec):
         return chunk_spec.prototype.buffer.from_bytes(bytes(data))
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        pixels = await asyncio.to_thread(imagecodecs.jpeg8_decode, chunk_bytes.to_bytes())
-        if pixels.shape != chunk_spec.shape:
-            raise ValueError(f"a JPEG of {pixels.shape} in a chunk of {chunk_spec.shape}")
+        data = chunk_bytes.to_bytes()
+        if (size := size_of_jpeg(data)) != chunk_spec.shape[:2]:
+            raise ValueError(f"a JPEG of {size.height} x {size.width} px in a chunk of {chunk_spec.shape}")
+        pixels = await asyncio.to_thread(imagecodecs.jpeg8_decode, data)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels)

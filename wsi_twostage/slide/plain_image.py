@@ -26,7 +26,7 @@ from wsi_twostage.slide.scale import PLAUSIBLE
 from wsi_twostage.tiles import Box
 
 BACKGROUND = 255  # under what has an alpha
-LARGEST_PX = 2**28  # 805 MB of RGB; it is held as a whole
+LARGEST_PX = 178_956_970  # from here on Pillow suspects a bomb; 537 MB of RGB, held as a whole
 _TILE = Size(1024, 1024)  # of reads: the image has none
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _GRAY, _COLOUR, _ALPHA = ("1", "L"), ("RGB", "YCbCr", "CMYK", "P"), ("RGBA", "LA", "PA")
@@ -41,7 +41,6 @@ _DECODE_ERRORS = (
     ArithmeticError,
     struct.error,
     MemoryError,
-    Image.DecompressionBombError,
 )
 
 _decoding = Lock()
@@ -59,10 +58,6 @@ def describe(path: str) -> Contents:
     """
     with _opened(path) as image:
         width, height = image.size
-        if width * height > LARGEST_PX:
-            raise SlideError(
-                f"{path}: {height} x {width} px in one piece; as a tiled TIFF or an OME-Zarr it can be read"
-            )
         if getattr(image, "n_frames", 1) > 1:
             raise Unsupported(f"{path}: holds several images, and no pyramid")
         if image.mode not in (*_GRAY, *_COLOUR, *_ALPHA):
@@ -114,6 +109,11 @@ def _opened(path: str) -> Iterator[Image.Image]:
         try:
             with Image.open(path, formats=_FORMATS) as image:
                 yield image
+        except Image.DecompressionBombError as error:
+            raise SlideError(
+                f"{path}: more than {LARGEST_PX:,} px in one piece; as a tiled TIFF or an OME-Zarr "
+                f"it can be read"
+            ) from error
         except (UnidentifiedImageError, *_DECODE_ERRORS) as error:
             raise Unsupported(f"{path}: not a PNG, a JPEG or a TIFF ({error})") from error
         except OSError as error:

@@ -17,6 +17,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from wsi_twostage.errors import SlideError, UnreadableRegion
+from wsi_twostage.slide.codestream import measure_of
 from wsi_twostage.slide.contents import (
     Contents,
     FileKey,
@@ -56,6 +57,7 @@ class _StoredLevel:
     offsets: NDArray[np.int64]  # (tiles,) bytes from the file's start
     counts: NDArray[np.int64]  # (tiles,) bytes; 0: never written
     decode: Callable[..., tuple[NDArray[np.uint8], Any, Any]]
+    measure: Callable[[bytes], Size] | None
     tables: dict[str, bytes]  # JPEG tables that all tiles share, as `decode` takes them
     samples: int
     premultiplied: bool
@@ -159,6 +161,10 @@ def _decode_tile(file: _OpenTiff, stored: _StoredLevel, index: int) -> NDArray[n
     data = os.pread(file.descriptor, count, int(stored.offsets[index]))
     if len(data) != count:
         raise ValueError(f"{len(data)} of {count} bytes read")
+    if stored.measure is not None:
+        size, tile_size = stored.measure(data), Size(*stored.level.tile)
+        if size.height > tile_size.height or size.width > tile_size.width:
+            raise ValueError(f"{size} in a tile of {tile_size}")
     pixels = stored.decode(data, index, _fullsize=True, **stored.tables)[0]
     expected = (1, *stored.level.tile, stored.samples)
     if pixels.shape != expected or pixels.dtype != np.uint8:
@@ -211,6 +217,7 @@ def _stored_level(page: tifffile.TiffPage, level: Level) -> _StoredLevel:
         offsets=np.asarray(page.dataoffsets, np.int64),
         counts=np.asarray(page.databytecounts, np.int64),
         decode=page.decode,
+        measure=measure_of(int(page.compression)),
         tables={name: table for name, table in tables.items() if table is not None},
         samples=page.samplesperpixel,
         premultiplied=bool(page.extrasamples) and page.extrasamples[0] in _PREMULTIPLIED,

@@ -1,0 +1,94 @@
+"""Files made to cost memory: one clear line, and nothing spent."""
+
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from slides import change_tile, texture, write_slide
+
+from wsi_twostage.conversion import convert
+from wsi_twostage.errors import SlideError, UnreadableRegion
+from wsi_twostage.slide import open_slide
+from wsi_twostage.tiles import Box
+
+SIDE = 60_000  # px that a tile claims; 10.8 GB of RGB
+LIMIT = 32 * 2**20  # bytes that may be spent on finding out
+
+
+def claim_jpeg(data: bytes) -> bytes:
+    """Its frame header says SIDE (ITU T.81, B.2.2)."""
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + struct.pack(">2H", SIDE, SIDE) + data[at + 4 :]
+
+
+def claim_jpeg_2000(data: bytes) -> bytes:
+    """Its image and its one tile say SIDE (ISO/IEC 15444-1, A.5.1)."""
+    at = data.index(b"\xff\x4f\xff\x51") + 8
+    sides = struct.pack(">6I", SIDE, SIDE, 0, 0, SIDE, SIDE)
+    return data[:at] + sides + data[at + len(sides) :]
+
+
+def inflate(data: bytes) -> bytes:
+    """256 MiB of zeros."""
+    bomb = zlib.compress(bytes(2**28), 9)
+    assert len(bomb) <= len(data)
+    return bomb
+
+
+@pytest.mark.parametrize(
+    ("compression", "spoil", "message"),
+    [
+        ("jpeg", claim_jpeg, f"height={SIDE}"),
+        ("jpeg2000", claim_jpeg_2000, f"height={SIDE}"),
+        ("deflate", inflate, ""),
+    ],
+)
+def test_a_tile_that_claims_too_much_is_not_decoded(
+    tmp_path: Path, compression: str, spoil: Callable[[bytes], bytes], message: str
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 512, 3), dtype=np.uint8)
+    path = write_slide(tmp_path / "slide.tiff", [noise], tile=512, compression=compression)
+    change_tile(path, 0, spoil)
+    view = open_slide(path).view(1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableRegion, match=rf"tile \(0, 0\) of level 0 cannot be decoded.*{message}"):
+            view.read(Box(0, 0, 512, 512))
+        assert tracemalloc.get_traced_memory()[1] < LIMIT
+    finally:
+        tracemalloc.stop()
+    assert view.read(Box(512, 0, 512, 512)).any()  # the others are sound
+
+
+def test_a_chunk_that_claims_too_much_is_not_decoded(tmp_path: Path) -> None:
+    root = convert(
+        write_slide(tmp_path / "a.tiff", [texture(64, 64)]), tmp_path / "a.zarr", compression="jpeg"
+    )
+    shard = max((root / "0").rglob("0"), key=lambda path: path.is_file())
+    data = shard.read_bytes()
+    shard.write_bytes(claim_jpeg(data))
+    with pytest.raises(UnreadableRegion, match=f"JPEG of {SIDE} x {SIDE} px in a chunk"):
+        open_slide(root).view(1).read(Box(0, 0, 64, 64))
+
+
+def test_an_image_that_claims_too_much_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(texture(8, 8)).save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">2I", SIDE, SIDE)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    with pytest.raises(SlideError, match=r"a\.png: more than 178,956,970 px in one piece"):
+        open_slide(path, 0.5)
+
+
+def test_a_link_to_itself_is_one_clear_line(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    path.symlink_to(path)
+    with pytest.raises(SlideError, match=r"slide.svs: cannot be opened \(Too many levels"):
+        open_slide(path)
