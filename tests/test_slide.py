@@ -240,6 +240,15 @@ def test_mpp_comes_from_the_file(path: Path | str, mpp: float) -> None:
     assert (round(slide.mpp, 4), slide.mpp_source) == (mpp, "file")
 
 
+def test_warnings_name_a_scale_that_contradicts_the_file_and_missing_levels(tmp_path: Path) -> None:
+    sparse = write_slide(tmp_path / "slide.tiff", [IMAGE, texture(49, 66)])
+    assert open_slide(CMU).warnings == ()
+    assert [text[:36] for text in open_slide(sparse, 0.25).warnings] == [
+        "0.25 um/px was given; the file says ",
+        "no stored level between 1/1 and 1/8:",
+    ]
+
+
 def test_given_mpp_wins() -> None:
     slide = open_slide(CMU, 0.25)
     assert (slide.mpp, slide.mpp_source) == (0.25, "given")

@@ -102,7 +102,7 @@ def convert(
     if workers < 1:
         raise ConfigError(f"workers={workers}; at least 1")
     slide = slide if isinstance(slide, Slide) else open_slide(slide, mpp)
-    root, codecs = Path(output), _codecs(compression)
+    root, quality = Path(output), _quality(compression)
     manifest = {
         "version": version("wsi-twostage"),
         "slide": {
@@ -111,7 +111,7 @@ def convert(
             "reader": slide.reader,
             "origin": list(slide.origin),
         },
-        "compression": "jpeg:90" if compression == "jpeg" else compression,
+        "compression": "zstd" if quality is None else f"jpeg:{quality}",
     }
     _ensure_apart(slide, root)
     pyramid = _Pyramid(root, slide.views())
@@ -120,7 +120,7 @@ def convert(
         if known["complete"]:
             return root
     else:
-        _create(pyramid, manifest, codecs, overwrite=overwrite and known is not None)
+        _create(pyramid, manifest, _codecs(quality), overwrite=overwrite and known is not None)
     done = np.asarray(pyramid.state("done")[...])
     todo = [tile for tile in pyramid.blocks if not done[tile]]
     shards = [
@@ -150,16 +150,24 @@ def _ensure_apart(slide: Slide, root: Path) -> None:
         raise StoreError(f"{root}: the slide itself lies there; give another output")
 
 
-def _codecs(compression: str) -> dict[str, Any]:
-    """Arguments of zarr's `create_array`."""
+def _quality(compression: str) -> int | None:
+    """Of JPEG; None is zstd."""
     name, _, quality = compression.partition(":")
     if compression == "zstd":
-        return {"compressors": ZstdCodec(level=3)}
-    if name != "jpeg" or not (quality or "90").isdecimal() or int(quality or 90) not in _JPEG_QUALITY:
+        return None
+    quality = quality or str(JpegCodec.quality)
+    if name != "jpeg" or not quality.isdecimal() or int(quality) not in _JPEG_QUALITY:
         raise ConfigError(f"compression={compression!r}; use zstd, jpeg, or jpeg:1 to jpeg:100")
+    return int(quality)
+
+
+def _codecs(quality: int | None) -> dict[str, Any]:
+    """Arguments of zarr's `create_array`."""
+    if quality is None:
+        return {"compressors": ZstdCodec(level=3)}
     return {
         "filters": [TransposeCodec(order=(1, 2, 0))],
-        "serializer": JpegCodec(quality=int(quality or 90)),
+        "serializer": JpegCodec(quality=quality),
         "compressors": None,
     }
 
@@ -246,7 +254,7 @@ def _write_coarse(pyramid: _Pyramid, index: int, box: Box) -> float:
     pixels = np.empty((box.height, box.width, 3), np.uint8)
     step, sums = max(BLOCK // more, 1), pyramid.state("sums")
     full = pyramid.views[0]
-    for part in _boxes(box, step):  # as many sums as a block has pixels, whatever the level
+    for part in box.parts(step):  # as many sums as a block has pixels, whatever the level
         of_sums = part.times(more).clip(*sums.shape[1:])
         found = np.asarray(sums[:, *of_sums.slices]).transpose(1, 2, 0)
         total = np.add.reduceat(found, range(0, found.shape[0], more), axis=0, dtype=np.uint32)
@@ -276,14 +284,7 @@ def _put(array: zarr.Array[Any], box: Box, pixels: NDArray[Any]) -> None:
 
 
 def _shards(view: View) -> Iterator[Box]:
-    return _boxes(Box(0, 0, view.height, view.width), BLOCK)
-
-
-def _boxes(box: Box, step: int) -> Iterator[Box]:
-    """The box in parts of at most ``step`` px a side."""
-    for top in range(box.top, box.bottom, step):
-        for left in range(box.left, box.right, step):
-            yield Box(top, left, min(step, box.bottom - top), min(step, box.right - left))
+    return Box(0, 0, view.height, view.width).parts(BLOCK)
 
 
 def _through(jobs: Iterable[Future[float]], stage: str, total: int, limit: int, listener: Listener) -> None:

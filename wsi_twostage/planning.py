@@ -20,7 +20,7 @@ from wsi_twostage.models.bundle import BundleSpec, ModelBundle
 from wsi_twostage.models.runner import refer, runner
 from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.pipeline import Settings, mask_spec, resolve, tissue_of_file, views_of
-from wsi_twostage.schedule import chosen_tiles, read_in_parts
+from wsi_twostage.schedule import chosen_tiles, read_overview
 from wsi_twostage.selection import Rule, TargetGap, Threshold
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.tiles import Box, TileGrid, merge
@@ -138,15 +138,11 @@ def plan(
 
 def _tissue(overview: View, result: MaskSpec, slide: Slide, settings: Settings) -> NDArray[np.bool_]:
     """Tiles with tissue, as a run finds them."""
-    grid = result.overview(0)
     if settings.tissue == "none":
         return np.ones((result.tiles.rows, result.tiles.cols), np.bool_)
     found = tissue_of_file(settings.tissue, slide, overview)
     if found is None:
-        rgb = np.empty((grid.height, grid.width, 3), np.uint8)
-        holes = np.zeros(rgb.shape[:2], np.bool_)
-        for box, seen, lost in read_in_parts(overview, grid):
-            rgb[box.slices], holes[box.slices] = seen, lost
+        rgb, holes = read_overview(overview, result.overview(0))
         found = tissue_mask(rgb) | holes
     return tissue_tiles(found, result.tiles, result.overview_downsample) > 0
 

@@ -1,7 +1,7 @@
 """One run on a cluster: which shards each stage works on, in which order, and what they add up to."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -35,20 +35,25 @@ def read_around_holes(pixels: Pixels, box: Box) -> tuple[NDArray[np.uint8], NDAr
         holes = np.ones((box.height, box.width), np.bool_)
         edge = max(box.height, box.width) // 2
         if edge >= LEAST_HOLE_PX:
-            for part in (grid := TileGrid(box.height, box.width, edge)):
-                inner = grid.box(part)
-                there = Box(box.top + inner.top, box.left + inner.left, inner.height, inner.width)
-                rgb[inner.slices], holes[inner.slices] = read_around_holes(pixels, there)
+            for part in box.parts(edge):
+                inner = part.relative_to(box).slices
+                rgb[inner], holes[inner] = read_around_holes(pixels, part)
         return rgb, holes
 
 
-def read_in_parts(
-    pixels: Pixels, grid: TileGrid
-) -> Iterator[tuple[Box, NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Each box of ``grid``, its pixels, and where they cannot be read."""
-    for tile in grid:
-        box = grid.box(tile)
-        yield box, *read_around_holes(pixels, box)
+def read_overview(
+    pixels: Pixels, grid: TileGrid, each: Callable[[Box, NDArray[np.uint8]], None] = lambda box, rgb: None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """All of a coarse level (H, W, 3), 1 / 1000 of the slide, and where it cannot be read (H, W).
+
+    ``each`` is called with every box of ``grid`` and its pixels.
+    """
+    rgb = np.empty((grid.height, grid.width, 3), np.uint8)
+    holes = np.zeros(rgb.shape[:2], np.bool_)
+    for box in map(grid.box, grid):
+        rgb[box.slices], holes[box.slices] = read_around_holes(pixels, box)
+        each(box, rgb[box.slices])
+    return rgb, holes
 
 
 class Run:
@@ -75,13 +80,13 @@ class Run:
         ``how`` finds it, unless it is ``drawn`` already, on the overview's pixels.
         """
         grid = self.mask.spec.overview(0)
-        rgb = np.empty((grid.height, grid.width, 3), np.uint8)  # some MB: 1 / 1000 of the slide
-        holes = np.zeros(rgb.shape[:2], np.bool_)
         self.listen(Started("overview", len(grid)))
-        for box, seen, lost in read_in_parts(overview, grid):
-            rgb[box.slices], holes[box.slices] = seen, lost
+
+        def write(box: Box, seen: NDArray[np.uint8]) -> None:
             self.mask.write_overview(box, seen)
             self.listen(TilesDone("overview", 1, box.area / 1e6))
+
+        rgb, holes = read_overview(overview, grid, write)
         self.mask.finish_overview()
         if how == "none":
             self.mask.write_tissue(np.ones(rgb.shape[:2], np.bool_))

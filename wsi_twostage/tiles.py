@@ -67,6 +67,12 @@ class Box:
         top, left = self.top // ratio, self.left // ratio
         return type(self)(top, left, -(-self.bottom // ratio) - top, -(-self.right // ratio) - left)
 
+    def parts(self, edge: int) -> Iterator[Self]:
+        """The box in squares of ``edge`` px, row by row; the last ones are cut."""
+        for top in range(self.top, self.bottom, edge):
+            for left in range(self.left, self.right, edge):
+                yield type(self)(top, left, min(edge, self.bottom - top), min(edge, self.right - left))
+
 
 class Tile(NamedTuple):
     """Position of a tile in its grid."""

@@ -4,16 +4,17 @@ from pathlib import Path
 
 import click
 
+from wsi_seg import options
 from wsi_twostage.errors import ConfigError
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
-@click.option("--model", type=click.Path(path_type=Path), help="Bundle.  [default: the shipped one]")
-@click.option("--mpp", type=float, help="Micrometres per pixel of the slides; wins over the files.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
-@click.option("--workers", type=int, help="Threads of the local cluster.  [default: the cores it may use]")
+@options.model
+@options.mpp
+@options.device
+@options.workers
 def calibrate(
     inputs: tuple[Path, ...],
     output: Path,

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import click
 
+from wsi_seg import options
 from wsi_seg.progress import listener
 
 
 @click.command()
 @click.argument("slide")
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
-@click.option("--reader", default="auto", show_default=True, help="auto, tiff, openslide, zarr or image.")
+@options.mpp
+@options.reader
 @click.option(
     "--compression",
     default="zstd",

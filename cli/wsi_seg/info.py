@@ -5,11 +5,13 @@ from dataclasses import asdict
 
 import click
 
+from wsi_seg import options
+
 
 @click.command()
 @click.argument("slide")
-@click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
-@click.option("--reader", default="auto", show_default=True, help="auto, tiff, openslide, zarr or image.")
+@options.mpp
+@options.reader
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(slide: str, mpp: float | None, reader: str, as_json: bool) -> None:
     """Print reader, scale and stored levels of a SLIDE; reads no pixels."""
@@ -30,6 +32,8 @@ def info(slide: str, mpp: float | None, reader: str, as_json: bool) -> None:
             f"  level {level.index}: {level.width} x {level.height} px, 1/{down:g}, "
             f"{opened.mpp * down:.4g} um/px, tiles {level.tile[1]} x {level.tile[0]}"
         )
+    for warning in opened.warnings:
+        click.echo(f"  note: {warning}")
 
 
 def _origin(source: str) -> str:

@@ -3,11 +3,11 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsi_seg.run import read_rule
+from wsi_seg import options
 from wsi_twostage.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -16,18 +16,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("slide")
-@click.option("--model", type=click.Path(path_type=Path), help="Bundle.  [default: nuclei in H&E, shipped]")
-@click.option("--threshold", type=float, help="As for `wsi-seg run`, like the others.")
-@click.option("--budget", metavar="10%")
-@click.option("--refine", type=click.Choice(["all", "none"]))
-@click.option("--target-gap", type=float)
-@click.option("--mpp", type=float)
-@click.option("--reader", default="auto")
-@click.option("--tissue", default="otsu")
-@click.option("--device", default="auto")
-@click.option("--precision", default="fp32")
-@click.option("--engine", default="torch")
-@click.option("--workers", type=int)
+@options.model
+@options.rule
+@options.settings
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
     slide: str,
@@ -36,34 +27,19 @@ def plan(
     budget: str | None,
     refine: str | None,
     target_gap: float | None,
-    mpp: float | None,
-    reader: str,
-    tissue: str,
-    device: str,
-    precision: str,
-    engine: str,
-    workers: int | None,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Say what `wsi-seg run SLIDE` would do and cost.
 
     Both networks are timed for a few seconds; nothing is written.
     """
     keep_freed_memory()  # as in a run
-    rule = read_rule(threshold, budget, refine, target_gap)
+    rule = options.read_rule(threshold, budget, refine, target_gap)
     from wsi_twostage.pipeline import Settings
     from wsi_twostage.planning import plan as make
 
-    settings = Settings(
-        mpp=mpp,
-        reader=reader,
-        tissue=tissue,
-        device=device,
-        precision=precision,
-        engine=engine,
-        workers=workers,
-    )
-    made = make(slide, bundle=model, rule=rule, settings=settings)
+    made = make(slide, bundle=model, rule=rule, settings=Settings(**settings))
     click.echo(json.dumps(asdict(made), indent=2) if as_json else _text(made))
 
 

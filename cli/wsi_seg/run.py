@@ -4,17 +4,17 @@ import json
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsi_seg import options
 from wsi_seg.progress import listener
 from wsi_twostage.errors import ConfigError, ExitCode, WsiError
 from wsi_twostage.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from wsi_twostage.result import Result
-    from wsi_twostage.selection import Rule, TargetGap
 
 
 @click.command()
@@ -26,28 +26,9 @@ if TYPE_CHECKING:
     default=Path(),
     help="Folder for the results, or a name that ends in .zarr for the one slide.  [default: here]",
 )
-@click.option("--model", type=click.Path(path_type=Path), help="Bundle.  [default: nuclei in H&E, shipped]")
-@click.option("--threshold", type=float, help="Refine tiles at least this uncertain, 0..1.")
-@click.option("--budget", metavar="10%", help="Refine this share of the tissue tiles, the most uncertain.")
-@click.option("--refine", type=click.Choice(["all", "none"]), help="Refine every tissue tile, or none.")
-@click.option(
-    "--target-gap", type=float, help="Refine what keeps this Dice to --refine all, on average: 0.02 of 1."
-)
-@click.option(
-    "--uncertainty", default="entropy", show_default=True, help="entropy, margin, expected_gain or paper."
-)
-@click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
-@click.option("--reader", default="auto", show_default=True, help="auto, tiff, openslide, zarr or image.")
-@click.option(
-    "--tissue",
-    default="otsu",
-    show_default=True,
-    help="otsu; none to look everywhere; or a FILE that says it: a mask image or GeoJSON.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
-@click.option("--engine", default="torch", show_default=True, help="torch, or openvino on a CPU.")
-@click.option("--workers", type=int, help="Threads of the local cluster.  [default: the cores it may use]")
+@options.model
+@options.rule
+@options.settings
 @click.option("--scheduler", help="Address or file of a running Dask scheduler.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing result of wsi-seg.")
 @click.option("--preview", is_flag=True, help="Write a picture beside each result, NAME.preview.png.")
@@ -56,6 +37,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def run(
     ctx: click.Context,
+    /,
     slides: tuple[str, ...],
     output: Path,
     model: Path | None,
@@ -63,23 +45,15 @@ def run(
     budget: str | None,
     refine: str | None,
     target_gap: float | None,
-    uncertainty: str,
-    mpp: float | None,
-    reader: str,
-    tissue: str,
-    device: str,
-    precision: str,
-    engine: str,
-    workers: int | None,
-    scheduler: str | None,
     overwrite: bool,
     preview: bool,
     as_json: bool,
     quiet: bool,
+    **settings: Any,
 ) -> None:
     """Segment SLIDES and write SLIDE.seg.ome.zarr for each."""
     keep_freed_memory()  # before numpy and torch start threads
-    rule = read_rule(threshold, budget, refine, target_gap)
+    rule = options.read_rule(threshold, budget, refine, target_gap)
     targets = _targets(slides, output)
     pictures = {slide: _picture(target) for slide, target in targets.items()} if preview else {}
     for picture in pictures.values():
@@ -88,23 +62,12 @@ def run(
     start = time.perf_counter()
     from wsi_twostage.pipeline import Settings, segment
 
-    settings = Settings(
-        mpp=mpp,
-        reader=reader,
-        tissue=tissue,
-        uncertainty=uncertainty,
-        device=device,
-        precision=precision,
-        engine=engine,
-        workers=workers,
-        scheduler=scheduler,
-        overwrite=overwrite,
-    )
+    made = Settings(**settings, overwrite=overwrite)
     ended = Counter[str]()
     for slide, target in targets.items():
         try:
             with listener(_name(slide), quiet=quiet) as listen:
-                result = segment(slide, target, bundle=model, rule=rule, settings=settings, listener=listen)
+                result = segment(slide, target, bundle=model, rule=rule, settings=made, listener=listen)
         except WsiError as error:
             if len(slides) == 1:
                 raise
@@ -122,30 +85,6 @@ def run(
         ctx.exit(ExitCode.FAILED)
     if ended["failed"] or ended["partial"]:
         ctx.exit(ExitCode.SOME_FAILED)
-
-
-def read_rule(
-    threshold: float | None, budget: str | None, refine: str | None, target_gap: float | None
-) -> "Rule | TargetGap | None":
-    """The one rule that was given, or None."""
-    from wsi_twostage.selection import ALL, NONE, TargetGap, Threshold, parse_budget
-
-    given = {
-        "--threshold": threshold,
-        "--budget": budget,
-        "--refine": refine,
-        "--target-gap": target_gap,
-    }
-    names = [name for name, value in given.items() if value is not None]
-    if len(names) > 1:
-        raise ConfigError(f"{' and '.join(names)} say different things; give one of them")
-    if threshold is not None:
-        return Threshold(threshold)
-    if target_gap is not None:
-        return TargetGap(target_gap)
-    if budget is not None:
-        return parse_budget(budget)
-    return {"all": ALL, "none": NONE, None: None}[refine]
 
 
 def _targets(slides: tuple[str, ...], output: Path) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -23,6 +23,7 @@ from wsi_twostage.slide.contents import (
     on_background,
 )
 from wsi_twostage.slide.scale import mpp_of_text
+from wsi_twostage.slide.tiff_pages import compression_of
 from wsi_twostage.tiles import Box
 
 _LIMIT_PX = 4096  # OpenSlide cuts larger reads itself, and rounds where each part begins
@@ -40,6 +41,15 @@ _FORMATS = {
     "ventana": "Ventana",
 }
 
+_SYNTAXES = {  # DICOM PS3.6, table A-1
+    "1.2.840.10008.1.2": "none",
+    "1.2.840.10008.1.2.1": "none",
+    "1.2.840.10008.1.2.4.50": "JPEG",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.5": "RLE",
+}
+
 
 class _OpenSlide:
     """A slide and the one handle that the threads of a process share.
@@ -53,7 +63,7 @@ class _OpenSlide:
         self._lock = threading.Lock()
         handle = _new_handle(key)
         try:
-            self.contents = _describe(handle)
+            self.contents = _describe(key.path, handle)
             self.ratios: tuple[float, ...] = handle.level_downsamples
             colour = handle.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
             self.background = np.frombuffer(bytes.fromhex(colour), np.uint8)
@@ -116,7 +126,7 @@ def describe(path: str) -> Contents:
     return _open(FileKey.of(path), os.getpid()).contents
 
 
-def _describe(slide: openslide.OpenSlide) -> Contents:
+def _describe(path: str, slide: openslide.OpenSlide) -> Contents:
     properties = slide.properties
     scanned = _scanned(slide)
     sizes = [Size(height, width) for width, height in slide.level_dimensions]
@@ -135,7 +145,7 @@ def _describe(slide: openslide.OpenSlide) -> Contents:
     vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
     return Contents(
         format=_FORMATS.get(vendor, vendor),
-        compression="unknown",
+        compression=_compression(path, properties),
         levels=make_levels(sizes, tiles),
         mpp=mpp_of_text(
             properties.get(openslide.PROPERTY_NAME_MPP_Y, ""),
@@ -144,6 +154,13 @@ def _describe(slide: openslide.OpenSlide) -> Contents:
         ),
         origin=(scanned.top, scanned.left),
     )
+
+
+def _compression(path: str, properties: Mapping[str, str]) -> str:
+    """Of level 0, in the format's own words; OpenSlide has no common ones."""
+    if syntax := properties.get("dicom.TransferSyntaxUID"):
+        return _SYNTAXES.get(syntax, syntax)
+    return properties.get("mirax.LAYER_0_LEVEL_0_SECTION.IMAGE_FORMAT") or compression_of(path)
 
 
 def _canvas(slide: openslide.OpenSlide) -> Box:

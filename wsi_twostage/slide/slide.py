@@ -3,8 +3,9 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import dask.array as da
 
@@ -15,6 +16,8 @@ from wsi_twostage.slide.scale import choose_mpp
 from wsi_twostage.slide.view import View, drifts_little
 
 COARSEST_PX = 512  # of a pyramid: halvings go on until the longer side is at most this
+LARGEST_STEP = 4.5  # between stored levels; scanners take 2 to 4
+LARGEST_LAST_PX = 16_384  # of the coarsest stored level, along its longer side
 NEAR = 0.10  # relative: a stored level this close to the wanted mpp is used as it is
 KNOWN_FORMATS = "SVS, TIFF, OME-TIFF, NDPI, MRXS, SCN, BIF, DICOM, OME-Zarr, PNG and JPEG"
 
@@ -43,6 +46,8 @@ class Slide:
     compression: str
     origin: tuple[int, int] = (0, 0)
     """Where level 0 begins on the scanner's canvas, (row, col) in its pixels."""
+    warnings: tuple[str, ...] = ()
+    """What a user may want to know before a run, a line each."""
 
     @property
     def height(self) -> int:
@@ -180,7 +185,21 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader
         format=contents.format,
         compression=contents.compression,
         origin=contents.origin,
+        warnings=tuple(_warnings(contents, scale)),
     )
+
+
+def _warnings(contents: Contents, mpp: float) -> Iterator[str]:
+    """About a scale that contradicts the file's, and levels that are missing."""
+    if contents.mpp is not None and abs(math.log(mpp / contents.mpp.x)) > math.log(1 + NEAR):
+        yield f"{mpp:g} um/px was given; the file says {contents.mpp.x:.4g} ({contents.mpp.origin})"
+    cost = "what is coarser is averaged from it when it is read; wsi-seg convert makes the levels once"
+    for finer, coarser in pairwise(max(level.downsample) for level in contents.levels):
+        if coarser / finer > LARGEST_STEP:
+            yield f"no stored level between 1/{finer:g} and 1/{coarser:g}: {cost}"
+    last = contents.levels[-1]
+    if max(last.height, last.width) > LARGEST_LAST_PX:
+        yield f"the coarsest stored level has {last.width} x {last.height} px: {cost}"
 
 
 def _describe(path: str, readers: dict[str, Callable[[str], Contents]]) -> tuple[str, Contents]:

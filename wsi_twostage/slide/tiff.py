@@ -5,7 +5,6 @@ One parse and one file descriptor per process; threads share them, since `pread`
 
 import logging
 import os
-import struct
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from wsi_twostage.slide.contents import (
     make_levels,
 )
 from wsi_twostage.slide.scale import mpp_of_aperio, mpp_of_ome, mpp_of_resolution
-from wsi_twostage.slide.tiff_pages import find_pyramid, name_of
+from wsi_twostage.slide.tiff_pages import DECODE_ERRORS, find_pyramid, name_of
 from wsi_twostage.slide.tile_cache import TileCache
 from wsi_twostage.tiles import Box
 
@@ -44,9 +43,6 @@ _PREMULTIPLIED = 0, 1  # ExtraSamples: unspecified (read as libtiff and OpenSlid
 
 CUT_TILES = TileCache(2**26)
 """Of this process."""
-
-# What decoders raise on bad data: imagecodecs RuntimeError, tifffile and numpy the others.
-_DECODE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, struct.error, tifffile.TiffFileError)
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ class _OpenTiff:
                 pages = find_pyramid(self.path, tiff, file_bytes=key.size)
                 self.contents = _describe(pages, tiff)
                 self.levels = tuple(map(_stored_level, pages, self.contents.levels))
-        except (*_DECODE_ERRORS, KeyError) as error:
+        except (*DECODE_ERRORS, KeyError) as error:
             raise Unsupported(f"{key.path}: not a TIFF that can be read ({error})") from error
         except OSError as error:
             raise cannot_open(key.path, error) from error
@@ -134,7 +130,7 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
                 continue
             try:
                 pixels = _tile(file, stored, index, keep=part != tile.clip(level.height, level.width))
-            except (*_DECODE_ERRORS, OSError) as error:
+            except (*DECODE_ERRORS, OSError) as error:
                 file.key.ensure_current()
                 raise UnreadableRegion(
                     f"{path}: tile ({row}, {col}) of level {level.index} cannot be decoded ({error})"

@@ -11,6 +11,9 @@ from wsi_twostage.slide.contents import Unsupported
 
 _GRAY, _RGB, _YCBCR, _JPEG = 1, 2, 6, 7  # TIFF's numbers for photometric interpretation and compression
 _APERIO_YCBCR = 33003  # JPEG 2000 whose colours tifffile leaves unconverted; OpenSlide converts them
+# What decoders raise on bad data: imagecodecs RuntimeError, tifffile and numpy the others.
+DECODE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, struct.error, tifffile.TiffFileError)
+
 _LARGEST_TILE_PX = 2**26  # a tile is decoded as a whole; more than this is a damaged file
 
 
@@ -96,6 +99,16 @@ def _check_directories_in_file(path: str, tiff: tifffile.TiffFile, file_bytes: i
     pointer = file.read(layout.offsetsize)
     if len(pointer) < layout.offsetsize or struct.unpack(layout.offsetformat, pointer)[0] >= file_bytes:
         raise SlideError(truncated)
+
+
+def compression_of(path: str) -> str:
+    """Of the largest page of any TIFF; ``unknown`` where there is none."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+            return name_of(max(pages, key=lambda page: page.imagelength * page.imagewidth).compression)
+    except (*DECODE_ERRORS, OSError):
+        return "unknown"
 
 
 def name_of(code: int) -> str:

@@ -1,0 +1,94 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsi_twostage.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsi_twostage.selection import Rule, TargetGap
+
+Command = Callable[..., Any]
+
+model = click.option(
+    "--model", type=click.Path(path_type=Path), help="Bundle.  [default: nuclei in H&E, shipped]"
+)
+mpp = click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
+reader = click.option(
+    "--reader", default="auto", show_default=True, help="auto, tiff, openslide, zarr or image."
+)
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+workers = click.option(
+    "--workers", type=int, help="Threads of the local cluster.  [default: the cores it may use]"
+)
+
+_RULE = (
+    click.option("--threshold", type=float, help="Refine tiles at least this uncertain, 0..1."),
+    click.option(
+        "--budget", metavar="10%", help="Refine this share of the tissue tiles, the most uncertain."
+    ),
+    click.option("--refine", type=click.Choice(["all", "none"]), help="Refine every tissue tile, or none."),
+    click.option(
+        "--target-gap", type=float, help="Refine what keeps this Dice to --refine all, on average: 0.02 of 1."
+    ),
+)
+_SETTINGS = (
+    click.option(
+        "--uncertainty", default="entropy", show_default=True, help="entropy, margin, expected_gain or paper."
+    ),
+    mpp,
+    reader,
+    click.option(
+        "--tissue",
+        default="otsu",
+        show_default=True,
+        help="otsu; none to look everywhere; or a FILE that says it: a mask image or GeoJSON.",
+    ),
+    device,
+    click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16."),
+    click.option("--engine", default="torch", show_default=True, help="torch, or openvino on a CPU."),
+    workers,
+)
+
+
+def rule(command: Command) -> Command:
+    """What `read_rule` takes: threshold, budget, refine and target_gap."""
+    return _all(_RULE, command)
+
+
+def settings(command: Command) -> Command:
+    """Fields of `Settings`, under their names."""
+    return _all(_SETTINGS, command)
+
+
+def _all(options: tuple[Callable[[Command], Command], ...], command: Command) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def read_rule(
+    threshold: float | None, budget: str | None, refine: str | None, target_gap: float | None
+) -> "Rule | TargetGap | None":
+    """The one rule that was given, or None."""
+    from wsi_twostage.selection import ALL, NONE, TargetGap, Threshold, parse_budget
+
+    given = {
+        "--threshold": threshold,
+        "--budget": budget,
+        "--refine": refine,
+        "--target-gap": target_gap,
+    }
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise ConfigError(f"{' and '.join(names)} say different things; give one of them")
+    if threshold is not None:
+        return Threshold(threshold)
+    if target_gap is not None:
+        return TargetGap(target_gap)
+    if budget is not None:
+        return parse_budget(budget)
+    return {"all": ALL, "none": NONE, None: None}[refine]
