@@ -25,10 +25,19 @@ class Run:
     store: MaskPyramid
 
 
+SCRIPT = Path(sys.executable).with_name("wsi-seg")
+
+
+def planned(slide: Path, *options: str) -> dict[str, Any]:
+    """What `wsi-seg plan SLIDE OPTIONS` says."""
+    command = [SCRIPT, "plan", slide, "--json", *options]
+    told: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return told
+
+
 def run(slide: Path, output: Path, *options: str) -> Run:
     """`wsi-seg SLIDE -o OUTPUT OPTIONS`, overwriting an older result."""
-    script = Path(sys.executable).with_name("wsi-seg")
-    command = [script, slide, "-o", output, "--overwrite", "--json", "-q", *options]
+    command = [SCRIPT, slide, "-o", output, "--overwrite", "--json", "-q", *options]
     start = time.perf_counter()
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

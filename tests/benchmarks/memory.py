@@ -4,22 +4,19 @@
 
 Makes square slides of these sides, in px at 0.25 um/px, on which the tiles of a real slide lie in a disc of
 some 3 mm, and runs the command on each: the same budget, whatever lies around. A tile is stored once and
-listed as often as it occurs, so that the file of a 100,000 px slide is made in a second. Prints the peak of
-the resident memory of each run beside the bound that `wsi-seg plan` gives for it.
+listed as often as it occurs, so that the file of a 100,000 px slide is made in a second. Prints seconds and
+peak memory of each run beside what `wsi-seg plan` says of them, and the networks' share of the thread time.
 """
 
 import argparse
-import json
 import struct
-import subprocess
-import sys
 import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from measure import run
+from measure import planned, run
 from numpy.typing import NDArray
 
 from wsi_twostage.slide import open_slide
@@ -39,22 +36,29 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--budget", default="2%")
     arguments = parser.parse_args()
-    print("| side, px | file, MB | tissue tiles | refined | whole process, s | peak, GiB | bound, GiB |")
-    print("|---|---|---|---|---|---|---|")
+    columns = (
+        "side, px",
+        "file, MB",
+        "tissue tiles",
+        "refined",
+        "plan, s",
+        "run, s",
+        "networks",
+        "peak, GiB",
+    )
+    print(f"| {' | '.join(columns)} | bound, GiB |")
+    print("|" + "---|" * 9)
     with tempfile.TemporaryDirectory() as folder:
         for side in arguments.sides:
             slide = repeated_slide(Path(folder) / f"{side}.tiff", side)
             options = ("--budget", arguments.budget)
-            script = Path(sys.executable).with_name("wsi-seg")
-            planned = subprocess.run(
-                [script, "plan", slide, "--json", *options], capture_output=True, text=True, check=True
-            )
+            plan = planned(slide, *options)
             done = run(slide, Path(folder) / f"{side}.zarr", *options)
-            counts, size = done.result, slide.stat().st_size / 1e6
-            bound = json.loads(planned.stdout)["memory_gib"]
+            told, size = done.result, slide.stat().st_size / 1e6
             print(
-                f"| {side} | {size:.1f} | {counts['tissue']} | {counts['refined']} | {done.wall:.1f} "
-                f"| {done.peak_gib:.2f} | {bound:.2f} |",
+                f"| {side} | {size:.1f} | {told['tissue']} | {told['refined']} | {plan['seconds']:.1f} "
+                f"| {told['seconds']['total']:.1f} | {told['seconds']['network_share']:.0%} "
+                f"| {done.peak_gib:.2f} | {plan['memory_gib']:.2f} |",
                 flush=True,
             )
 

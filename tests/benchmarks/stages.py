@@ -10,7 +10,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from measure import Run, dice_between, run
+from measure import Run, dice_between, planned, run
 
 ROWS = ("overview", "stage_1", "selection", "stage_2", "read", "model_1", "model_2", "write")
 
@@ -32,11 +32,15 @@ def main() -> None:
             )
             for _ in range(arguments.repeat)
         ]
-        report(arguments.slide.name, arguments.budget, pairs)
+        plans = [
+            planned(arguments.slide, *rule, *options)["seconds"]
+            for rule in (("--budget", arguments.budget), ("--refine", "all"))
+        ]
+    report(arguments.slide.name, arguments.budget, pairs, plans)
 
 
-def report(name: str, budget: str, pairs: list[tuple[Run, Run]]) -> None:
-    """One column for each kind of run, medians over the repeats."""
+def report(name: str, budget: str, pairs: list[tuple[Run, Run]], plans: list[float]) -> None:
+    """One column for each kind of run, medians over the repeats; ``plans`` are the seconds foretold."""
     some, everything = ([pair[i] for pair in pairs] for i in (0, 1))
 
     def median(runs: list[Run], key: str) -> float:
@@ -51,6 +55,7 @@ def report(name: str, budget: str, pairs: list[tuple[Run, Run]]) -> None:
     row("refined tiles", tuple(str(runs[0].result["refined"]) for runs in (some, everything)))  # type: ignore[arg-type]
     walls = [statistics.median(r.wall for r in runs) for runs in (some, everything)]
     row("whole process, s", (f"{walls[0]:.1f}", f"{walls[1]:.1f}"))
+    row("as `wsi-seg plan` foretold, s", (f"{plans[0]:.1f}", f"{plans[1]:.1f}"))
     for key in ROWS:
         kind = "threads" if key in ("read", "model_1", "model_2", "write") else "wall"
         row(f"{key} ({kind}), s", (f"{median(some, key):.2f}", f"{median(everything, key):.2f}"))
