@@ -74,6 +74,7 @@ def test_a_slide_gives_the_same_mask_in_every_container(tmp_path: Path) -> None:
         ("OME-Zarr 0.5", 0.5),
         ("OME-Zarr 0.5", 0.5),
     ]
+    assert [len(slide.levels) for slide in slides[:2]] == [3, 3]
     masks = []
     for i, place in enumerate(places):
         store = segment(

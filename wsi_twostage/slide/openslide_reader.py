@@ -64,6 +64,7 @@ class _OpenSlide:
         handle = _new_handle(key)
         try:
             self.contents = _describe(key.path, handle)
+            self.quick_hash = str(handle.properties.get(openslide.PROPERTY_NAME_QUICKHASH1, ""))
             self.ratios: tuple[float, ...] = handle.level_downsamples
             colour = handle.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
             self.background = np.frombuffer(bytes.fromhex(colour), np.uint8)
@@ -126,6 +127,11 @@ def describe(path: str) -> Contents:
     return _open(FileKey.of(path), os.getpid()).contents
 
 
+def quick_hash(path: str) -> str:
+    """OpenSlide's key of the slide's content, over all of its files; empty where it has none."""
+    return _open(FileKey.of(path), os.getpid()).quick_hash
+
+
 def _describe(path: str, slide: openslide.OpenSlide) -> Contents:
     properties = slide.properties
     scanned = _scanned(slide)
@@ -160,7 +166,8 @@ def _compression(path: str, properties: Mapping[str, str]) -> str:
     """Of level 0, in the format's own words; OpenSlide has no common ones."""
     if syntax := properties.get("dicom.TransferSyntaxUID"):
         return _SYNTAXES.get(syntax, syntax)
-    return properties.get("mirax.LAYER_0_LEVEL_0_SECTION.IMAGE_FORMAT") or compression_of(path)
+    finest = properties.get("mirax.HIERARCHICAL.HIER_0_VAL_0_SECTION")
+    return properties.get(f"mirax.{finest}.IMAGE_FORMAT") or compression_of(path)
 
 
 def _canvas(slide: openslide.OpenSlide) -> Box:

@@ -56,6 +56,8 @@ def describe(path: str) -> Contents:
     SlideError
         The file cannot be opened, is too large to be held, or is not of 8 bits.
     """
+    if path.lower().endswith(".mrxs"):  # a JPEG, but of the whole slide at once
+        raise Unsupported(f"{path}: the preview of an MRXS; its slide is the folder of that name beside it")
     with _opened(path) as image:
         width, height = image.size
         if getattr(image, "n_frames", 1) > 1:

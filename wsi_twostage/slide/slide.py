@@ -61,12 +61,15 @@ class Slide:
     def fingerprint(self) -> str:
         """A cheap key of the file's content: sha256 over its size, its first and its last MiB.
 
-        Of an OME-Zarr: over what describes it.
+        Of an OME-Zarr: over what describes it. Of what OpenSlide reads: also over its own key, since a slide
+        may be more than the one file.
         """
         if self.reader == "zarr":
             return ome_zarr.fingerprint(self.path)
         key = FileKey.of(self.path)
         digest = hashlib.sha256(str(key.size).encode())
+        if self.reader == "openslide":
+            digest.update(openslide_reader.quick_hash(self.path).encode())
         try:
             with open(self.path, "rb") as file:
                 digest.update(file.read(_FINGERPRINT_BYTES))

@@ -41,9 +41,11 @@ def find_pyramid(path: str, tiff: tifffile.TiffFile, *, file_bytes: int) -> list
     if any(page.parent is not tiff for page in pages):
         raise Unsupported(f"{path}: its pixels are in another file")
     _ensure_supported(path, first)
-    if series.kind == "generic":
-        # tifffile sees a pyramid only where each level is 2, 3 or 4 times smaller than the one before.
-        rest = [other for other in tiff.series if other is not series and other.keyframe.is_reduced]
+    if series.kind in ("generic", "svs"):
+        # tifffile sees a pyramid only where each level is 2, 3 or 4 times smaller than the one before, and
+        # takes the second page of an SVS for its thumbnail.
+        reduced = [other for other in tiff.series if other.keyframe.is_reduced or series.kind == "svs"]
+        rest = [other for other in reduced if other is not series]
         pages += [level.keyframe for other in rest for level in other.levels]
     levels = [page for page in pages if _is_level_of(first, page)]
     return sorted(levels, key=lambda page: int(page.imagelength), reverse=True)
