@@ -38,9 +38,10 @@ ALLOWED: dict[str, set[str]] = {
     "memory": set(),
     "cluster": {"errors", "memory"},
     "result": {"mask", "work"},
+    "ledger": {"mask", "tiles"},
     "schedule": {
-        "cluster", "coarse", "errors", "events", "mask", "pixels", "refine", "result", "selection", "tiles",
-        "tissue", "work",
+        "cluster", "coarse", "errors", "events", "ledger", "mask", "pixels", "refine", "result", "selection",
+        "tiles", "tissue", "work",
     },
     "pipeline": {
         "cluster", "errors", "events", "mask", "models", "quality", "result", "schedule", "selection",

@@ -29,6 +29,7 @@ SMALL = MaskSpec(
     overview_width=576,
 )
 MANIFEST = {"slide": "a.svs", "threshold": 0.5}
+NEW = {"whole": False, "complete": False}
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_a_thin_line_survives_wherever_it_lies() -> None:
 def test_the_store_is_valid_ome_zarr(tmp_path: Path, spec: MaskSpec) -> None:
     pyramid = MaskPyramid.create(tmp_path / "a.ome.zarr", spec, manifest=MANIFEST)
     fill(pyramid, blobs(spec.height, spec.width, len(spec.classes)))
-    pyramid.finish({})
+    pyramid.note(whole=True)
     expected = {"": "Image", "labels": "Labels", f"labels/{spec.name}": "ImageLabel"}
     for path, kind in expected.items():
         group = zarr.open_group(pyramid.path, path=path, mode="r")
@@ -338,12 +339,12 @@ def test_a_column_that_does_not_fit_is_refused(
 # The life of a store
 
 
-def test_a_finished_store_opens_with_its_spec_and_manifest(pyramid: MaskPyramid) -> None:
-    assert pyramid.manifest == {**MANIFEST, "complete": False}
-    pyramid.finish({"seconds": 1.5})
+def test_a_whole_store_opens_with_its_spec_and_manifest(pyramid: MaskPyramid) -> None:
+    assert pyramid.manifest == {**MANIFEST, **NEW}
+    pyramid.note(seconds=1.5, whole=True)
     opened = MaskPyramid.open(str(pyramid.path))
     assert opened == pyramid
-    assert opened.manifest == {**MANIFEST, "seconds": 1.5, "complete": True}
+    assert opened.manifest == {**MANIFEST, "seconds": 1.5, "whole": True, "complete": False}
 
 
 def test_a_pickled_store_is_small_and_works(pyramid: MaskPyramid) -> None:
@@ -353,9 +354,10 @@ def test_a_pickled_store_is_small_and_works(pyramid: MaskPyramid) -> None:
     assert pickle.loads(data).read(Box(0, 2048, 1101, 255)).all()
 
 
-def test_an_unfinished_store_is_not_opened(pyramid: MaskPyramid) -> None:
-    with pytest.raises(StoreError, match="incomplete"):
+def test_a_store_without_a_whole_mask_is_not_opened(pyramid: MaskPyramid) -> None:
+    with pytest.raises(StoreError, match="stopped before the mask was whole"):
         MaskPyramid.open(pyramid.path)
+    assert MaskPyramid.left(pyramid.path) == pyramid
 
 
 def test_only_our_stores_are_opened(tmp_path: Path) -> None:
@@ -383,7 +385,7 @@ def test_overwriting_starts_anew(pyramid: MaskPyramid) -> None:
     fill(pyramid, blobs(1101, 2303))
     spec = replace(SMALL, height=300)
     new = MaskPyramid.create(pyramid.path, spec, manifest={"slide": "b.svs"}, overwrite=True)
-    assert new.manifest == {"slide": "b.svs", "complete": False}
+    assert new.manifest == {"slide": "b.svs", **NEW}
     assert not new.read(Box(0, 0, 300, 2303)).any()
     assert list(pyramid.path.parent.iterdir()) == [pyramid.path]
 
@@ -417,7 +419,7 @@ def test_a_failed_creation_leaves_everything_as_it_was(pyramid: MaskPyramid) -> 
 
 
 def test_missing_parents_are_made(tmp_path: Path) -> None:
-    assert MaskPyramid.create(tmp_path / "a/b/c", SMALL, manifest={}).manifest == {"complete": False}
+    assert MaskPyramid.create(tmp_path / "a/b/c", SMALL, manifest={}).manifest == NEW
 
 
 @pytest.mark.parametrize(

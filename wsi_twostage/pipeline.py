@@ -3,16 +3,17 @@
 import hashlib
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage import cluster
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, StoreError
 from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.mask import MaskPyramid, MaskSpec
 from wsi_twostage.models.bundle import BundleSpec, ModelBundle
@@ -72,7 +73,8 @@ def segment(
     Parameters
     ----------
     output
-        Folder of the new OME-Zarr store.
+        Folder of the OME-Zarr store. What an earlier run of the same slide, model and parameters left there
+        is gone on with, tile by tile.
     bundle
         The model; None for the one that ships in the package.
     rule
@@ -102,27 +104,60 @@ def segment(
     drawn = tissue_of_file(settings.tissue, slide, overview)
 
     with cluster.connect(workers=settings.workers, scheduler=settings.scheduler) as client:
-        mask = MaskPyramid.create(
-            Path(output),
-            mask_spec(spec, fine, overview),
-            manifest=_manifest(slide, spec, model.sha256, said, settings),
-            overwrite=settings.overwrite,
-        )
+        manifest = _manifest(slide, spec, model.sha256, said, settings)
+        mask = _store(Path(output), mask_spec(spec, fine, overview), manifest, overwrite=settings.overwrite)
         work = Work(fine, coarse, around, mask, model, settings.uncertainty)
         run = Run(work, client, listener)
         with run.timed("overview"):
-            tissue = run.look(overview, settings.tissue, drawn)
-        if not tissue.any():
+            tiles = run.look(overview, settings.tissue, drawn)
+        if not tiles.tissue.any():
             listener(Note("no tissue found; the mask is empty"))
         with run.timed("stage 1"):  # line 1: p = up(f1(down(x))), and u, h of each tile
-            h, readable = run.coarse(tissue)
+            run.coarse(tiles)
         with run.timed("selection"):  # line 2: patches = {(i, j) | g(h(c_ij(p)))}
-            patches = select(h, tissue & readable, rule)
+            patches = select(tiles.grid("uncertainty"), tiles.seen, rule)
+            tiles.enter_order(patches.order)
         with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
-            table = run.refine(tissue, patches)
-    result = run.finish(started, tissue, readable, patches, h, table)
-    mask.finish({"seconds": result.seconds.as_json(), "counts": result.counts.as_json()})
+            run.refine(tiles, patches)
+    result = run.finish(started, tiles)
+    mask.note(seconds=result.seconds.as_json(), counts=result.counts.as_json(), complete=True)
     return result
+
+
+_SAME = ("slide", "model", "tissue", "uncertainty", "precision", "engine")
+"""What of a manifest decides the pixels."""
+
+
+def _store(path: Path, spec: MaskSpec, manifest: dict[str, Any], *, overwrite: bool) -> MaskPyramid:
+    """What an earlier run of the same left, or a new store.
+
+    Raises
+    ------
+    StoreError
+        Something else is there: another slide, another model, other parameters, or no result of ours.
+    """
+    if overwrite or not path.exists():
+        return MaskPyramid.create(path, spec, manifest=manifest, overwrite=overwrite)
+    mask = MaskPyramid.left(path)
+    before = mask.manifest
+    differ = [name for name in _SAME if _identity(before, name) != _identity(manifest, name)]
+    if mask.spec != spec or differ or not manifest["model"]["sha256"]:  # models in memory are all alike
+        said = "; ".join(f"{n} {_identity(before, n)}, now {_identity(manifest, n)}" for n in differ)
+        raise StoreError(
+            f"{path} holds another result ({said or 'model in memory'}); give --overwrite or another --output"
+        )
+    mask.note(rule=manifest["rule"], complete=False)
+    return mask
+
+
+def _identity(manifest: Mapping[str, Any], name: str) -> str:
+    """What a part of a manifest comes down to: content, not paths."""
+    value = manifest.get(name)
+    if name == "slide" and isinstance(value, Mapping):
+        return f"{str(value.get('fingerprint'))[:16]} at {value.get('mpp')} um/px"
+    if isinstance(value, Mapping):
+        return str(value.get("sha256"))[:16] or "in memory"
+    return str(value)
 
 
 def resolve(
@@ -195,9 +230,7 @@ def _said(tissue: str) -> str:
     return f"{Path(tissue).absolute()} (sha256 {hashlib.sha256(Path(tissue).read_bytes()).hexdigest()[:16]})"
 
 
-def _manifest(
-    slide: Slide, spec: BundleSpec, sha256: str, rule: str, settings: Settings
-) -> dict[str, object]:
+def _manifest(slide: Slide, spec: BundleSpec, sha256: str, rule: str, settings: Settings) -> dict[str, Any]:
     """What made the result: enough to make it again, and to refuse to mix it with another."""
     return {
         "version": version("wsi-twostage"),

@@ -104,7 +104,7 @@ def _close_up(store: MaskPyramid, slide: Slide) -> RGB:
     tiles, spec = store.tiles(), store.spec
     row, col = 0, 0
     if len(tiles["row"]):
-        best = int(np.argmax(tiles["uncertainty"] + (tiles["source"] == Source.MODEL_2)))
+        best = int(np.argmax(np.nan_to_num(tiles["uncertainty"]) + (tiles["source"] == Source.MODEL_2)))
         row, col = int(tiles["row"][best]), int(tiles["col"][best])
     height, width = min(CLOSE_PX, spec.height), min(CLOSE_PX, spec.width)
     top = min(max(row * spec.tile + (spec.tile - height) // 2, 0), spec.height - height)

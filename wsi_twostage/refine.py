@@ -15,31 +15,52 @@ from wsi_twostage.work import Clock, Done, WindowShape, Work, through_windows
 LIMIT_PX = 768  # Model 2's windows have at most the pixels of such a square, halo excluded: memory
 
 
-def refine_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...], chosen: tuple[Tile, ...]) -> Done:
-    """Write the labels of one shard: Model 1's answer on ``tissue``, Model 2's on the ``chosen`` tiles."""
+def first_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Clock:
+    """Write the labels of one shard: Model 1's answer on ``tissue``."""
+    clock = Clock()
+    with clock.of("write"):
+        spec = runner(work.model).spec
+        work.mask.write(shard, coarse_labels(work.mask, spec, work.mask.box(shard), tissue))
+    return clock
+
+
+def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: frozenset[Tile]) -> Done:
+    """Put Model 2's labels of the ``chosen`` tiles into one shard.
+
+    Tiles of ``before`` are there already. They shape the windows, so that a run which goes on with another
+    one's work sees the same windows; a window with none but such tiles is left out.
+    """
     model, grid, clock = runner(work.model), work.mask.spec.tiles, Clock()
     own = work.mask.box(shard)
     with clock.of("write"):
-        labels = coarse_labels(work.mask, model.spec, own, tissue)
+        labels = work.mask.read(own)
     done: list[Tile] = []
-    values: list[float] = []
+    costs: list[float] = []
     unreadable: list[Tile] = []
     for window, answer in through_windows(
-        chosen, grid, **shape(model.spec), predict=lambda w: predict_fine(work, model, w, clock)
+        chosen, grid, **shape(model.spec), done=before, predict=lambda w: predict_fine(work, model, w, clock)
     ):
         if answer is None:  # Model 1's answer stays
             unreadable.extend(window.tiles)
             continue
+        spent = clock.read + clock.network - sum(costs)
         for tile in window.tiles:
             box = grid.box(tile)
-            core = answer[box.relative_to(window.box).slices]
-            here = labels[box.relative_to(own).slices]
-            values.append(float((here != core).mean()))
-            here[...] = core
+            labels[box.relative_to(own).slices] = answer[box.relative_to(window.box).slices]
+            costs.append(spent / len(window.tiles))
             done.append(tile)
+    if done:
+        with clock.of("write"):
+            work.mask.write(shard, labels)
     with clock.of("write"):
-        work.mask.write(shard, labels)
-    return Done(tuple(done), np.asarray(values, np.float32), tuple(unreadable), clock)
+        changed = labels != coarse_labels(work.mask, model.spec, own, tuple(done))
+    return Done(
+        tuple(done),
+        np.array([changed[grid.box(tile).relative_to(own).slices].mean() for tile in done], np.float32),
+        tuple(unreadable),
+        clock,
+        tuple(round(1000 * cost, 1) for cost in costs),
+    )
 
 
 def shape(spec: BundleSpec) -> WindowShape:

@@ -1,9 +1,10 @@
 """One run on a cluster: which shards each stage works on, in which order, and what they add up to."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Self
 
 import numpy as np
 from distributed import Client
@@ -14,14 +15,18 @@ from wsi_twostage.cluster import Call
 from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.events import Finished, Listener, Note, Started, TilesDone
+from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Shard, Source
 from wsi_twostage.pixels import Pixels
-from wsi_twostage.refine import reduce_shard, refine_shard
+from wsi_twostage.refine import first_shard, reduce_shard, refine_shard
 from wsi_twostage.result import Counts, Result, Seconds
 from wsi_twostage.selection import Selection
 from wsi_twostage.tiles import Box, Tile, TileGrid
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
 from wsi_twostage.work import Clock, Done, Work
+
+FIRST_BATCH = 64
+"""Tiles: a few seconds of work on two cores, and a part of a second on a GPU."""
 
 LEAST_HOLE_PX = 16  # of the overview; a hole in the file costs no more around it
 
@@ -74,11 +79,14 @@ class Run:
         self.walls[stage] = time.perf_counter() - start
         self.listen(Finished(stage, self.walls[stage]))
 
-    def look(self, overview: Pixels, how: str, drawn: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
-        """Write the overview; tiles with tissue, (rows, cols).
+    def look(self, overview: Pixels, how: str, drawn: NDArray[np.bool_] | None = None) -> Ledger:
+        """Write the overview and where there is tissue; gives the tiles that have some.
 
-        ``how`` finds it, unless it is ``drawn`` already, on the overview's pixels.
+        ``how`` finds it, unless it is ``drawn`` already, on the overview's pixels. What an earlier run found
+        is taken from the store.
         """
+        if self.mask.manifest.get("looked"):
+            return Ledger.read(self.mask)
         grid = self.mask.spec.overview(0)
         self.listen(Started("overview", len(grid)))
 
@@ -89,103 +97,123 @@ class Run:
         rgb, holes = read_overview(overview, grid, write)
         self.mask.finish_overview()
         if how == "none":
-            self.mask.write_tissue(np.ones(rgb.shape[:2], np.bool_))
-            return np.ones((self.grid.rows, self.grid.cols), np.bool_)
-        if holes.any():
-            self.listen(Note(f"{holes.mean():.2%} of the slide cannot be read; it is black in the overview"))
-        # what cannot be seen is not glass: Model 1 will say so
-        tissue = tissue_mask(rgb) | holes if drawn is None else drawn
+            tissue, tiles = (
+                np.ones(holes.shape, np.bool_),
+                np.ones((self.grid.rows, self.grid.cols), np.bool_),
+            )
+        else:
+            if holes.any():
+                self.listen(
+                    Note(f"{holes.mean():.2%} of the slide cannot be read; it is black in the overview")
+                )
+            # what cannot be seen is not glass: Model 1 will say so
+            tissue = tissue_mask(rgb) | holes if drawn is None else drawn
+            tiles = tissue_tiles(tissue, self.grid, self.mask.spec.overview_downsample) > 0
         self.mask.write_tissue(tissue)
-        return tissue_tiles(tissue, self.grid, self.mask.spec.overview_downsample) > 0
+        ledger = Ledger.begin(self.mask, tiles)
+        self.mask.note(looked=True)
+        return ledger
 
-    def coarse(self, tissue: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Line 1: uncertainty of each tile, and which tiles Model 1 could read, (rows, cols) each."""
-        self.listen(Started("stage 1", int(tissue.sum())))
+    def coarse(self, ledger: Ledger) -> None:
+        """Line 1: Model 1's probability and the uncertainty of each tile that is still pending."""
+        pending = ledger.having(Source.PENDING)
+        self.listen(Started("stage 1", int(pending.sum())))
         calls = [
-            Call(coarse_shard, (self.work, shard, tiles))
+            Call(_coarse_and_name, (self.work, shard, tiles))
             for shard in self.mask.shards()
-            if (tiles := chosen_tiles(self.grid, self.mask.box(shard), tissue))
+            if (tiles := chosen_tiles(self.grid, self.mask.box(shard), pending))
         ]
         calls.sort(key=lambda call: -len(call.arguments[2]))  # the long ones first: no straggler at the end
-        h, readable = np.zeros(tissue.shape, np.float32), np.zeros(tissue.shape, np.bool_)
         with closing(cluster.run(self.client, calls)) as results:
-            for done in results:
-                _put(h, done.tiles, done.values)
-                _put(readable, done.tiles, True)
+            for _, done in results:
+                ledger.enter(done.tiles, uncertainty=done.values, source=Source.MODEL_1)
+                ledger.enter(done.unreadable, source=Source.UNREADABLE)
+                ledger.commit(now=False)
                 self._tell("stage 1", done)
-        return h, readable
+        ledger.commit()
+        if not self.mask.manifest["whole"]:
+            self._write_first(ledger)
 
-    def refine(self, tissue: NDArray[np.bool_], patches: Selection) -> NDArray[np.float32]:
-        """Line 3: labels of all shards and levels; disagreement of each refined tile, else NaN."""
-        self.listen(Started("stage 2", int(patches.chosen.sum())))
-        calls = []
-        for shard in self.mask.shards():
-            box = self.mask.box(shard)
-            if tiles := chosen_tiles(self.grid, box, tissue):
-                chosen = chosen_tiles(self.grid, box, patches.chosen)
-                calls.append(Call(_refine_and_name, (self.work, shard, tiles, chosen)))
-        calls.sort(key=lambda call: -len(call.arguments[3]))
-        missing = self._children_to_come({call.arguments[1] for call in calls})
-        disagreement = np.full(tissue.shape, np.nan, np.float32)
+    def _write_first(self, ledger: Ledger) -> None:
+        """Model 1's answer as the mask, on all levels: from here on the store is whole at any time."""
+        calls = [
+            Call(_first_and_name, (self.work, shard, tiles))
+            for shard in self.mask.shards()
+            if (tiles := chosen_tiles(self.grid, self.mask.box(shard), ledger.tissue))
+        ]
+        for _ in self._with_levels(calls, "stage 1"):
+            pass
+        self.mask.note(whole=True)
+
+    def refine(self, ledger: Ledger, patches: Selection) -> None:
+        """Line 3: Model 2's labels of the chosen tiles, the most uncertain first, and all levels above."""
+        done = ledger.having(Source.MODEL_2, Source.UNREADABLE)
+        self.listen(Started("stage 2", int((patches.chosen & ~done).sum())))
+        calls = [
+            Call(_refine_and_name, (self.work, shard, tiles, before))
+            for chosen in batches(patches)
+            for shard, tiles in self._by_shard(chosen)
+            if len(before := frozenset(tile for tile in tiles if done[tile])) < len(tiles)
+        ]
+        self.mask.note(levels=False)
+        for result in self._with_levels(calls, "stage 2"):
+            ledger.enter(
+                result.tiles,
+                disagreement=result.values,
+                milliseconds=result.milliseconds,
+                source=Source.MODEL_2,
+            )
+            ledger.enter(result.unreadable, source=Source.UNREADABLE)
+            ledger.commit(now=False)
+            self._tell("stage 2", result)
+        ledger.commit()
+        self.mask.note(levels=True)
+
+    def _by_shard(self, chosen: NDArray[np.bool_]) -> list[tuple[Shard, tuple[Tile, ...]]]:
+        """The chosen tiles of each shard that has some; the most first: no straggler at the end."""
+        found = [(s, chosen_tiles(self.grid, self.mask.box(s), chosen)) for s in self.mask.shards()]
+        return sorted((pair for pair in found if pair[1]), key=lambda pair: -len(pair[1]))
+
+    def _with_levels(self, calls: Sequence[Call], stage: str) -> Iterator[Done]:
+        """Run calls on shards of level 0, and reduce each shard over them once what lies under it is final.
+
+        The second argument of a call is its shard; two calls are never at work on one shard.
+        """
+        turns = Turns(calls)
+        to_come = Counter(call.arguments[1] for call in calls)
+        to_come |= self._children_to_come(set(to_come))
 
         def parents(result: tuple[Shard, Done | Clock]) -> Iterable[Call]:
-            """A parent is reduced as soon as its last child is written."""
-            parent = self.mask.parent(result[0])
-            if parent is not None:
-                missing[parent] -= 1
-                if not missing[parent]:
+            shard = result[0]
+            turns.finished(shard)
+            to_come[shard] -= shard.level == 0
+            parent = self.mask.parent(shard)
+            if parent is not None and not to_come[shard]:
+                to_come[parent] -= 1
+                if not to_come[parent]:
                     yield Call(_reduce_and_name, (self.work, parent))
 
-        with closing(cluster.run(self.client, calls, then=parents)) as results:
+        with closing(cluster.run(self.client, turns, then=parents)) as results:
             for _, done in results:
                 if isinstance(done, Clock):
-                    self.clocks["stage 2"].add(done)
+                    self.clocks[stage].add(done)
                 else:
-                    _put(disagreement, done.tiles, done.values)
-                    self._tell("stage 2", done)
-        return disagreement
+                    yield done
 
-    def finish(
-        self,
-        started: float,
-        tissue: NDArray[np.bool_],
-        readable: NDArray[np.bool_],
-        patches: Selection,
-        h: NDArray[np.float32],
-        disagreement: NDArray[np.float32],
-    ) -> Result:
-        """Write the tile table and add up."""
-        refined = ~np.isnan(disagreement)
-        source = np.full(tissue.shape, Source.BACKGROUND, np.uint8)
-        source[tissue] = Source.MODEL_1
-        source[refined] = Source.MODEL_2
-        source[(tissue & ~readable) | (patches.chosen & ~refined)] = Source.UNREADABLE
-        rank = np.full(tissue.size, -1, np.int32)
-        rank[patches.order] = np.arange(len(patches.order))
-        rows, cols = np.nonzero(tissue)
-        self.mask.write_source(source)
-        self.mask.write_tiles(
-            {
-                "row": rows.astype(np.int32),
-                "col": cols.astype(np.int32),
-                "uncertainty": h[tissue],
-                "rank": rank.reshape(tissue.shape)[tissue],
-                "disagreement": disagreement[tissue],
-                "source": source[tissue],
-            }
-        )
+    def finish(self, started: float, ledger: Ledger) -> Result:
+        """Add up."""
         counts = Counts(
-            tiles=tissue.size,
-            tissue=int(tissue.sum()),
-            refined=int(refined.sum()),
-            unreadable=int((source == Source.UNREADABLE).sum()),
+            tiles=len(self.grid),
+            tissue=int(ledger.tissue.sum()),
+            refined=int(ledger.having(Source.MODEL_2).sum()),
+            unreadable=int(ledger.having(Source.UNREADABLE).sum()),
         )
         seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.threads)
         return Result(self.mask, counts, seconds)
 
-    def _children_to_come(self, written: set[Shard]) -> dict[Shard, int]:
+    def _children_to_come(self, written: set[Shard]) -> Counter[Shard]:
         """How many children of each parent will be written; empty shards never are."""
-        missing: dict[Shard, int] = {}
+        missing = Counter[Shard]()
         for _ in range(self.mask.levels - 1):
             parents = {parent for shard in written if (parent := self.mask.parent(shard))}
             missing |= {parent: len(written.intersection(self.mask.children(parent))) for parent in parents}
@@ -205,6 +233,42 @@ class Run:
             )
 
 
+class Turns:
+    """Calls in order, but never two at work on one shard; where all wait for such, it stops for now."""
+
+    def __init__(self, calls: Iterable[Call]) -> None:
+        self._waiting, self._busy = list(calls), set[Shard]()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Call:
+        for place, call in enumerate(self._waiting):
+            shard = call.arguments[1]
+            if shard not in self._busy:
+                self._busy.add(shard)
+                return self._waiting.pop(place)
+        raise StopIteration
+
+    def finished(self, shard: Shard) -> None:
+        """The call on this shard is done."""
+        self._busy.discard(shard)
+
+
+def batches(patches: Selection) -> Iterator[NDArray[np.bool_]]:
+    """The chosen tiles in falling order, each batch (rows, cols) twice as large as the one before.
+
+    What is worth most comes first, and neighbours still meet in one window. Which tiles share a batch
+    follows from the selection alone, so that a run which is interrupted and goes on sees the same windows.
+    """
+    first, size = 0, FIRST_BATCH
+    while first < len(patches.order):
+        batch = np.zeros(patches.chosen.shape, np.bool_)
+        batch.ravel()[patches.order[first : first + size]] = True
+        yield batch
+        first, size = first + size, 2 * size
+
+
 def chosen_tiles(grid: TileGrid, box: Box, chosen: NDArray[np.bool_]) -> tuple[Tile, ...]:
     """The chosen tiles of a box of whole tiles."""
     top, left = box.top // grid.tile, box.left // grid.tile
@@ -212,17 +276,19 @@ def chosen_tiles(grid: TileGrid, box: Box, chosen: NDArray[np.bool_]) -> tuple[T
     return tuple(Tile(int(row) + top, int(col) + left) for row, col in np.argwhere(part))
 
 
+def _coarse_and_name(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> tuple[Shard, Done]:
+    return shard, coarse_shard(work, shard, tiles)
+
+
+def _first_and_name(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> tuple[Shard, Clock]:
+    return shard, first_shard(work, shard, tissue)
+
+
 def _refine_and_name(
-    work: Work, shard: Shard, tissue: tuple[Tile, ...], chosen: tuple[Tile, ...]
+    work: Work, shard: Shard, tiles: tuple[Tile, ...], before: frozenset[Tile]
 ) -> tuple[Shard, Done]:
-    return shard, refine_shard(work, shard, tissue, chosen)
+    return shard, refine_shard(work, shard, tiles, before)
 
 
 def _reduce_and_name(work: Work, shard: Shard) -> tuple[Shard, Clock]:
     return shard, reduce_shard(work, shard)
-
-
-def _put(array: NDArray[Any], tiles: tuple[Tile, ...], values: object) -> None:
-    if tiles:
-        rows, cols = zip(*tiles, strict=True)
-        array[rows, cols] = values

@@ -64,6 +64,8 @@ class Done:
     """One per tile: uncertainty after stage 1, disagreement with Model 1 after stage 2."""
     unreadable: tuple[Tile, ...]
     clock: Clock = field(default_factory=Clock)
+    milliseconds: tuple[float, ...] = ()
+    """What each tile cost, if it was measured: reading and the network, shared by the tiles of a window."""
 
 
 class WindowShape(TypedDict):
@@ -80,8 +82,11 @@ def through_windows(
     limit: int,
     halo: int,
     predict: Callable[[Window], NDArray[np.uint8]],
+    done: frozenset[Tile] = frozenset(),
 ) -> Iterator[tuple[Window, NDArray[np.uint8] | None]]:
     """Predict tiles in merged windows; an answer may hold more than the window's tiles.
+
+    Windows of nothing but ``done`` tiles are left out.
 
     Where a window cannot be read it falls into its tiles, so that a hole in the file costs the tiles that
     touch it and no more; such a tile comes with None.
@@ -89,6 +94,8 @@ def through_windows(
     queue = merge(tiles, grid, limit=limit, halo=halo)[::-1]
     while queue:
         window = queue.pop()
+        if done.issuperset(window.tiles):
+            continue
         try:
             yield window, predict(window)
         except UnreadableRegion:

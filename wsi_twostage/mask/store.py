@@ -14,7 +14,7 @@ from wsi_twostage.errors import ConfigError, StoreError
 from wsi_twostage.mask.layout import OURS, create_store, read_attributes, replacing
 from wsi_twostage.mask.reduce import majority, mean
 from wsi_twostage.mask.spec import SHARD, MaskSpec, Shard
-from wsi_twostage.mask.table import read_table, write_table
+from wsi_twostage.mask.table import read_table, write_column, write_table
 from wsi_twostage.tiles import Box, TileGrid
 
 
@@ -43,17 +43,33 @@ class MaskPyramid:
         """
         path = Path(path).absolute()  # workers may run in another folder
         with replacing(path, overwrite=overwrite) as folder:
-            create_store(folder, spec, {**manifest, "complete": False})
+            create_store(folder, spec, {**manifest, "whole": False, "complete": False})
         return cls(path, spec)
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
-        """Open a finished store.
+        """Open a store whose mask is whole: Model 1's everywhere, Model 2's where a run got to.
 
         Raises
         ------
         StoreError
-            Nothing is there, it is not a result of ours, or its run never finished.
+            Nothing is there, it is not a result of ours, or its run was stopped before Model 1 had seen all.
+        """
+        pyramid = cls.left(path)
+        if not pyramid.manifest.get("whole"):
+            raise StoreError(
+                f"{path}: its run was stopped before the mask was whole; the same command goes on with it"
+            )
+        return pyramid
+
+    @classmethod
+    def left(cls, path: Path | str) -> Self:
+        """Open what a run left, however far it got.
+
+        Raises
+        ------
+        StoreError
+            Nothing is there, or not a result of ours.
         """
         path = Path(path).absolute()
         if not path.exists():
@@ -62,12 +78,9 @@ class MaskPyramid:
         if attributes is None:
             raise StoreError(f"{path} is not a wsi_twostage result")
         try:
-            pyramid = cls(path, MaskSpec.from_json(attributes["spec"]))
+            return cls(path, MaskSpec.from_json(attributes["spec"]))
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise StoreError(f"{path} was written by another version of wsi_twostage: {error}") from error
-        if not attributes.get("manifest", {}).get("complete"):
-            raise StoreError(f"{path} is incomplete, its run was stopped; run again with --overwrite")
-        return pyramid
 
     @property
     def levels(self) -> int:
@@ -176,19 +189,26 @@ class MaskPyramid:
         """Replace the tile table; columns are numbers or booleans, one value per row."""
         write_table(self._group(), "tiles", columns)
 
+    def write_tile_column(self, name: str, column: NDArray[Any]) -> None:
+        """Replace one column of the tile table; it is there whole, or as it was."""
+        write_column(self._group(), "tiles", name, column)
+
     def tiles(self) -> dict[str, NDArray[Any]]:
         """The tile table, column by column, in the order it was written."""
         return read_table(self._group(), "tiles")
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What made this result, and whether it is ``complete``."""
+        """What made this result.
+
+        ``whole``: every tissue tile has an answer. ``complete``: Model 2 has seen all that the rule gave it.
+        """
         attributes: dict[str, Any] = dict(self._group().attrs)
         return {**attributes["manifest"]}
 
-    def finish(self, manifest_update: Mapping[str, object]) -> None:
-        """Add to the manifest and mark the result complete; the last call of a run."""
-        manifest: dict[str, Any] = {**self.manifest, **manifest_update, "complete": True}
+    def note(self, **facts: object) -> None:
+        """Add to the manifest, or change what it says; it is one file, so all of it or nothing."""
+        manifest: dict[str, Any] = {**self.manifest, **facts}
         self._group().attrs["manifest"] = manifest
 
     def _group(self) -> zarr.Group:

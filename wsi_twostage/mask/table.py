@@ -21,6 +21,12 @@ def write_table(parent: zarr.Group, name: str, columns: Mapping[str, NDArray[Any
         table.create_array(key, data=column, chunks=(max(column.size, 1),), dimension_names=["tile"])
 
 
+def write_column(parent: zarr.Group, name: str, key: str, column: NDArray[Any]) -> None:
+    """Replace one column of table ``name`` by one of its type and length; a file, so all of it or nothing."""
+    if column.size:
+        zarr.open_array(parent.store_path / name / key, mode="r+")[:] = column
+
+
 def read_table(parent: zarr.Group, name: str) -> dict[str, NDArray[Any]]:
     """The columns of table ``name``, in the order they were written."""
     table = zarr.open_group(parent.store_path / name, mode="r")

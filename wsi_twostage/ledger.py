@@ -1,0 +1,100 @@
+"""The ledger: what is known of each tissue tile so far, and what of it is safe on disk.
+
+It is the tile table of the store, held in memory by the one process that runs the slide. Pixels are written
+first, by whoever computed them; then the ledger says so. What a killed run computed and did not enter is
+computed again, to the same pixels. So the table is the journal, and resuming is reading it.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_twostage.mask import MaskPyramid, Source
+from wsi_twostage.tiles import Tile
+
+COMMIT_S = 2.0
+"""Between two entries on disk: what a kill costs, at most, beside the tasks at work."""
+
+_COLUMNS: dict[str, tuple[type, float]] = {
+    "uncertainty": (np.float32, np.nan),
+    "rank": (np.int32, -1),
+    "disagreement": (np.float32, np.nan),
+    "milliseconds": (np.float32, np.nan),
+    "source": (np.uint8, Source.PENDING),  # the last: with it a tile counts as done
+}
+
+
+class Ledger:
+    """One row per tissue tile, in reading order."""
+
+    def __init__(self, mask: MaskPyramid, columns: dict[str, NDArray[Any]]) -> None:
+        self.mask, self.columns = mask, columns
+        grid = mask.spec.tiles
+        self._row_of = np.full((grid.rows, grid.cols), -1, np.int64)
+        self._row_of[columns["row"], columns["col"]] = np.arange(len(columns["row"]))
+        self._changed = set[str]()
+        self._committed = time.perf_counter()
+
+    @classmethod
+    def begin(cls, mask: MaskPyramid, tissue: NDArray[np.bool_]) -> Self:
+        """A new one, for the tissue tiles (rows, cols); written at once."""
+        row, col = np.nonzero(tissue)
+        columns = {"row": row.astype(np.int32), "col": col.astype(np.int32)}
+        columns |= {name: np.full(len(row), fill, kind) for name, (kind, fill) in _COLUMNS.items()}
+        mask.write_tiles(columns)
+        return cls(mask, columns)
+
+    @classmethod
+    def read(cls, mask: MaskPyramid) -> Self:
+        """As a run left it."""
+        return cls(mask, {name: np.array(column) for name, column in mask.tiles().items()})
+
+    def grid(self, name: str, outside: float = 0) -> NDArray[Any]:
+        """A column as (rows, cols), with ``outside`` where there is no tissue."""
+        column = self.columns[name]
+        found = np.full(self._row_of.shape, outside, column.dtype)
+        found[self.columns["row"], self.columns["col"]] = column
+        return found
+
+    @property
+    def tissue(self) -> NDArray[np.bool_]:
+        """Which tiles have tissue, (rows, cols)."""
+        return self._row_of >= 0
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Which tiles Model 1 could read, (rows, cols)."""
+        return self.tissue & ~np.isnan(self.grid("uncertainty"))
+
+    def having(self, *sources: Source) -> NDArray[np.bool_]:
+        """Which tissue tiles have one of these sources, (rows, cols)."""
+        there: NDArray[np.bool_] = self.tissue & np.isin(self.grid("source", Source.BACKGROUND), sources)
+        return there
+
+    def enter(self, tiles: Sequence[Tile], **values: Any) -> None:
+        """Set values of some tiles, one each or one for all."""
+        if len(tiles):
+            rows = self._row_of[tuple(np.array(tiles).T)]
+            for name, value in values.items():
+                self.columns[name][rows] = value
+                self._changed.add(name)
+
+    def enter_order(self, order: NDArray[np.int64]) -> None:
+        """Rank of each tile by flat indices of the grid, most uncertain first; -1: not chosen."""
+        self.columns["rank"][:] = -1
+        self.columns["rank"][self._row_of.ravel()[order]] = np.arange(len(order))
+        self._changed.add("rank")
+
+    def commit(self, *, now: bool = True) -> None:
+        """Write what has changed; not ``now``: if the last time is long ago."""
+        if self._changed and (now or time.perf_counter() - self._committed > COMMIT_S):
+            for name in _COLUMNS:
+                if name in self._changed:
+                    self.mask.write_tile_column(name, self.columns[name])
+            if "source" in self._changed:
+                self.mask.write_source(self.grid("source", Source.BACKGROUND))
+            self._changed.clear()
+            self._committed = time.perf_counter()
