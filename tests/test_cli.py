@@ -113,7 +113,7 @@ def bad_inputs(folder: Path, model: Path) -> dict[str, tuple[list[str | Path], s
             "not a wsi_twostage result",
         ),
         "two rules": ([good, "--refine", "all", "--budget", "5%"], "give one of them"),
-        "a bad budget": ([good, "--budget", "lots"], "such as 10%"),
+        "a bad budget": ([good, "--budget", "lots"], "10%, 500tiles, 120s"),
         "a bad threshold": ([good, "--threshold", "7"], "within 0..1"),
         "a bad mpp": ([good, "--mpp", "900"], "900"),
         "a bad device": ([good, *with_model, "--device", "warp"], "use auto or cpu"),

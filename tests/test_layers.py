@@ -32,7 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "curves": {
         "errors", "mask", "models", "paper", "pipeline", "selection", "slide", "tiles", "training",
     },
-    "work": {"errors", "mask", "models", "pixels", "tiles"},
+    "stopping": set(),
+    "work": {"errors", "mask", "models", "pixels", "stopping", "tiles"},
     "coarse": {"answers", "mask", "models", "pixels", "tiles", "uncertainty", "work"},
     "refine": {"answers", "coarse", "mask", "models", "tiles", "work"},
     "memory": set(),
@@ -41,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "ledger": {"mask", "tiles"},
     "schedule": {
         "cluster", "coarse", "errors", "events", "ledger", "mask", "pixels", "refine", "result", "selection",
-        "tiles", "tissue", "work",
+        "stopping", "tiles", "tissue", "work",
     },
     "pipeline": {
         "cluster", "errors", "events", "mask", "models", "quality", "result", "schedule", "selection",

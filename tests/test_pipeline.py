@@ -174,7 +174,7 @@ def test_a_blank_slide_gives_an_empty_mask_and_a_note(tmp_path: Path) -> None:
     events: list[Event] = []
     slide = write_slide(tmp_path / "slide.tiff", [np.full((500, 500, 3), 244, np.uint8)])
     result = segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), listener=events.append)
-    assert (result.counts.tissue, result.counts.status) == (0, "empty")
+    assert (result.counts.tissue, result.status) == (0, "empty")
     assert not whole(result.store).any()
     assert any(isinstance(event, Note) and "no tissue" in event.text for event in events)
 

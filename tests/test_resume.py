@@ -6,21 +6,25 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from conftest import small_bundle
 from slides import pyramid, texture, write_slide
 
+from wsi_twostage import stopping
 from wsi_twostage.errors import StoreError
 from wsi_twostage.events import Event, TilesDone
 from wsi_twostage.ledger import Ledger
-from wsi_twostage.mask import MaskPyramid, Source
+from wsi_twostage.mask import MaskPyramid, Source, majority
 from wsi_twostage.models.bundle import BundleSpec, NetSpec, build, read_spec, save_bundle
 from wsi_twostage.pipeline import Settings, segment
-from wsi_twostage.selection import ALL, NONE, Fraction
+from wsi_twostage.schedule import batches
+from wsi_twostage.selection import ALL, NONE, Duration, Fraction, select
 
 EVERYWHERE = Settings(tissue="none", workers=2)
 RULE = Fraction(0.5)
@@ -108,6 +112,79 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     subprocess.run([script, slide, "-o", out, "--model", model, *options], check=True)
     assert content(out) == content(whole)
     assert facts(out) == facts(whole)
+
+
+@pytest.mark.parametrize("stage", ["stage 1", "stage 2"])
+def test_a_run_that_is_asked_to_stop_ends_with_a_valid_store(
+    tmp_path: Path, model: Path, slide: Path, whole: Path, stage: str
+) -> None:
+    def ask(event: Event) -> None:
+        if isinstance(event, TilesDone) and event.stage == stage:
+            stopping.ASKED.set()
+
+    out = tmp_path / "o.zarr"
+    try:
+        result = segment(slide, out, bundle=model, rule=RULE, settings=EVERYWHERE, listener=ask)
+    finally:
+        stopping.ASKED.clear()
+    assert (result.status, result.complete) == ("stopped", False)
+    if stage == "stage 2":
+        store = MaskPyramid.open(out)
+        assert 0 < result.counts.refined < 162
+        for level in range(1, store.levels):
+            finer = store.lazy(level - 1).compute()
+            np.testing.assert_array_equal(store.lazy(level), majority(finer))
+    else:
+        with pytest.raises(StoreError, match="stopped before the mask was whole"):
+            MaskPyramid.open(out)
+    assert segment(slide, out, bundle=model, rule=RULE, settings=EVERYWHERE).status == "ok"
+    assert content(out) == content(whole)
+
+
+def test_a_budget_of_time_refines_what_there_is_time_for(tmp_path: Path, slide: Path) -> None:
+    def slow(fine: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.2)
+        return fine[:, :1] - 0.5
+
+    bundle, out = replace(small_bundle(), f2=slow), tmp_path / "o.zarr"
+    result = segment(slide, out, bundle=bundle, rule=Duration(8), settings=EVERYWHERE)
+    table = result.tiles
+    assert result.status == "ok"
+    assert 0 < result.counts.refined < result.counts.tissue
+    refined = table["source"] == Source.MODEL_2
+    assert table["rank"][refined].max() < table["rank"][~refined].max()
+    assert (table["milliseconds"][refined] > 10).all()
+    assert np.isnan(table["milliseconds"][~refined]).all()
+
+
+def test_batches_double_and_hold_each_chosen_tile_once() -> None:
+    scores = np.random.default_rng(0).random((40, 50), np.float32)
+    patches = select(scores, scores > 0.2, ALL)
+    found = list(batches(patches))
+    assert [int(batch.sum()) for batch in found[:4]] == [64, 128, 256, 512]
+    np.testing.assert_array_equal(np.sum(found, axis=0), patches.chosen)
+    for first, second in pairwise(found):
+        assert scores[first].min() >= scores[second].max()
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "--max-seconds"])
+def test_a_command_that_is_stopped_ends_with_75_and_goes_on(
+    tmp_path: Path, model: Path, slide: Path, whole: Path, how: str
+) -> None:
+    out = tmp_path / "o.zarr"
+    script = Path(sys.executable).with_name("wsi-seg")
+    options = ("--model", model, "--tissue", "none", "--budget", "50%", "--workers", "1", "-q")
+    more = ("--max-seconds", "0.1") if how == "--max-seconds" else ()
+    with subprocess.Popen([script, slide, "-o", out, *options, *more], stderr=subprocess.PIPE) as process:
+        if not more:
+            while not out.exists():
+                time.sleep(0.01)
+            process.send_signal(getattr(signal, how))
+        said = process.communicate()[1].decode()
+    assert process.returncode == 75, said
+    assert "the same command goes on with it" in said
+    subprocess.run([script, slide, "-o", out, *options], check=True)
+    assert content(out) == content(whole)
 
 
 def test_what_is_done_is_not_done_again(

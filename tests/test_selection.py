@@ -8,7 +8,17 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.selection import ALL, NONE, Fraction, Threshold, parse_budget, select
+from wsi_twostage.selection import (
+    ALL,
+    NONE,
+    Duration,
+    Fraction,
+    Rule,
+    Threshold,
+    TileCount,
+    parse_budget,
+    select,
+)
 
 maps = arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32))
 tissues = arrays(np.bool_, (4, 5))
@@ -53,12 +63,30 @@ def test_the_threshold_itself_is_taken() -> None:
 
 @pytest.mark.parametrize("text", ["10", "ten%", "-1%", "101%", "", "%"])
 def test_a_bad_budget_is_one_clear_line(text: str) -> None:
-    with pytest.raises(ConfigError, match="expected a share of the tissue tiles, such as 10%"):
+    with pytest.raises(ConfigError, match="expected a share"):
         parse_budget(text)
 
 
-def test_a_budget_in_percent() -> None:
-    assert parse_budget(" 12.5% ") == Fraction(0.125)
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (" 12.5% ", Fraction(0.125)),
+        ("500tiles", TileCount(500)),
+        ("1 tile", TileCount(1)),
+        ("120s", Duration(120)),
+        ("1.5min", Duration(90)),
+        ("2h", Duration(7200)),
+    ],
+)
+def test_a_budget_is_a_share_or_tiles_or_time(text: str, rule: Rule) -> None:
+    assert parse_budget(text) == rule
+
+
+def test_a_number_of_tiles_takes_the_most_uncertain() -> None:
+    scores = np.array([[0.1, 0.5], [0.4, 0.2]], np.float32)
+    assert select(scores, scores > 0, TileCount(2)).order.tolist() == [1, 2]
+    assert select(scores, scores > 0, TileCount(9)).order.tolist() == [1, 2, 3, 0]
+    assert select(scores, scores > 0, Duration(1)).order.tolist() == [1, 2, 3, 0]
 
 
 def test_a_threshold_outside_of_0_and_1_is_refused() -> None:

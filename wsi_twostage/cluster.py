@@ -108,11 +108,16 @@ def threads(client: Client) -> int:
 
 
 def run(
-    client: Client, calls: Iterable[Call], *, then: Callable[[Any], Iterable[Call]] = lambda result: ()
+    client: Client,
+    calls: Iterable[Call],
+    *,
+    then: Callable[[Any], Iterable[Call]] = lambda result: (),
+    stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Any, None, None]:
     """Run calls with few in flight, and yield results as they come.
 
-    ``then`` may name more calls that a result makes possible. Closing the iterator cancels what is left.
+    ``then`` may name more calls that a result makes possible. Once ``stop`` says so no more are begun, but
+    for these; what is at work is waited for. Closing the iterator cancels what is left.
 
     Raises
     ------
@@ -130,6 +135,8 @@ def run(
 
     def top_up() -> None:
         """Also when workers came since the last time."""
+        if stop():
+            return
         room = AHEAD * threads(client) - in_flight
         submit(call for _, call in zip(range(room), ready, strict=False))
 

@@ -26,7 +26,11 @@ def coarse_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Done:
     values: list[float] = []
     unreadable: list[Tile] = []
     for window, answer in through_windows(
-        tissue, grid, **shape(spec), predict=lambda w: predict_coarse(work.coarse, model, w, clock)
+        tissue,
+        grid,
+        **shape(spec),
+        predict=lambda w: predict_coarse(work.coarse, model, w, clock),
+        until=work.until,
     ):
         if answer is None:
             unreadable.extend(window.tiles)
@@ -37,6 +41,8 @@ def coarse_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Done:
             probability[:, *cell.relative_to(own).slices] = p
             values.append(tile_mean(of_bytes(work.uncertainty, p), grid.tile)[0, 0])
             done.append(tile)
+    if len(done) + len(unreadable) < len(tissue):  # stopped: a shard is written whole, or not at all
+        return Done((), np.zeros(0, np.float32), (), clock)
     with clock.of("write"):
         work.mask.write_probability(own, probability)
     return Done(tuple(done), np.asarray(values, np.float32), tuple(unreadable), clock)

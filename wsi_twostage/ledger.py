@@ -62,17 +62,17 @@ class Ledger:
     @property
     def tissue(self) -> NDArray[np.bool_]:
         """Which tiles have tissue, (rows, cols)."""
-        return self._row_of >= 0
+        return np.asarray(self._row_of >= 0, np.bool_)
 
     @property
     def seen(self) -> NDArray[np.bool_]:
         """Which tiles Model 1 could read, (rows, cols)."""
-        return self.tissue & ~np.isnan(self.grid("uncertainty"))
+        known: NDArray[np.bool_] = ~np.isnan(self.grid("uncertainty"))
+        return self.tissue & known
 
     def having(self, *sources: Source) -> NDArray[np.bool_]:
         """Which tissue tiles have one of these sources, (rows, cols)."""
-        there: NDArray[np.bool_] = self.tissue & np.isin(self.grid("source", Source.BACKGROUND), sources)
-        return there
+        return np.asarray(self.tissue & np.isin(self.grid("source"), [*sources]), np.bool_)
 
     def enter(self, tiles: Sequence[Tile], **values: Any) -> None:
         """Set values of some tiles, one each or one for all."""

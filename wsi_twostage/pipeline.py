@@ -21,8 +21,8 @@ from wsi_twostage.models.runner import refer
 from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.quality import threshold_for
 from wsi_twostage.result import Result
-from wsi_twostage.schedule import Run
-from wsi_twostage.selection import Rule, TargetGap, Threshold, select
+from wsi_twostage.schedule import Run, Stopped
+from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold, select
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.tissue_file import read_tissue
 from wsi_twostage.uncertainty import UNCERTAINTIES
@@ -48,6 +48,8 @@ class Settings:
     """What runs the networks: torch, or openvino, on a CPU."""
     workers: int | None = None
     scheduler: str | None = None
+    until: float | None = None
+    """When the run ends, complete or not, in seconds of `time.time`."""
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +69,7 @@ def segment(
     rule: Rule | TargetGap | None = None,
     settings: Settings | None = None,
     listener: Listener = ignore,
+    since: float | None = None,
 ) -> Result:
     """Segment a slide in two stages and write the mask pyramid.
 
@@ -81,6 +84,11 @@ def segment(
         What is refined; None for the threshold in the bundle. A target gap becomes the threshold that the
         bundle's calibration promises it for.
 
+    since
+        When the clock of a time budget began, in seconds of `time.time`; None: now.
+
+    A run that is stopped (`Settings.until`, `stopping.ASKED`) gives a result that is not ``complete``.
+
     Raises
     ------
     SlideError, BundleError, ConfigError, StoreError
@@ -92,6 +100,7 @@ def segment(
     >>> result = segment("slide.svs", "slide.seg.ome.zarr", rule=Fraction(0.1))  # doctest: +SKIP
     """
     started, settings = time.perf_counter(), settings or Settings()
+    since = time.time() if since is None else since
     slide = slide if isinstance(slide, Slide) else open_slide(slide, settings.mpp, reader=settings.reader)
     if isinstance(bundle, ModelBundle) and settings.scheduler is not None:
         raise ConfigError("a bundle in memory cannot reach the workers of a scheduler; save it to a file")
@@ -106,21 +115,26 @@ def segment(
     with cluster.connect(workers=settings.workers, scheduler=settings.scheduler) as client:
         manifest = _manifest(slide, spec, model.sha256, said, settings)
         mask = _store(Path(output), mask_spec(spec, fine, overview), manifest, overwrite=settings.overwrite)
-        work = Work(fine, coarse, around, mask, model, settings.uncertainty)
+        work = Work(fine, coarse, around, mask, model, settings.uncertainty, settings.until)
         run = Run(work, client, listener)
         with run.timed("overview"):
             tiles = run.look(overview, settings.tissue, drawn)
         if not tiles.tissue.any():
             listener(Note("no tissue found; the mask is empty"))
-        with run.timed("stage 1"):  # line 1: p = up(f1(down(x))), and u, h of each tile
-            run.coarse(tiles)
-        with run.timed("selection"):  # line 2: patches = {(i, j) | g(h(c_ij(p)))}
-            patches = select(tiles.grid("uncertainty"), tiles.seen, rule)
-            tiles.enter_order(patches.order)
-        with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
-            run.refine(tiles, patches)
-    result = run.finish(started, tiles)
-    mask.note(seconds=result.seconds.as_json(), counts=result.counts.as_json(), complete=True)
+        try:
+            with run.timed("stage 1"):  # line 1: p = up(f1(down(x))), and u, h of each tile
+                run.coarse(tiles)
+            with run.timed("selection"):  # line 2: patches = {(i, j) | g(h(c_ij(p)))}
+                patches = select(tiles.grid("uncertainty"), tiles.seen, rule)
+                tiles.enter_order(patches.order)
+            with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
+                run.refine(tiles, patches, until=since + rule.value if isinstance(rule, Duration) else None)
+        except Stopped:
+            complete = False
+        else:
+            complete = True
+    result = run.finish(started, tiles, complete=complete)
+    mask.note(seconds=result.seconds.as_json(), counts=result.counts.as_json(), complete=complete)
     return result
 
 

@@ -21,7 +21,7 @@ from wsi_twostage.models.runner import refer, runner
 from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.pipeline import Settings, mask_spec, resolve, tissue_of_file, views_of
 from wsi_twostage.schedule import chosen_tiles, read_overview
-from wsi_twostage.selection import Rule, TargetGap, Threshold
+from wsi_twostage.selection import Duration, Fraction, Rule, TargetGap, TileCount
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.tiles import Box, TileGrid, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
@@ -150,8 +150,12 @@ def _tissue(overview: View, result: MaskSpec, slide: Slide, settings: Settings) 
 def _refined(rule: Rule, spec: BundleSpec, tissue: NDArray[np.bool_]) -> tuple[int, str]:
     """Tiles that the rule would choose, and how that is known."""
     count = int(tissue.sum())
-    if not isinstance(rule, Threshold):
+    if isinstance(rule, Fraction):
         return round(rule.value * count), "as the rule says"
+    if isinstance(rule, TileCount):
+        return min(rule.value, count), "as the rule says"
+    if isinstance(rule, Duration):
+        return count, "at most: as many as there is time for"
     known = spec.calibration
     if known is None:
         return count, "at most: this model carries no calibration"

@@ -38,7 +38,12 @@ def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: fro
     costs: list[float] = []
     unreadable: list[Tile] = []
     for window, answer in through_windows(
-        chosen, grid, **shape(model.spec), done=before, predict=lambda w: predict_fine(work, model, w, clock)
+        chosen,
+        grid,
+        **shape(model.spec),
+        predict=lambda w: predict_fine(work, model, w, clock),
+        done=before,
+        until=work.until,
     ):
         if answer is None:  # Model 1's answer stays
             unreadable.extend(window.tiles)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.work import Clock
 
+STATUSES = ("ok", "empty", "partial", "stopped", "failed")
+"""How a slide's run ends; ``failed`` is one without a result."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -19,11 +22,6 @@ class Counts:
     tissue: int
     refined: int
     unreadable: int
-
-    @property
-    def status(self) -> str:
-        """``partial``: there are unreadable tiles; ``empty``: there is no tissue; else ``ok``."""
-        return "partial" if self.unreadable else "ok" if self.tissue else "empty"
 
     def as_json(self) -> dict[str, int]:
         return asdict(self)
@@ -55,8 +53,8 @@ class Seconds:
             total=total,
             overview=walls["overview"],
             stage_1=walls["stage 1"],
-            selection=walls["selection"],
-            stage_2=walls["stage 2"],
+            selection=walls.get("selection", 0.0),
+            stage_2=walls.get("stage 2", 0.0),
             read=first.read + second.read,
             model_1=first.network,
             model_2=second.network,
@@ -70,11 +68,23 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A finished run."""
+    """A run that has ended."""
 
     store: MaskPyramid
     counts: Counts
     seconds: Seconds
+    complete: bool = True
+    """Whether Model 2 has seen all that the rule gave it; else the same call goes on."""
+
+    @property
+    def status(self) -> str:
+        """One of `STATUSES`.
+
+        ``stopped``: not complete. ``partial``: there are unreadable tiles. ``empty``: there is no tissue.
+        """
+        if not self.complete:
+            return "stopped"
+        return "partial" if self.counts.unreadable else "ok" if self.counts.tissue else "empty"
 
     @property
     def tiles(self) -> dict[str, NDArray[Any]]:

@@ -2,15 +2,17 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Self
 
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from wsi_twostage import cluster
+from wsi_twostage import cluster, stopping
 from wsi_twostage.cluster import Call
 from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.errors import UnreadableRegion
@@ -27,6 +29,9 @@ from wsi_twostage.work import Clock, Done, Work
 
 FIRST_BATCH = 64
 """Tiles: a few seconds of work on two cores, and a part of a second on a GPU."""
+
+LEVELS_S = 0.1
+"""Of a thread, to reduce what lies over one shard; until a run has measured it."""
 
 LEAST_HOLE_PX = 16  # of the overview; a hole in the file costs no more around it
 
@@ -61,6 +66,10 @@ def read_overview(
     return rgb, holes
 
 
+class Stopped(Exception):
+    """The run was asked to end, or its time was over; what it did is in the store."""
+
+
 class Run:
     """The three stages of a run; each returns what the next one needs."""
 
@@ -70,13 +79,16 @@ class Run:
         self.clocks = {"stage 1": Clock(), "stage 2": Clock()}
         self.walls: dict[str, float] = {}
         self.threads = cluster.threads(client)
+        self._levels_s = LEVELS_S * len(self.mask.shards()) / self.threads
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Note the wall time of a stage."""
         start = time.perf_counter()
-        yield
-        self.walls[stage] = time.perf_counter() - start
+        try:
+            yield
+        finally:
+            self.walls[stage] = time.perf_counter() - start
         self.listen(Finished(stage, self.walls[stage]))
 
     def look(self, overview: Pixels, how: str, drawn: NDArray[np.bool_] | None = None) -> Ledger:
@@ -124,18 +136,21 @@ class Run:
             if (tiles := chosen_tiles(self.grid, self.mask.box(shard), pending))
         ]
         calls.sort(key=lambda call: -len(call.arguments[2]))  # the long ones first: no straggler at the end
-        with closing(cluster.run(self.client, calls)) as results:
+        with closing(cluster.run(self.client, calls, stop=self._over)) as results:
             for _, done in results:
                 ledger.enter(done.tiles, uncertainty=done.values, source=Source.MODEL_1)
                 ledger.enter(done.unreadable, source=Source.UNREADABLE)
                 ledger.commit(now=False)
                 self._tell("stage 1", done)
         ledger.commit()
+        if ledger.having(Source.PENDING).any():
+            raise Stopped
         if not self.mask.manifest["whole"]:
             self._write_first(ledger)
 
     def _write_first(self, ledger: Ledger) -> None:
         """Model 1's answer as the mask, on all levels: from here on the store is whole at any time."""
+        start = time.perf_counter()
         calls = [
             Call(_first_and_name, (self.work, shard, tiles))
             for shard in self.mask.shards()
@@ -143,14 +158,22 @@ class Run:
         ]
         for _ in self._with_levels(calls, "stage 1"):
             pass
-        self.mask.note(whole=True)
+        self.mask.note(whole=True, levels=True)
+        self._levels_s = time.perf_counter() - start
 
-    def refine(self, ledger: Ledger, patches: Selection) -> None:
-        """Line 3: Model 2's labels of the chosen tiles, the most uncertain first, and all levels above."""
+    def refine(self, ledger: Ledger, patches: Selection, *, until: float | None = None) -> None:
+        """Line 3: Model 2's labels of the chosen tiles, the most uncertain first, and all levels above.
+
+        ``until`` is when to be ready, in seconds of `time.time`.
+        """
+        if not self.mask.manifest["levels"]:  # the run before was killed
+            self._reduce_above({s for s, _ in self._by_shard(ledger.having(Source.MODEL_2))})
+        ends = [end for end in (until, self.work.until) if end is not None]
+        work = replace(self.work, until=min(ends) - self._levels_s if ends else None)
         done = ledger.having(Source.MODEL_2, Source.UNREADABLE)
         self.listen(Started("stage 2", int((patches.chosen & ~done).sum())))
         calls = [
-            Call(_refine_and_name, (self.work, shard, tiles, before))
+            Call(_refine_and_name, (work, shard, tiles, before))
             for chosen in batches(patches)
             for shard, tiles in self._by_shard(chosen)
             if len(before := frozenset(tile for tile in tiles if done[tile])) < len(tiles)
@@ -168,6 +191,12 @@ class Run:
             self._tell("stage 2", result)
         ledger.commit()
         self.mask.note(levels=True)
+        left = patches.chosen & ~ledger.having(Source.MODEL_2, Source.UNREADABLE)
+        if left.any() and (until is None or self._over()):
+            raise Stopped
+
+    def _over(self) -> bool:
+        return stopping.over(self.work.until)
 
     def _by_shard(self, chosen: NDArray[np.bool_]) -> list[tuple[Shard, tuple[Tile, ...]]]:
         """The chosen tiles of each shard that has some; the most first: no straggler at the end."""
@@ -177,15 +206,17 @@ class Run:
     def _with_levels(self, calls: Sequence[Call], stage: str) -> Iterator[Done]:
         """Run calls on shards of level 0, and reduce each shard over them once what lies under it is final.
 
-        The second argument of a call is its shard; two calls are never at work on one shard.
+        The second argument of a call is its shard; two calls are never at work on one shard. Where the run is
+        stopped, the levels are brought to what was done.
         """
-        turns = Turns(calls)
+        turns, written, reduced = Turns(calls), set[Shard](), set[Shard]()
         to_come = Counter(call.arguments[1] for call in calls)
         to_come |= self._children_to_come(set(to_come))
 
         def parents(result: tuple[Shard, Done | Clock]) -> Iterable[Call]:
             shard = result[0]
             turns.finished(shard)
+            (reduced if shard.level else written).add(shard)
             to_come[shard] -= shard.level == 0
             parent = self.mask.parent(shard)
             if parent is not None and not to_come[shard]:
@@ -193,14 +224,24 @@ class Run:
                 if not to_come[parent]:
                     yield Call(_reduce_and_name, (self.work, parent))
 
-        with closing(cluster.run(self.client, turns, then=parents)) as results:
+        stop = partial(stopping.over, calls[0].arguments[0].until if calls else None)
+        with closing(cluster.run(self.client, turns, then=parents, stop=stop)) as results:
             for _, done in results:
                 if isinstance(done, Clock):
                     self.clocks[stage].add(done)
                 else:
                     yield done
+        self._reduce_above(written, but=reduced)
 
-    def finish(self, started: float, ledger: Ledger) -> Result:
+    def _reduce_above(self, written: set[Shard], *, but: Collection[Shard] = ()) -> None:
+        """Reduce what lies over these shards, level by level."""
+        for _ in range(self.mask.levels - 1):
+            written = {parent for shard in written if (parent := self.mask.parent(shard))}
+            calls = [Call(_reduce_and_name, (self.work, shard)) for shard in written.difference(but)]
+            for _, clock in cluster.run(self.client, calls):
+                self.clocks["stage 2"].add(clock)
+
+    def finish(self, started: float, ledger: Ledger, *, complete: bool) -> Result:
         """Add up."""
         counts = Counts(
             tiles=len(self.grid),
@@ -209,7 +250,7 @@ class Run:
             unreadable=int(ledger.having(Source.UNREADABLE).sum()),
         )
         seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.threads)
-        return Result(self.mask, counts, seconds)
+        return Result(self.mask, counts, seconds, complete)
 
     def _children_to_come(self, written: set[Shard]) -> Counter[Shard]:
         """How many children of each parent will be written; empty shards never are."""

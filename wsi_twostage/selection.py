@@ -1,5 +1,6 @@
 """g of Algorithm 1: which tiles Model 2 gets, and in which order."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class Fraction:
 
     def __post_init__(self) -> None:
         if not 0 <= self.value <= 1:
-            raise ConfigError(f"budget={self.value:.4g} of the tiles; it must be within 0 % and 100 %")
+            raise ConfigError(f"budget={self.value:.4g} of the tiles; expected a share within 0 % and 100 %")
 
     def __str__(self) -> str:
         return f"budget {100 * self.value:g}%"
@@ -46,7 +47,35 @@ class TargetGap:
         return f"target gap {self.value:g}"
 
 
-Rule = Threshold | Fraction
+@dataclass(frozen=True, slots=True)
+class TileCount:
+    """So many tiles, the most uncertain."""
+
+    value: int
+
+    def __post_init__(self) -> None:
+        if self.value < 0:
+            raise ConfigError(f"budget={self.value} tiles; it cannot be negative")
+
+    def __str__(self) -> str:
+        return f"budget {self.value} tiles"
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """The most uncertain tiles, until so many seconds of wall time are over, from the start of the run."""
+
+    value: float  # s
+
+    def __post_init__(self) -> None:
+        if not self.value > 0:
+            raise ConfigError(f"budget={self.value:g} s; it must be positive")
+
+    def __str__(self) -> str:
+        return f"budget {self.value:g}s"
+
+
+Rule = Threshold | Fraction | TileCount | Duration
 ALL = Fraction(1.0)
 NONE = Fraction(0.0)
 
@@ -66,26 +95,37 @@ def select(scores: NDArray[np.float32], tissue: NDArray[np.bool_], rule: Rule) -
     ranked = candidates[np.argsort(-scores.ravel()[candidates], kind="stable")]
     if isinstance(rule, Threshold):
         order = ranked[scores.ravel()[ranked] >= rule.value]
-    else:
+    elif isinstance(rule, Fraction):
         order = ranked[: round(rule.value * len(ranked))]
+    elif isinstance(rule, TileCount):
+        order = ranked[: rule.value]
+    else:  # as many as there is time for
+        order = ranked
     chosen = np.zeros(scores.shape, np.bool_)
     chosen.ravel()[order] = True
     return Selection(chosen, order)
 
 
-def parse_budget(text: str) -> Fraction:
-    """``10%`` -> Fraction(0.1).
+_UNITS = {"s": 1, "min": 60, "h": 3600}
+
+
+def parse_budget(text: str) -> Fraction | TileCount | Duration:
+    """``10%``, ``500tiles``, ``120s``, ``30min``, ``2h``.
 
     Raises
     ------
     ConfigError
-        Anything that is not a percentage from 0 to 100.
+        Anything else.
+
+    >>> parse_budget("30min")
+    Duration(value=1800.0)
     """
-    number = text.strip().removesuffix("%")
-    try:
-        share = float(number) / 100
-    except ValueError:
-        share = float("nan")
-    if number == text.strip() or not 0 <= share <= 1:
-        raise ConfigError(f"budget {text!r}: expected a share of the tissue tiles, such as 10%")
-    return Fraction(share)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%|tiles?|s|min|h)\s*", text)
+    if found is None:
+        raise ConfigError(f"budget {text!r}: expected a share, tiles or time: 10%, 500tiles, 120s, 30min")
+    number, unit = float(found[1]), found[2]
+    if unit == "%":
+        return Fraction(number / 100)
+    if unit.startswith("tile"):
+        return TileCount(round(number))
+    return Duration(number * _UNITS[unit])

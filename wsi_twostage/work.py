@@ -9,6 +9,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_twostage import stopping
 from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.models.runner import ModelRef
@@ -27,6 +28,8 @@ class Work:
     mask: MaskPyramid
     model: ModelRef
     uncertainty: str = "entropy"
+    until: float | None = None
+    """When to stop, in seconds of `time.time`; windows that are at work are finished."""
 
 
 @dataclass
@@ -83,23 +86,30 @@ def through_windows(
     halo: int,
     predict: Callable[[Window], NDArray[np.uint8]],
     done: frozenset[Tile] = frozenset(),
+    until: float | None = None,
 ) -> Iterator[tuple[Window, NDArray[np.uint8] | None]]:
     """Predict tiles in merged windows; an answer may hold more than the window's tiles.
 
-    Windows of nothing but ``done`` tiles are left out.
+    Windows of nothing but ``done`` tiles are left out; so is what would end after ``until``.
 
     Where a window cannot be read it falls into its tiles, so that a hole in the file costs the tiles that
     touch it and no more; such a tile comes with None.
     """
-    queue = merge(tiles, grid, limit=limit, halo=halo)[::-1]
+    queue, longest = merge(tiles, grid, limit=limit, halo=halo)[::-1], 0.0
     while queue:
         window = queue.pop()
         if done.issuperset(window.tiles):
             continue
+        if stopping.over(until, in_seconds=longest):
+            return
+        start = time.perf_counter()
         try:
-            yield window, predict(window)
+            answer = predict(window)
         except UnreadableRegion:
             if len(window.tiles) == 1:
                 yield window, None
             else:
                 queue.extend(merge((tile,), grid, limit=1, halo=halo)[0] for tile in reversed(window.tiles))
+        else:
+            longest = max(longest, time.perf_counter() - start)
+            yield window, answer

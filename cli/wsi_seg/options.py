@@ -28,7 +28,9 @@ workers = click.option(
 _RULE = (
     click.option("--threshold", type=float, help="Refine tiles at least this uncertain, 0..1."),
     click.option(
-        "--budget", metavar="10%", help="Refine this share of the tissue tiles, the most uncertain."
+        "--budget",
+        metavar="10%|500tiles|120s",
+        help="Refine the most uncertain tiles: a share of the tissue, a number, or what there is time for.",
     ),
     click.option("--refine", type=click.Choice(["all", "none"]), help="Refine every tissue tile, or none."),
     click.option(

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import psutil
 
 from wsi_seg import options
 from wsi_seg.progress import listener
+from wsi_twostage import stopping
 from wsi_twostage.errors import ConfigError, ExitCode, WsiError
 from wsi_twostage.memory import keep_freed_memory
 
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 @options.rule
 @options.settings
 @click.option("--scheduler", help="Address or file of a running Dask scheduler.")
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="End after this time, with exit code 75; the same command goes on later.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing result of wsi-seg.")
 @click.option("--preview", is_flag=True, help="Write a picture beside each result, NAME.preview.png.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per slide.")
@@ -45,6 +52,7 @@ def run(
     budget: str | None,
     refine: str | None,
     target_gap: float | None,
+    max_seconds: float | None,
     overwrite: bool,
     preview: bool,
     as_json: bool,
@@ -61,26 +69,40 @@ def run(
             raise ConfigError(f"{picture} exists; give --overwrite or another --output")
     start = time.perf_counter()
     from wsi_twostage.pipeline import Settings, segment
+    from wsi_twostage.result import STATUSES
 
-    made = Settings(**settings, overwrite=overwrite)
+    since = psutil.Process().create_time()
+    until = None if max_seconds is None else since + max_seconds
+    made = Settings(**settings, until=until, overwrite=overwrite)
     ended = Counter[str]()
-    for slide, target in targets.items():
-        try:
-            with listener(_name(slide), quiet=quiet) as listen:
-                result = segment(slide, target, bundle=model, rule=rule, settings=made, listener=listen)
-        except WsiError as error:
-            if len(slides) == 1:
-                raise
-            click.echo(f"wsi-seg: {error}", err=True)
-            ended["failed"] += 1
-            continue
-        click.echo(_as_json(result, target) if as_json else _summary(slide, target, result))
-        if preview:
-            _preview(result, pictures[slide], quiet=as_json)
-        ended[result.counts.status] += 1
+    with stopping.on_signals():
+        for slide, target in targets.items():
+            try:
+                with listener(_name(slide), quiet=quiet) as listen:
+                    result = segment(
+                        slide, target, bundle=model, rule=rule, settings=made, listener=listen, since=since
+                    )
+            except WsiError as error:
+                if len(slides) == 1:
+                    raise
+                click.echo(f"wsi-seg: {error}", err=True)
+                ended["failed"] += 1
+                continue
+            click.echo(_as_json(result, target) if as_json else _summary(slide, target, result))
+            ended[result.status] += 1
+            if result.status == "stopped":
+                break
+            if preview:
+                _preview(result, pictures[slide], quiet=as_json)
+            since = time.time()
     spent = time.strftime("%H:%M:%S", time.gmtime(time.perf_counter() - start))
-    shown = [f"{ended[s]} {s}" for s in ("ok", "empty", "partial", "failed") if ended[s] or s != "empty"]
+    shown = [f"{ended[s]} {s}" for s in STATUSES if ended[s] or s in ("ok", "partial", "failed")]
     click.echo(f"wsi-seg: {', '.join(shown)} in {spent}", err=as_json)
+    if ended["stopped"]:
+        click.echo(
+            "wsi-seg: stopped; what is on disk is valid, and the same command goes on with it", err=True
+        )
+        ctx.exit(ExitCode.INTERRUPTED)
     if ended["failed"] == len(slides):
         ctx.exit(ExitCode.FAILED)
     if ended["failed"] or ended["partial"]:
@@ -132,7 +154,7 @@ def _as_json(result: "Result", target: Path) -> str:
     return json.dumps(
         {
             "output": str(target),
-            "status": result.counts.status,
+            "status": result.status,
             **result.counts.as_json(),
             "seconds": result.seconds.as_json(),
             "manifest": result.store.manifest,

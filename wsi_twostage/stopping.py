@@ -1,0 +1,35 @@
+"""When a run ends early: at a time, or because it was asked to; tasks look before each window."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ASKED = threading.Event()
+"""Set, every run in this process ends within seconds, with a valid store."""
+
+
+def over(until: float | None, *, in_seconds: float = 0.0) -> bool:
+    """Whether to stop now, given a time (of `time.time`) and how long the next piece of work takes."""
+    return ASKED.is_set() or (until is not None and time.time() + in_seconds > until)
+
+
+@contextmanager
+def on_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM ask to stop; a second one is obeyed at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        ASKED.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        ASKED.clear()
