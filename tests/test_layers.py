@@ -39,14 +39,19 @@ ALLOWED: dict[str, set[str]] = {
     "memory": set(),
     "cluster": {"errors", "memory"},
     "result": {"mask", "work"},
-    "ledger": {"mask", "tiles"},
+    "ledger": {"mask", "selection", "tiles"},
+    "manifest": {"errors", "mask", "models", "slide"},
     "schedule": {
-        "cluster", "coarse", "errors", "events", "ledger", "mask", "pixels", "refine", "result", "selection",
-        "stopping", "tiles", "tissue", "work",
+        "cluster", "coarse", "errors", "events", "ledger", "mask", "models", "pixels", "refine", "result",
+        "selection", "stopping", "tiles", "tissue", "work",
     },
     "pipeline": {
-        "cluster", "errors", "events", "mask", "models", "quality", "result", "schedule", "selection",
-        "slide", "tissue_file", "uncertainty", "work",
+        "cluster", "errors", "events", "manifest", "mask", "models", "quality", "result", "schedule",
+        "selection", "slide", "tissue_file", "uncertainty", "work",
+    },
+    "further": {
+        "cluster", "events", "ledger", "manifest", "mask", "pipeline", "result", "schedule", "selection",
+        "slide", "tissue", "tissue_file",
     },
     "planning": {
         "coarse", "errors", "mask", "models", "pipeline", "refine", "schedule", "selection", "slide", "tiles",

@@ -1,7 +1,11 @@
 """A run that was stopped goes on: to the same bytes, and never with another slide, model or parameter."""
 
+import json
+import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +23,7 @@ from slides import pyramid, texture, write_slide
 from wsi_twostage import stopping
 from wsi_twostage.errors import StoreError
 from wsi_twostage.events import Event, TilesDone
+from wsi_twostage.further import refine
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, Source, majority
 from wsi_twostage.models.bundle import BundleSpec, NetSpec, build, read_spec, save_bundle
@@ -152,7 +157,7 @@ def test_a_budget_of_time_refines_what_there_is_time_for(tmp_path: Path, slide: 
     assert result.status == "ok"
     assert 0 < result.counts.refined < result.counts.tissue
     refined = table["source"] == Source.MODEL_2
-    assert table["rank"][refined].max() < table["rank"][~refined].max()
+    assert table["uncertainty"][refined].mean() > table["uncertainty"][~refined].mean()
     assert (table["milliseconds"][refined] > 10).all()
     assert np.isnan(table["milliseconds"][~refined]).all()
 
@@ -249,3 +254,74 @@ def test_another_run_is_refused_and_what_differs_is_said(
         with pytest.raises(StoreError, match=f"holds another result .*{message}.*--overwrite"):
             segment(given.pop("slide"), whole, rule=RULE, **given)  # type: ignore[arg-type]
     assert content(whole) == before
+
+
+def test_a_result_is_refined_further_here_or_elsewhere(tmp_path: Path, model: Path, slide: Path) -> None:
+    out = tmp_path / "o.zarr"
+    segment(slide, out, bundle=model, rule=Fraction(0.1), settings=EVERYWHERE)
+    first = Ledger.read(MaskPyramid.open(out)).having(Source.MODEL_2)
+    moved, elsewhere = shutil.copy(slide, tmp_path / "moved.tiff"), tmp_path / "elsewhere.zarr"
+    shutil.move(out, elsewhere)
+    result = refine(elsewhere, Fraction(0.1), slide=moved, settings=Settings(workers=1))
+    ledger = Ledger.read(result.store)
+    assert (result.counts.refined, result.status) == (64, "ok")
+    assert (ledger.grid("round", -1)[first] == 0).all()
+    assert (ledger.columns["round"] == 1).sum() == 32
+    scores, second = ledger.grid("uncertainty"), ledger.grid("round", -1) == 1
+    assert scores[second].min() >= scores[ledger.seen & ~first & ~second].max()
+    assert result.store.manifest["further"] == ["budget 10%"]
+    assert refine(elsewhere, ALL).counts.refined == 324
+    straight = segment(slide, tmp_path / "all.zarr", bundle=model, rule=ALL, settings=EVERYWHERE).store
+    for level in range(straight.levels):
+        np.testing.assert_array_equal(result.store.lazy(level), straight.lazy(level))
+
+
+def test_a_region_is_refined(tmp_path: Path, model: Path, slide: Path) -> None:
+    out, region = tmp_path / "o.zarr", tmp_path / "r.geojson"
+    segment(slide, out, bundle=model, rule=NONE, settings=EVERYWHERE)
+    ring = [[300, 140], [500, 140], [500, 250], [300, 250], [300, 140]]  # (x, y): tiles (1, 2) and (1, 3)
+    region.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    result = refine(out, region=region)
+    assert np.argwhere(Ledger.read(result.store).having(Source.MODEL_2)).tolist() == [[1, 2], [1, 3]]
+
+
+def test_a_round_that_was_stopped_is_finished(tmp_path: Path, model: Path, slide: Path) -> None:
+    outs = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    for out in outs:
+        segment(slide, out, bundle=model, rule=Fraction(0.05), settings=EVERYWHERE)
+
+    def kill(event: Event) -> None:
+        if isinstance(event, TilesDone):
+            raise Killed
+
+    with pytest.raises(Killed):
+        refine(outs[0], Fraction(0.3), listener=kill)
+    refine(outs[0])
+    refine(outs[1], Fraction(0.3))
+    assert content(outs[0]) == content(outs[1])
+
+
+def test_another_slide_is_not_refined(tmp_path: Path, model: Path, slide: Path) -> None:
+    segment(slide, tmp_path / "o.zarr", bundle=model, rule=NONE, settings=EVERYWHERE)
+    other = write_slide(tmp_path / "b.tiff", [texture(2200, 2300, seed=1)])
+    with pytest.raises(StoreError, match="holds another result"):
+        refine(tmp_path / "o.zarr", ALL, slide=other)
+
+
+def test_two_runs_on_one_output_are_one_too_many(tmp_path: Path, model: Path, slide: Path) -> None:
+    said: list[str] = []
+
+    def second(event: Event) -> None:
+        if isinstance(event, TilesDone) and not said:
+            for settings in (EVERYWHERE, replace(EVERYWHERE, overwrite=True)):
+                with pytest.raises(StoreError) as error:
+                    segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=settings)
+                said.append(str(error.value))
+
+    result = segment(
+        slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=EVERYWHERE, listener=second
+    )
+    assert result.status == "ok"
+    for line in said:
+        assert f"is being written by process {os.getpid()} on {socket.gethostname()}; wait for it" in line
+    assert len(said) == 2

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "algorithm": ("two_stage",),
     "conversion": ("convert",),
+    "further": ("refine",),
     "errors": ("BundleError", "ConfigError", "SlideError", "StoreError", "WsiError"),
     "mask": ("MaskPyramid",),
     "models.bundle": ("ModelBundle", "load_bundle"),
@@ -61,6 +62,7 @@ __all__ = [
     "load_bundle",
     "open_slide",
     "plan",
+    "refine",
     "segment",
     "two_stage",
     "write_preview",

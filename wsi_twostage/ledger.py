@@ -6,13 +6,14 @@ computed again, to the same pixels. So the table is the journal, and resuming is
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.mask import MaskPyramid, Source
+from wsi_twostage.selection import Rule, Selection, select
 from wsi_twostage.tiles import Tile
 
 COMMIT_S = 2.0
@@ -20,7 +21,8 @@ COMMIT_S = 2.0
 
 _COLUMNS: dict[str, tuple[type, float]] = {
     "uncertainty": (np.float32, np.nan),
-    "rank": (np.int32, -1),
+    "round": (np.int16, -1),  # 0: chosen by the run, 1, 2, ...: by what refined it further; -1: not chosen
+    "rank": (np.int32, -1),  # within the round, most uncertain first
     "disagreement": (np.float32, np.nan),
     "milliseconds": (np.float32, np.nan),
     "source": (np.uint8, Source.PENDING),  # the last: with it a tile counts as done
@@ -82,11 +84,39 @@ class Ledger:
                 self.columns[name][rows] = value
                 self._changed.add(name)
 
-    def enter_order(self, order: NDArray[np.int64]) -> None:
-        """Rank of each tile by flat indices of the grid, most uncertain first; -1: not chosen."""
-        self.columns["rank"][:] = -1
-        self.columns["rank"][self._row_of.ravel()[order]] = np.arange(len(order))
-        self._changed.add("rank")
+    def choose(self, rule: Rule) -> None:
+        """Line 2 of Algorithm 1: the tiles of the run itself, from all that Model 1 could read."""
+        scores: NDArray[np.float32] = self.grid("uncertainty")
+        self._enter_round(0, select(scores, self.seen, rule).order)
+
+    def choose_more(self, rule: Rule, region: NDArray[np.bool_] | None = None) -> None:
+        """Another round: of tiles that Model 2 has not seen, in ``region`` (rows, cols).
+
+        Shares are of all tissue.
+        """
+        free = self.seen & ~self.having(Source.MODEL_2) & (True if region is None else region)
+        scores: NDArray[np.float32] = self.grid("uncertainty")
+        order = select(scores, free, rule, of=int(self.seen.sum())).order
+        self._enter_round(int(self.columns["round"].max(initial=0)) + 1, order)
+
+    def _enter_round(self, number: int, order: NDArray[np.int64]) -> None:
+        numbers, ranks, rows = self.columns["round"], self.columns["rank"], self._row_of.ravel()[order]
+        ranks[numbers == number] = -1
+        numbers[numbers == number] = -1
+        numbers[rows], ranks[rows] = number, np.arange(len(rows))
+        self._changed |= {"round", "rank"}
+        self.commit()
+
+    def rounds(self) -> Iterator[Selection]:
+        """What was chosen, round by round."""
+        numbers, ranks = self.columns["round"], self.columns["rank"]
+        flat = self.columns["row"].astype(np.int64) * self._row_of.shape[1] + self.columns["col"]
+        for number in range(int(numbers.max(initial=-1)) + 1):
+            rows = np.flatnonzero(numbers == number)
+            order = flat[rows[np.argsort(ranks[rows])]]
+            chosen = np.zeros(self._row_of.shape, np.bool_)
+            chosen.ravel()[order] = True
+            yield Selection(chosen, order)
 
     def commit(self, *, now: bool = True) -> None:
         """Write what has changed; not ``now``: if the last time is long ago."""

@@ -1,11 +1,8 @@
 """segment(): Algorithm 1 on a slide, from the file to the mask pyramid."""
 
-import hashlib
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage import cluster
-from wsi_twostage.errors import ConfigError, StoreError
+from wsi_twostage.errors import ConfigError
 from wsi_twostage.events import Listener, Note, ignore
+from wsi_twostage.manifest import manifest_of, writing
 from wsi_twostage.mask import MaskPyramid, MaskSpec
 from wsi_twostage.models.bundle import BundleSpec, ModelBundle
-from wsi_twostage.models.runner import refer
+from wsi_twostage.models.runner import ModelRef, refer
 from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.quality import threshold_for
 from wsi_twostage.result import Result
-from wsi_twostage.schedule import Run, Stopped
-from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold, select
+from wsi_twostage.schedule import Run
+from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.tissue_file import read_tissue
 from wsi_twostage.uncertainty import UNCERTAINTIES
@@ -83,7 +81,6 @@ def segment(
     rule
         What is refined; None for the threshold in the bundle. A target gap becomes the threshold that the
         bundle's calibration promises it for.
-
     since
         When the clock of a time budget began, in seconds of `time.time`; None: now.
 
@@ -101,77 +98,69 @@ def segment(
     """
     started, settings = time.perf_counter(), settings or Settings()
     since = time.time() if since is None else since
+    job = prepare(slide, bundle, settings)
+    rule, said = resolve(rule, job.spec, settings, listener)
+    if job.views.fine.downsample < 1 / 1.1:
+        listener(
+            Note(f"{job.slide.mpp:g} um/px is coarser than the model's {job.spec.mpp:g}; it is enlarged")
+        )
+    drawn = tissue_of_file(settings.tissue, job.slide, job.views.overview)
+    manifest = {**job.manifest(settings), "rule": said}
+    with (
+        cluster.connect(workers=settings.workers, scheduler=settings.scheduler) as client,
+        writing(Path(output), job.mask, manifest, overwrite=settings.overwrite) as mask,
+    ):
+        mask.note(rule=said, complete=False)
+        run = Run(job.work(mask, settings), client, listener)
+        with run.timed("overview"):
+            tiles = run.look(job.views.overview, settings.tissue, drawn)
+        if not tiles.tissue.any():
+            listener(Note("no tissue found; the mask is empty"))
+        with run.stoppable():
+            with run.timed("stage 1"):  # line 1: p = up(f1(down(x))), and u, h of each tile
+                run.coarse(tiles)
+            with run.timed("selection"):  # line 2: patches = {(i, j) | g(h(c_ij(p)))}
+                tiles.choose(rule)
+            with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
+                run.refine(tiles, until=end_of(rule, since))
+        return run.finish(started, tiles)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A slide and a model that fit, before anything is written."""
+
+    slide: Slide
+    model: ModelRef
+    spec: BundleSpec
+    views: "Views"
+    mask: MaskSpec
+
+    def manifest(self, settings: Settings) -> dict[str, Any]:
+        """What made the result, but for the rule."""
+        return manifest_of(
+            self.slide, self.model, self.spec, tissue=settings.tissue, uncertainty=settings.uncertainty
+        )
+
+    def work(self, mask: MaskPyramid, settings: Settings) -> Work:
+        """What the tasks need to know."""
+        fine, coarse, around, _ = self.views
+        return Work(fine, coarse, around, mask, self.model, settings.uncertainty, settings.until)
+
+
+def prepare(slide: str | Path | Slide, bundle: ModelBundle | str | Path | None, settings: Settings) -> Job:
+    """Open the slide and load the model; errors as `segment`."""
     slide = slide if isinstance(slide, Slide) else open_slide(slide, settings.mpp, reader=settings.reader)
     if isinstance(bundle, ModelBundle) and settings.scheduler is not None:
         raise ConfigError("a bundle in memory cannot reach the workers of a scheduler; save it to a file")
     model, spec = refer(bundle, device=settings.device, precision=settings.precision, engine=settings.engine)
-    rule, said = resolve(rule, spec, settings, listener)
-    fine, coarse, around, overview = views_of(slide, spec)
-    if fine.downsample < 1 / 1.1:
-        listener(Note(f"{slide.mpp:g} um/px is coarser than the model's {spec.mpp:g}; the slide is enlarged"))
-
-    drawn = tissue_of_file(settings.tissue, slide, overview)
-
-    with cluster.connect(workers=settings.workers, scheduler=settings.scheduler) as client:
-        manifest = _manifest(slide, spec, model.sha256, said, settings)
-        mask = _store(Path(output), mask_spec(spec, fine, overview), manifest, overwrite=settings.overwrite)
-        work = Work(fine, coarse, around, mask, model, settings.uncertainty, settings.until)
-        run = Run(work, client, listener)
-        with run.timed("overview"):
-            tiles = run.look(overview, settings.tissue, drawn)
-        if not tiles.tissue.any():
-            listener(Note("no tissue found; the mask is empty"))
-        try:
-            with run.timed("stage 1"):  # line 1: p = up(f1(down(x))), and u, h of each tile
-                run.coarse(tiles)
-            with run.timed("selection"):  # line 2: patches = {(i, j) | g(h(c_ij(p)))}
-                patches = select(tiles.grid("uncertainty"), tiles.seen, rule)
-                tiles.enter_order(patches.order)
-            with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
-                run.refine(tiles, patches, until=since + rule.value if isinstance(rule, Duration) else None)
-        except Stopped:
-            complete = False
-        else:
-            complete = True
-    result = run.finish(started, tiles, complete=complete)
-    mask.note(seconds=result.seconds.as_json(), counts=result.counts.as_json(), complete=complete)
-    return result
+    views = views_of(slide, spec)
+    return Job(slide, model, spec, views, mask_spec(spec, views.fine, views.overview))
 
 
-_SAME = ("slide", "model", "tissue", "uncertainty", "precision", "engine")
-"""What of a manifest decides the pixels."""
-
-
-def _store(path: Path, spec: MaskSpec, manifest: dict[str, Any], *, overwrite: bool) -> MaskPyramid:
-    """What an earlier run of the same left, or a new store.
-
-    Raises
-    ------
-    StoreError
-        Something else is there: another slide, another model, other parameters, or no result of ours.
-    """
-    if overwrite or not path.exists():
-        return MaskPyramid.create(path, spec, manifest=manifest, overwrite=overwrite)
-    mask = MaskPyramid.left(path)
-    before = mask.manifest
-    differ = [name for name in _SAME if _identity(before, name) != _identity(manifest, name)]
-    if mask.spec != spec or differ or not manifest["model"]["sha256"]:  # models in memory are all alike
-        said = "; ".join(f"{n} {_identity(before, n)}, now {_identity(manifest, n)}" for n in differ)
-        raise StoreError(
-            f"{path} holds another result ({said or 'model in memory'}); give --overwrite or another --output"
-        )
-    mask.note(rule=manifest["rule"], complete=False)
-    return mask
-
-
-def _identity(manifest: Mapping[str, Any], name: str) -> str:
-    """What a part of a manifest comes down to: content, not paths."""
-    value = manifest.get(name)
-    if name == "slide" and isinstance(value, Mapping):
-        return f"{str(value.get('fingerprint'))[:16]} at {value.get('mpp')} um/px"
-    if isinstance(value, Mapping):
-        return str(value.get("sha256"))[:16] or "in memory"
-    return str(value)
+def end_of(rule: Rule | None, since: float) -> float | None:
+    """When a budget of time is over, in seconds of `time.time`."""
+    return since + rule.value if isinstance(rule, Duration) else None
 
 
 def resolve(
@@ -235,30 +224,3 @@ def mask_spec(spec: BundleSpec, fine: View, overview: View) -> MaskSpec:
         overview_height=overview.height,
         overview_width=overview.width,
     )
-
-
-def _said(tissue: str) -> str:
-    """How tissue is found; a file by its path and content."""
-    if tissue in TISSUES:
-        return tissue
-    return f"{Path(tissue).absolute()} (sha256 {hashlib.sha256(Path(tissue).read_bytes()).hexdigest()[:16]})"
-
-
-def _manifest(slide: Slide, spec: BundleSpec, sha256: str, rule: str, settings: Settings) -> dict[str, Any]:
-    """What made the result: enough to make it again, and to refuse to mix it with another."""
-    return {
-        "version": version("wsi-twostage"),
-        "slide": {
-            "path": slide.path,
-            "fingerprint": slide.fingerprint,
-            "mpp": slide.mpp,
-            "mpp_source": slide.mpp_source,
-            "reader": slide.reader,
-        },
-        "model": {"name": spec.name, "sha256": sha256},
-        "rule": rule,
-        "tissue": _said(settings.tissue),
-        "uncertainty": settings.uncertainty,
-        "precision": settings.precision,
-        "engine": settings.engine,
-    }

@@ -51,8 +51,8 @@ class Seconds:
         first, second = clocks["stage 1"], clocks["stage 2"]
         return cls(
             total=total,
-            overview=walls["overview"],
-            stage_1=walls["stage 1"],
+            overview=walls.get("overview", 0.0),
+            stage_1=walls.get("stage 1", 0.0),
             selection=walls.get("selection", 0.0),
             stage_2=walls.get("stage 2", 0.0),
             read=first.read + second.read,

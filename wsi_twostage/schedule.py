@@ -19,11 +19,12 @@ from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.events import Finished, Listener, Note, Started, TilesDone
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Shard, Source
+from wsi_twostage.models.runner import runner
 from wsi_twostage.pixels import Pixels
-from wsi_twostage.refine import first_shard, reduce_shard, refine_shard
+from wsi_twostage.refine import first_shard, reduce_shard, refine_shard, shape
 from wsi_twostage.result import Counts, Result, Seconds
 from wsi_twostage.selection import Selection
-from wsi_twostage.tiles import Box, Tile, TileGrid
+from wsi_twostage.tiles import Box, Tile, TileGrid, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
 from wsi_twostage.work import Clock, Done, Work
 
@@ -79,6 +80,7 @@ class Run:
         self.clocks = {"stage 1": Clock(), "stage 2": Clock()}
         self.walls: dict[str, float] = {}
         self.threads = cluster.threads(client)
+        self.complete = True
         self._levels_s = LEVELS_S * len(self.mask.shards()) / self.threads
 
     @contextmanager
@@ -90,6 +92,14 @@ class Run:
         finally:
             self.walls[stage] = time.perf_counter() - start
         self.listen(Finished(stage, self.walls[stage]))
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """What a stop leaves out."""
+        try:
+            yield
+        except Stopped:
+            self.complete = False
 
     def look(self, overview: Pixels, how: str, drawn: NDArray[np.bool_] | None = None) -> Ledger:
         """Write the overview and where there is tissue; gives the tiles that have some.
@@ -161,7 +171,7 @@ class Run:
         self.mask.note(whole=True, levels=True)
         self._levels_s = time.perf_counter() - start
 
-    def refine(self, ledger: Ledger, patches: Selection, *, until: float | None = None) -> None:
+    def refine(self, ledger: Ledger, *, until: float | None = None) -> None:
         """Line 3: Model 2's labels of the chosen tiles, the most uncertain first, and all levels above.
 
         ``until`` is when to be ready, in seconds of `time.time`.
@@ -171,11 +181,14 @@ class Run:
         ends = [end for end in (until, self.work.until) if end is not None]
         work = replace(self.work, until=min(ends) - self._levels_s if ends else None)
         done = ledger.having(Source.MODEL_2, Source.UNREADABLE)
-        self.listen(Started("stage 2", int((patches.chosen & ~done).sum())))
+        rounds, worth = list(ledger.rounds()), ledger.grid("uncertainty") if ends else None
+        chosen = np.any([patches.chosen for patches in rounds], axis=0)
+        self.listen(Started("stage 2", int((chosen & ~done).sum())))
         calls = [
             Call(_refine_and_name, (work, shard, tiles, before))
-            for chosen in batches(patches)
-            for shard, tiles in self._by_shard(chosen)
+            for patches in rounds
+            for batch in batches(patches)
+            for shard, tiles in self._by_shard(batch, worth)
             if len(before := frozenset(tile for tile in tiles if done[tile])) < len(tiles)
         ]
         self.mask.note(levels=False)
@@ -191,17 +204,31 @@ class Run:
             self._tell("stage 2", result)
         ledger.commit()
         self.mask.note(levels=True)
-        left = patches.chosen & ~ledger.having(Source.MODEL_2, Source.UNREADABLE)
-        if left.any() and (until is None or self._over()):
+        left = chosen & ~ledger.having(Source.MODEL_2, Source.UNREADABLE)
+        if left.any() and (until is None or self._over()):  # a budget of time that is spent is no stop
             raise Stopped
 
     def _over(self) -> bool:
         return stopping.over(self.work.until)
 
-    def _by_shard(self, chosen: NDArray[np.bool_]) -> list[tuple[Shard, tuple[Tile, ...]]]:
-        """The chosen tiles of each shard that has some; the most first: no straggler at the end."""
+    def _by_shard(
+        self, chosen: NDArray[np.bool_], worth: NDArray[np.float32] | None = None
+    ) -> list[tuple[Shard, tuple[Tile, ...]]]:
+        """The chosen tiles of each shard that has some; the most first: no straggler at the end.
+
+        With what each tile is ``worth``, (rows, cols): what gives most for its time first. Neighbours share
+        halos, so that they cost less.
+        """
         found = [(s, chosen_tiles(self.grid, self.mask.box(s), chosen)) for s in self.mask.shards()]
-        return sorted((pair for pair in found if pair[1]), key=lambda pair: -len(pair[1]))
+
+        def rank(pair: tuple[Shard, tuple[Tile, ...]]) -> float:
+            if worth is None:
+                return -len(pair[1])
+            windows = merge(pair[1], self.grid, **shape(runner(self.work.model).spec))
+            pixels = sum(window.box.grow(runner(self.work.model).spec.halo).area for window in windows)
+            return -float(worth[tuple(np.array(pair[1]).T)].sum()) / pixels
+
+        return sorted((pair for pair in found if pair[1]), key=rank)
 
     def _with_levels(self, calls: Sequence[Call], stage: str) -> Iterator[Done]:
         """Run calls on shards of level 0, and reduce each shard over them once what lies under it is final.
@@ -241,8 +268,8 @@ class Run:
             for _, clock in cluster.run(self.client, calls):
                 self.clocks["stage 2"].add(clock)
 
-    def finish(self, started: float, ledger: Ledger, *, complete: bool) -> Result:
-        """Add up."""
+    def finish(self, started: float, ledger: Ledger) -> Result:
+        """Add up, and say so in the store."""
         counts = Counts(
             tiles=len(self.grid),
             tissue=int(ledger.tissue.sum()),
@@ -250,7 +277,8 @@ class Run:
             unreadable=int(ledger.having(Source.UNREADABLE).sum()),
         )
         seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.threads)
-        return Result(self.mask, counts, seconds, complete)
+        self.mask.note(seconds=seconds.as_json(), counts=counts.as_json(), complete=self.complete)
+        return Result(self.mask, counts, seconds, self.complete)
 
     def _children_to_come(self, written: set[Shard]) -> Counter[Shard]:
         """How many children of each parent will be written; empty shards never are."""

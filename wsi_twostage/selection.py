@@ -89,14 +89,19 @@ class Selection:
     """Flat indices of the chosen tiles, most uncertain first; ties in reading order."""
 
 
-def select(scores: NDArray[np.float32], tissue: NDArray[np.bool_], rule: Rule) -> Selection:
-    """Choose among the tiles with ``tissue`` by ``scores``, both (rows, cols)."""
+def select(
+    scores: NDArray[np.float32], tissue: NDArray[np.bool_], rule: Rule, *, of: int | None = None
+) -> Selection:
+    """Choose among the tiles with ``tissue`` by ``scores``, both (rows, cols).
+
+    A share is one ``of`` so many tiles; None: of these.
+    """
     candidates = np.flatnonzero(tissue)
     ranked = candidates[np.argsort(-scores.ravel()[candidates], kind="stable")]
     if isinstance(rule, Threshold):
         order = ranked[scores.ravel()[ranked] >= rule.value]
     elif isinstance(rule, Fraction):
-        order = ranked[: round(rule.value * len(ranked))]
+        order = ranked[: round(rule.value * (len(ranked) if of is None else of))]
     elif isinstance(rule, TileCount):
         order = ranked[: rule.value]
     else:  # as many as there is time for

@@ -24,6 +24,12 @@ device = click.option("--device", default="auto", show_default=True, help="auto,
 workers = click.option(
     "--workers", type=int, help="Threads of the local cluster.  [default: the cores it may use]"
 )
+scheduler = click.option("--scheduler", help="Address or file of a running Dask scheduler.")
+max_seconds = click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="End after this time, with exit code 75; the same command goes on later.",
+)
 
 _RULE = (
     click.option("--threshold", type=float, help="Refine tiles at least this uncertain, 0..1."),

@@ -31,12 +31,8 @@ if TYPE_CHECKING:
 @options.model
 @options.rule
 @options.settings
-@click.option("--scheduler", help="Address or file of a running Dask scheduler.")
-@click.option(
-    "--max-seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    help="End after this time, with exit code 75; the same command goes on later.",
-)
+@options.scheduler
+@options.max_seconds
 @click.option("--overwrite", is_flag=True, help="Replace an existing result of wsi-seg.")
 @click.option("--preview", is_flag=True, help="Write a picture beside each result, NAME.preview.png.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per slide.")
@@ -88,7 +84,7 @@ def run(
                 click.echo(f"wsi-seg: {error}", err=True)
                 ended["failed"] += 1
                 continue
-            click.echo(_as_json(result, target) if as_json else _summary(slide, target, result))
+            click.echo(as_json_of(result, target) if as_json else summary(slide, target, result))
             ended[result.status] += 1
             if result.status == "stopped":
                 break
@@ -150,7 +146,8 @@ def _preview(result: "Result", path: Path, *, quiet: bool) -> None:
         click.echo(f"  picture  {path}", err=quiet)
 
 
-def _as_json(result: "Result", target: Path) -> str:
+def as_json_of(result: "Result", target: Path) -> str:
+    """A line for a program."""
     return json.dumps(
         {
             "output": str(target),
@@ -162,14 +159,16 @@ def _as_json(result: "Result", target: Path) -> str:
     )
 
 
-def _summary(slide: str, target: Path, result: "Result") -> str:
+def summary(slide: str, target: Path, result: "Result") -> str:
+    """Lines for a person."""
     spec, counts, seconds = result.store.spec, result.counts, result.seconds
+    manifest = result.store.manifest
     lines = [
         f"{_name(slide)} -> {target}",
         f"  mask     {spec.width} x {spec.height} px at {spec.mpp:.4g} um/px, {spec.levels} levels",
         f"  tissue   {counts.tissue} of {counts.tiles} tiles of {spec.tile} px",
         f"  refined  {counts.refined} tiles, {counts.refined / max(counts.tissue, 1):.1%} of the tissue"
-        f" ({result.store.manifest['rule']})",
+        f" ({', then '.join([manifest['rule'], *manifest.get('further', [])])})",
     ]
     if counts.unreadable:
         lines.append(f"  UNREADABLE  {counts.unreadable} tiles; they are marked in wsi_twostage/tiles")

@@ -1,0 +1,85 @@
+"""wsi-seg refine: more of Model 2 on a result that is there."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+
+from wsi_seg import options
+from wsi_seg.progress import listener
+from wsi_twostage import stopping
+from wsi_twostage.errors import ConfigError, ExitCode
+from wsi_twostage.memory import keep_freed_memory
+
+
+@click.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option(
+    "--budget",
+    metavar="10%|500tiles|120s",
+    help="So much more: a share of the tissue, tiles, or time.  [default: what was chosen and is not done]",
+)
+@click.option(
+    "--region", type=click.Path(path_type=Path), help="GeoJSON or mask image: only the tiles that it touches."
+)
+@click.option("--slide", help="Where the slide is now.  [default: where it was]")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="Where its bundle is.  [default: where it was]"
+)
+@options.device
+@options.workers
+@options.scheduler
+@options.max_seconds
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def refine(
+    ctx: click.Context,
+    /,
+    output: Path,
+    budget: str | None,
+    region: Path | None,
+    slide: str | None,
+    model: Path | None,
+    max_seconds: float | None,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Go on with the result OUTPUT: refine tiles that Model 2 has not seen, the most uncertain first.
+
+    On this machine or another; slide and model must be those that made it. A budget is what comes on top:
+    10% and +10% are the same here.
+    """
+    keep_freed_memory()
+    from wsi_seg.run import as_json_of, summary
+    from wsi_twostage.further import refine as go_on
+    from wsi_twostage.pipeline import Settings
+    from wsi_twostage.selection import parse_budget
+
+    if region is not None and not region.is_file():
+        raise ConfigError(f"{region}: no such file; give GeoJSON or a mask image")
+    rule = None if budget is None else parse_budget(budget.removeprefix("+"))
+    since = psutil.Process().create_time()
+    until = None if max_seconds is None else since + max_seconds
+    with listener(output.name, quiet=quiet) as listen, stopping.on_signals():
+        result = go_on(
+            output,
+            rule,
+            region=region,
+            slide=slide,
+            bundle=model,
+            settings=Settings(**settings, until=until),
+            listener=listen,
+            since=since,
+        )
+    name = result.store.manifest["slide"]["path"]
+    click.echo(as_json_of(result, output) if as_json else summary(name, output, result))
+    spent = time.strftime("%H:%M:%S", time.gmtime(time.time() - since))
+    click.echo(f"wsi-seg: 1 {result.status} in {spent}", err=as_json)
+    if result.status == "stopped":
+        ctx.exit(ExitCode.INTERRUPTED)
+    if result.status == "partial":
+        ctx.exit(ExitCode.SOME_FAILED)

@@ -1,0 +1,81 @@
+"""refine(): another round of Model 2 on a result that is there, on this machine or another."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from wsi_twostage import cluster
+from wsi_twostage.events import Listener, ignore
+from wsi_twostage.ledger import Ledger
+from wsi_twostage.manifest import writing
+from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.pipeline import Settings, end_of, prepare
+from wsi_twostage.result import Result
+from wsi_twostage.schedule import Run
+from wsi_twostage.selection import ALL, Rule
+from wsi_twostage.slide import Slide
+from wsi_twostage.tissue import tissue_tiles
+from wsi_twostage.tissue_file import read_tissue
+
+
+def refine(
+    output: str | Path,
+    rule: Rule | None = None,
+    *,
+    region: Path | None = None,
+    slide: str | Path | Slide | None = None,
+    bundle: str | Path | None = None,
+    settings: Settings | None = None,
+    listener: Listener = ignore,
+    since: float | None = None,
+) -> Result:
+    """Go on with a result: Model 2 on more of its tiles.
+
+    Parameters
+    ----------
+    rule
+        Which of the tiles that Model 2 has not seen; a share is one of all tissue tiles. None: every one of
+        ``region``; without one, what was chosen before and is not done.
+    region
+        GeoJSON or a mask image, as for `Settings.tissue`: only tiles that it touches.
+    slide, bundle
+        Where they are now; None: where they were.
+    settings
+        Device, workers, scheduler and time; what decides the pixels is as it was.
+
+    Raises
+    ------
+    StoreError
+        There is no whole mask, or the slide or the model is not the one that made it.
+    SlideError, BundleError, ConfigError, ClusterError
+        As `segment`.
+    """
+    started, since = time.perf_counter(), time.time() if since is None else since
+    made = MaskPyramid.open(output).manifest
+    settings = replace(
+        settings or Settings(),
+        mpp=made["slide"]["mpp"] if made["slide"]["mpp_source"] == "given" else None,
+        reader=made["slide"]["reader"],
+        **{name: made[name] for name in ("uncertainty", "precision", "engine")},
+    )
+    job = prepare(slide or made["slide"]["path"], bundle or made["model"]["path"], settings)
+    overview, inside = job.views.overview, None
+    if region is not None:
+        size = (job.slide.height, job.slide.width)
+        drawn = read_tissue(region, full=size, wanted=(overview.height, overview.width))
+        inside = tissue_tiles(drawn, job.mask.tiles, job.mask.overview_downsample) > 0
+        rule = rule or ALL
+    manifest = {**job.manifest(settings), "tissue": made["tissue"]}
+    with (
+        cluster.connect(workers=settings.workers, scheduler=settings.scheduler) as client,
+        writing(Path(output), job.mask, manifest) as mask,
+    ):
+        run, tiles = Run(job.work(mask, settings), client, listener), Ledger.read(mask)
+        with run.timed("selection"):
+            if rule is not None:
+                tiles.choose_more(rule, inside)
+                where = f" in {region}" if region is not None else ""
+                mask.note(further=[*made.get("further", []), f"{rule}{where}"], complete=False)
+        with run.stoppable(), run.timed("stage 2"):
+            run.refine(tiles, until=end_of(rule, since))
+        return run.finish(started, tiles)

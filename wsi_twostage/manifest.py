@@ -1,0 +1,91 @@
+"""What made a result, and whether an earlier one is of the same making and can be gone on with."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from wsi_twostage.errors import StoreError
+from wsi_twostage.mask import MaskPyramid, MaskSpec
+from wsi_twostage.mask.layout import read_attributes
+from wsi_twostage.mask.lock import holder, locked
+from wsi_twostage.models.bundle import BundleSpec
+from wsi_twostage.models.runner import ModelRef
+from wsi_twostage.slide import Slide
+
+_SAME = ("slide", "model", "tissue", "uncertainty", "precision", "engine")
+"""What of a manifest decides the pixels."""
+
+
+def manifest_of(
+    slide: Slide, model: ModelRef, spec: BundleSpec, *, tissue: str, uncertainty: str
+) -> dict[str, Any]:
+    """Enough to make a result again, and to refuse to mix it with another."""
+    return {
+        "version": version("wsi-twostage"),
+        "slide": {
+            "path": slide.path,
+            "fingerprint": slide.fingerprint,
+            "mpp": slide.mpp,
+            "mpp_source": slide.mpp_source,
+            "reader": slide.reader,
+        },
+        "model": {"name": spec.name, "path": model.path, "sha256": model.sha256},
+        "tissue": _file(Path(tissue)) if Path(tissue).is_file() else tissue,
+        "uncertainty": uncertainty,
+        "precision": model.precision,
+        "engine": model.engine,
+    }
+
+
+def _file(path: Path) -> dict[str, str]:
+    return {"path": str(path.absolute()), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+@contextmanager
+def writing(
+    path: Path, spec: MaskSpec, manifest: Mapping[str, Any], *, overwrite: bool = False
+) -> Iterator[MaskPyramid]:
+    """What an earlier run of the same left at ``path``, or a new store; nobody else writes to it meanwhile.
+
+    Raises
+    ------
+    StoreError
+        Another run is at work there; or something else is there: another slide, another model, other
+        parameters, or no result of ours.
+    """
+    path = path.absolute()
+    if path.exists() and read_attributes(path) is not None:
+        before = MaskPyramid.left(path).manifest
+        with locked(path, before.get("held_by")):
+            if not overwrite:
+                _ensure_same(path, spec, before, manifest)
+    if overwrite or not path.exists():
+        MaskPyramid.create(path, spec, manifest=manifest, overwrite=overwrite)
+    mask = MaskPyramid.left(path)
+    with locked(path, mask.manifest.get("held_by")):
+        mask.note(held_by=holder())
+        yield mask
+        mask.note(held_by=None)
+
+
+def _ensure_same(path: Path, spec: MaskSpec, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Two manifests come down to the same pixels; models in memory are never the same."""
+    differ = [name for name in _SAME if _identity(before, name) != _identity(now, name)]
+    if MaskPyramid.left(path).spec != spec or differ or not now["model"]["sha256"]:
+        said = "; ".join(f"{name} {_identity(before, name)}, now {_identity(now, name)}" for name in differ)
+        raise StoreError(
+            f"{path} holds another result ({said or 'model in memory'}); give --overwrite or another --output"
+        )
+
+
+def _identity(manifest: Mapping[str, Any], name: str) -> str:
+    """What a part of a manifest comes down to: content, not paths."""
+    value = manifest.get(name)
+    if name == "slide" and isinstance(value, Mapping):
+        return f"{str(value.get('fingerprint'))[:16]} at {value.get('mpp')} um/px"
+    if isinstance(value, Mapping):
+        return str(value.get("sha256"))[:16] or "in memory"
+    return str(value)

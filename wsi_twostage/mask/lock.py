@@ -1,0 +1,56 @@
+"""One run at a time on an output: a lock on its folder, which ends with the process that holds it."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from wsi_twostage.errors import StoreError
+
+try:
+    import fcntl as _fcntl
+except ImportError:  # Windows
+    _LOCKS: Any = None
+else:
+    _LOCKS = _fcntl
+
+
+def holder() -> str:
+    """This process, for whoever finds the lock held."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+@contextmanager
+def locked(folder: Path, held_by: str | None = None) -> Iterator[None]:
+    """Hold the lock of an existing folder; leaves no file behind.
+
+    Where the file system knows no locks there is none.
+
+    Parameters
+    ----------
+    held_by
+        Who has it, if somebody else does.
+
+    Raises
+    ------
+    StoreError
+        Another run holds it.
+    """
+    if _LOCKS is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            _LOCKS.flock(descriptor, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"{folder} is being written by {held_by or 'another run'}; wait for it"
+            ) from error
+        except OSError:  # not on this file system
+            pass
+        yield
+    finally:
+        os.close(descriptor)
