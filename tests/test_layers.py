@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
         "cluster", "events", "ledger", "manifest", "mask", "pipeline", "result", "schedule", "selection",
         "slide", "tissue", "tissue_file",
     },
+    "verify": {"errors", "events", "ledger", "mask"},
     "planning": {
         "coarse", "errors", "mask", "models", "pipeline", "refine", "schedule", "selection", "slide", "tiles",
         "tissue", "work",

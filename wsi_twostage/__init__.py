@@ -40,6 +40,7 @@ _HOMES = {
     "result": ("Result",),
     "selection": ("ALL", "NONE", "Fraction", "Threshold"),
     "slide": ("Slide", "open_slide"),
+    "verify": ("verify",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -65,6 +66,7 @@ __all__ = [
     "refine",
     "segment",
     "two_stage",
+    "verify",
     "write_preview",
 ]
 

@@ -14,6 +14,7 @@ from wsi_seg.refine import refine
 from wsi_seg.run import run
 from wsi_seg.tables import tables
 from wsi_seg.train import evaluate, train
+from wsi_seg.verify import verify
 from wsi_twostage.errors import ClusterError, ExitCode, WsiError
 
 
@@ -37,7 +38,7 @@ def commands() -> None:
     """
 
 
-for command in (run, refine, plan, info, convert, model, train, evaluate, calibrate, tables, curve):
+for command in (run, refine, verify, plan, info, convert, model, train, evaluate, calibrate, tables, curve):
     commands.add_command(command)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.storage import MemoryStore
 
 from wsi_twostage.errors import StoreError
 from wsi_twostage.mask.metadata import write_metadata
@@ -21,15 +22,14 @@ OURS = "wsi_twostage"
 
 def create_store(root: Path, spec: MaskSpec, manifest: Mapping[str, object]) -> None:
     """Write the groups and empty arrays of a store to a folder that does not exist yet."""
-    image = zarr.create_group(root, zarr_format=3)
-    mask = image.create_group(f"labels/{spec.name}")
+    image = create_groups(root, spec)
+    mask = image[f"labels/{spec.name}"]
+    assert isinstance(mask, zarr.Group)
     for level in range(spec.levels):
         overview = spec.overview(level)
         create_array(image, str(level), (3, overview.height, overview.width), axes="cyx", shard=None)
         shards = spec.shards(level)
         create_array(mask, str(level), (shards.height, shards.width), axes="yx")
-    write_metadata(image, spec)
-
     attributes: dict[str, Any] = {"marker": OURS, "spec": spec.to_json(), "manifest": dict(manifest)}
     ours = image.create_group(OURS, attributes=attributes)
     coarse, tiles, low = spec.coarse, spec.tiles, spec.overview(0)
@@ -39,6 +39,14 @@ def create_store(root: Path, spec: MaskSpec, manifest: Mapping[str, object]) -> 
     create_array(ours, "source", (tiles.rows, tiles.cols), axes="yx")
     create_array(ours, "tissue", (low.height, low.width), axes="yx", dtype="bool")
     ours.create_group("tiles", attributes={"columns": []})
+
+
+def create_groups(store: Path | MemoryStore, spec: MaskSpec) -> zarr.Group:
+    """The groups that OME-Zarr knows, with their metadata."""
+    image = zarr.create_group(store, zarr_format=3)
+    image.create_group(f"labels/{spec.name}")
+    write_metadata(image, spec)
+    return image
 
 
 def create_array(
@@ -63,7 +71,7 @@ def create_array(
         dtype=dtype,
         chunks=chunks,
         shards=None if shard is None else (*leading, shard, shard),
-        compressors=ZstdCodec(level=3),
+        compressors=ZstdCodec(level=3, checksum=True),
         fill_value=0,
         dimension_names=list(axes),
         config={"write_empty_chunks": False},

@@ -1,0 +1,38 @@
+"""wsi-seg verify: whether a result is sound."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from wsi_seg.progress import listener
+from wsi_twostage.errors import ExitCode
+
+
+@click.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def verify(ctx: click.Context, /, output: Path, as_json: bool, quiet: bool) -> None:
+    """Read all of the result OUTPUT and say whether it is sound, and what to do if it is not.
+
+    Ends with 0 where it is sound and complete, 1 where it is damaged, 75 where a run on it is unfinished.
+    """
+    from wsi_twostage.verify import verify as look
+
+    with listener(output.name, quiet=quiet) as listen:
+        found = look(output, listener=listen)
+    if as_json:
+        click.echo(json.dumps({**asdict(found), "advice": found.advice}))
+    else:
+        for problem in found.problems:
+            click.echo(f"{output}: {problem}")
+        if found.unfinished:
+            click.echo(f"{output}: unfinished: {found.unfinished}")
+        click.echo(f"{output}: {found.advice or 'sound and complete'}")
+    if found.problems:
+        ctx.exit(ExitCode.FAILED)
+    if found.unfinished:
+        ctx.exit(ExitCode.INTERRUPTED)

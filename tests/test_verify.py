@@ -1,0 +1,132 @@
+"""A result that is sound, unfinished or damaged, and what is said of it."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zarr
+from conftest import small_bundle
+from slides import texture, write_slide
+
+from wsi_twostage import stopping
+from wsi_twostage.errors import StoreError
+from wsi_twostage.events import Event, TilesDone
+from wsi_twostage.mask import MaskPyramid, Shard
+from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.selection import Fraction
+from wsi_twostage.verify import verify
+
+EVERYWHERE = Settings(tissue="none", workers=2)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MaskPyramid:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(1200, 2300)])
+    rule = Fraction(0.2)
+    return segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), rule=rule, settings=EVERYWHERE).store
+
+
+def test_a_finished_result_is_sound(store: MaskPyramid) -> None:
+    events: list[Event] = []
+    verdict = verify(store.path, listener=events.append)
+    assert (verdict.problems, verdict.unfinished, verdict.advice) == ((), "", "")
+    assert sum(isinstance(event, TilesDone) for event in events) == sum(
+        len(store.shards(level)) for level in range(store.levels)
+    )
+
+
+def shard_file(store: MaskPyramid, level: int = 0) -> Path:
+    return max((store.path / "labels" / "segmentation" / str(level) / "c").rglob("*"), key=Path.is_file)
+
+
+def spoil(path: Path) -> None:
+    """Some bytes in the middle; a single bit may be one that compression does not use."""
+    data = bytearray(path.read_bytes())
+    middle = slice(len(data) // 3, len(data) // 3 + 64)
+    data[middle] = bytes(255 - value for value in data[middle])
+    path.write_bytes(data)
+
+
+def forget_a_class(store: MaskPyramid) -> None:
+    group = zarr.open_group(store.path, path="labels/segmentation", mode="r+")
+    group.attrs["ome"] = {**dict(group.attrs)["ome"], "image-label": {}}
+
+
+def double_a_tile(store: MaskPyramid) -> None:
+    rows = store.tiles()["row"]
+    cols = store.tiles()["col"]
+    rows[1], cols[1] = rows[0], cols[0]
+    store.write_tile_column("row", rows)
+    store.write_tile_column("col", cols)
+
+
+def change_a_level(store: MaskPyramid) -> None:
+    box = store.box(Shard(1, 0, 0))
+    store.write(Shard(1, 0, 0), 1 - store.read(box, 1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda store: spoil(shard_file(store)), r"shard \(0, [01]\) of level 0 cannot be read"),
+        (
+            lambda store: shard_file(store).write_bytes(b"hello"),
+            r"shard \(0, [01]\) of level 0 cannot be read",
+        ),
+        (change_a_level, r"shard \(0, 0\) of level 1 is not what it must be"),
+        (forget_a_class, "the OME-Zarr metadata is not what it must be"),
+        (double_a_tile, "the tile table is not what it must be"),
+        (
+            lambda store: (store.path / "0" / "c" / "0" / "0" / "0").write_bytes(b"hello"),
+            "the overview cannot be read",
+        ),
+    ],
+)
+def test_damage_is_found_and_named(
+    store: MaskPyramid, damage: Callable[[MaskPyramid], None], message: str
+) -> None:
+    damage(store)
+    verdict = verify(store.path)
+    assert any(re.search(message, problem) for problem in verdict.problems), verdict.problems
+    assert "--overwrite" in verdict.advice
+
+
+def test_an_unfinished_run_is_told_from_damage(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(2200, 4400)])
+    found = []
+    for stage in ("stage 1", "stage 2"):
+
+        def ask(event: Event, stage: str = stage) -> None:
+            if isinstance(event, TilesDone) and event.stage == stage:
+                stopping.ASKED.set()
+
+        settings = Settings(tissue="none", workers=1)
+        try:
+            out = tmp_path / f"{stage}.zarr"
+            segment(slide, out, bundle=small_bundle(), rule=Fraction(1), settings=settings, listener=ask)
+        finally:
+            stopping.ASKED.clear()
+        verdict = verify(out)
+        assert not verdict.problems
+        found.append(verdict.unfinished)
+        assert "goes on where it was" in verdict.advice
+    assert "that Model 1 has not seen" in found[0]
+    assert "chosen tiles that Model 2 has not seen" in found[1]
+
+
+def test_what_is_no_result_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not a wsi_twostage result"):
+        verify(tmp_path)
+
+
+def test_the_command_ends_as_it_found(store: MaskPyramid) -> None:
+    script = Path(sys.executable).with_name("wsi-seg")
+    done = subprocess.run([script, "verify", store.path, "-q"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{store.path}: sound and complete\n")
+    spoil(shard_file(store))
+    done = subprocess.run([script, "verify", store.path, "-q"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot be read" in done.stdout
