@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wsi_twostage.models.bundle import BundleSpec, ModelBundle
+from wsi_twostage.models.bundle import BundleSpec, ModelBundle, NetSpec, build, save_bundle
 
 ROOT = Path(__file__).parent.parent
 SVS = ROOT / "examples" / "data" / "CMU-1-Small-Region.svs"
@@ -82,3 +82,11 @@ def constant_bundle(first: float, second: float) -> ModelBundle:
         return torch.full_like(fine[:, :1], second)
 
     return ModelBundle(small_spec(decisions=(0.5, 0.5), temperature=1.0), f1, f2)
+
+
+def tiny_model(path: Path) -> Path:
+    """A bundle in a file: one in memory is never the same as another."""
+    tiny = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
+    spec = BundleSpec("tiny", 0.5, ("nucleus",), ((1, 2, 3),), tile=128, coarse=tiny, fine=tiny)
+    save_bundle(path, build(tiny, tiny, context=True), spec)
+    return path

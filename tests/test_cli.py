@@ -95,13 +95,14 @@ def bad_inputs(folder: Path, model: Path) -> dict[str, tuple[list[str | Path], s
     (folder / "cut.svs").write_bytes(SVS.read_bytes()[:1_000_000])
     no_mpp = write_slide(folder / "no_mpp.tiff", [texture(300, 300)], mpp=None)
     (folder / "foreign.safetensors").write_bytes(b"GGUF" + bytes(100))
+    (folder / "nothing").mkdir()
     (folder / "exists.zarr").mkdir()
     (folder / "exists.zarr" / "precious.txt").write_text("mine")
     with_model: list[str | Path] = ["--model", model]
     return {
         "no file": (["none.svs"], "none.svs"),
         "not a slide": (["text.svs"], "text.svs"),
-        "a directory": ([folder], "directory"),
+        "a directory": ([folder / "nothing"], "directory without slides"),
         "an empty file": (["empty.svs"], "empty"),
         "a truncated file": (["cut.svs"], "cut.svs"),
         "no mpp": ([no_mpp], "--mpp"),

@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "work": {"errors", "mask", "models", "pixels", "stopping", "tiles"},
     "coarse": {"answers", "mask", "models", "pixels", "tiles", "uncertainty", "work"},
     "refine": {"answers", "coarse", "mask", "models", "tiles", "work"},
+    "batch": {"errors"},
     "memory": set(),
     "cluster": {"errors", "memory"},
     "result": {"mask", "work"},

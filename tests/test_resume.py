@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import small_bundle
+from conftest import small_bundle, tiny_model
 from slides import pyramid, texture, write_slide
 
 from wsi_twostage import stopping
@@ -26,7 +26,7 @@ from wsi_twostage.events import Event, TilesDone
 from wsi_twostage.further import refine
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, Source, majority
-from wsi_twostage.models.bundle import BundleSpec, NetSpec, build, read_spec, save_bundle
+from wsi_twostage.models.bundle import build, read_spec, save_bundle
 from wsi_twostage.pipeline import Settings, segment
 from wsi_twostage.schedule import batches
 from wsi_twostage.selection import ALL, NONE, Duration, Fraction, select
@@ -43,13 +43,6 @@ class Killed(BaseException):
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle in a file: one in memory is never the same as another."""
     return tiny_model(tmp_path_factory.mktemp("models") / "tiny.safetensors")
-
-
-def tiny_model(path: Path) -> Path:
-    tiny = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
-    spec = BundleSpec("tiny", 0.5, ("nucleus",), ((1, 2, 3),), tile=128, coarse=tiny, fine=tiny)
-    save_bundle(path, build(tiny, tiny, context=True), spec)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.work import Clock
 
-STATUSES = ("ok", "empty", "partial", "stopped", "failed")
-"""How a slide's run ends; ``failed`` is one without a result."""
+STATUSES = ("ok", "done", "empty", "partial", "stopped", "skipped", "failed")
+"""How a slide's run ends; ``failed`` is one without a result, ``skipped`` one that was not begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +75,21 @@ class Result:
     seconds: Seconds
     complete: bool = True
     """Whether Model 2 has seen all that the rule gave it; else the same call goes on."""
+    before: bool = False
+    """Whether all of it was done before."""
 
     @property
     def status(self) -> str:
         """One of `STATUSES`.
 
         ``stopped``: not complete. ``partial``: there are unreadable tiles. ``empty``: there is no tissue.
+        ``done``: there was nothing left to do. Else ``ok``.
         """
         if not self.complete:
             return "stopped"
-        return "partial" if self.counts.unreadable else "ok" if self.counts.tissue else "empty"
+        if self.counts.unreadable or not self.counts.tissue:
+            return "partial" if self.counts.unreadable else "empty"
+        return "done" if self.before else "ok"
 
     @property
     def tiles(self) -> dict[str, NDArray[Any]]:

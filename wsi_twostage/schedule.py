@@ -278,7 +278,8 @@ class Run:
         )
         seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.threads)
         self.mask.note(seconds=seconds.as_json(), counts=counts.as_json(), complete=self.complete)
-        return Result(self.mask, counts, seconds, self.complete)
+        worked = any(clock.network or clock.write for clock in self.clocks.values())
+        return Result(self.mask, counts, seconds, self.complete, before=not worked)
 
     def _children_to_come(self, written: set[Shard]) -> Counter[Shard]:
         """How many children of each parent will be written; empty shards never are."""

@@ -1,6 +1,8 @@
 """Progress on stderr: a bar a stage with rate and time left on a terminal, plain lines elsewhere."""
 
+import json
 import time
+from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
@@ -111,8 +113,29 @@ class Silence:
             self._lines(event)
 
 
-def listener(name: str, *, quiet: bool) -> Bars | Lines | Silence:
-    """What suits where stderr goes."""
+class Json:
+    """A listener that prints each event as a line of JSON on stdout; for programs."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, event: Event) -> None:
+        print(
+            json.dumps({"event": type(event).__name__.lower(), "slide": self._name, **asdict(event)}),
+            flush=True,
+        )
+
+
+def listener(name: str, *, quiet: bool, as_json: bool = False) -> Bars | Lines | Silence | Json:
+    """What suits where stderr goes; or, ``as_json``, lines on stdout."""
+    if as_json and not quiet:
+        return Json(name)
     console = Console(stderr=True)
     if quiet:
         return Silence(name, console)

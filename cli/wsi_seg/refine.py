@@ -32,7 +32,9 @@ from wsi_twostage.memory import keep_freed_memory
 @options.workers
 @options.scheduler
 @options.max_seconds
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, an event or a result a line; with -q results only."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.pass_context
 def refine(
@@ -64,7 +66,7 @@ def refine(
     rule = None if budget is None else parse_budget(budget.removeprefix("+"))
     since = psutil.Process().create_time()
     until = None if max_seconds is None else since + max_seconds
-    with listener(output.name, quiet=quiet) as listen, stopping.on_signals():
+    with listener(output.name, quiet=quiet, as_json=as_json) as listen, stopping.on_signals():
         result = go_on(
             output,
             rule,
@@ -76,7 +78,7 @@ def refine(
             since=since,
         )
     name = result.store.manifest["slide"]["path"]
-    click.echo(as_json_of(result, output) if as_json else summary(name, output, result))
+    click.echo(as_json_of(result, output) if as_json else summary(name, result))
     spent = time.strftime("%H:%M:%S", time.gmtime(time.time() - since))
     click.echo(f"wsi-seg: 1 {result.status} in {spent}", err=as_json)
     if result.status == "stopped":

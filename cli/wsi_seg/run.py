@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import psutil
 from wsi_seg import options
 from wsi_seg.progress import listener
 from wsi_twostage import stopping
+from wsi_twostage.batch import Entry, Line, entries, is_batch, name_of, write_summary
 from wsi_twostage.errors import ConfigError, ExitCode, WsiError
 from wsi_twostage.memory import keep_freed_memory
 
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 @options.max_seconds
 @click.option("--overwrite", is_flag=True, help="Replace an existing result of wsi-seg.")
 @click.option("--preview", is_flag=True, help="Write a picture beside each result, NAME.preview.png.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per slide.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, an event or a result a line; with -q results only."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.pass_context
 def run(
@@ -55,78 +59,86 @@ def run(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Segment SLIDES and write SLIDE.seg.ome.zarr for each."""
+    """Segment SLIDES and write SLIDE.seg.ome.zarr for each.
+
+    SLIDES are files, URLs, folders, patterns in quotes, or CSV manifests with columns wsi[,mpp][,mask]
+    [,threshold][,output]. What an earlier run left is gone on with; what is done is not done again. Of
+    several slides there is a summary.json and a summary.csv.
+    """
     keep_freed_memory()  # before numpy and torch start threads
+    since, beginning = psutil.Process().create_time(), time.perf_counter()
     rule = options.read_rule(threshold, budget, refine, target_gap)
-    targets = _targets(slides, output)
-    pictures = {slide: _picture(target) for slide, target in targets.items()} if preview else {}
+    found = entries(slides, output)
+    pictures = {entry.output: _picture(entry.output) for entry in found} if preview else {}
     for picture in pictures.values():
         if picture.exists() and not overwrite:
             raise ConfigError(f"{picture} exists; give --overwrite or another --output")
-    start = time.perf_counter()
     from wsi_twostage.pipeline import Settings, segment
     from wsi_twostage.result import STATUSES
+    from wsi_twostage.selection import Threshold
 
-    since = psutil.Process().create_time()
     until = None if max_seconds is None else since + max_seconds
     made = Settings(**settings, until=until, overwrite=overwrite)
-    ended = Counter[str]()
+    batch, lines = is_batch(slides, found), list[Line]()
     with stopping.on_signals():
-        for slide, target in targets.items():
+        for entry in found:
+            if lines and stopping.over(until):
+                lines.append(Line(entry.slide, str(entry.output), "skipped"))
+                place = write_summary(output, lines)
+                continue
+            own = replace(made, mpp=entry.mpp or made.mpp, tissue=entry.tissue or made.tissue)
+            rule_of = rule if entry.threshold is None else Threshold(entry.threshold)
             try:
-                with listener(_name(slide), quiet=quiet) as listen:
+                with listener(name_of(entry.slide), quiet=quiet, as_json=as_json) as listen:
                     result = segment(
-                        slide, target, bundle=model, rule=rule, settings=made, listener=listen, since=since
+                        entry.slide,
+                        entry.output,
+                        bundle=model,
+                        rule=rule_of,
+                        settings=own,
+                        listener=listen,
+                        since=since,
                     )
             except WsiError as error:
-                if len(slides) == 1:
+                if not batch:
                     raise
                 click.echo(f"wsi-seg: {error}", err=True)
-                ended["failed"] += 1
-                continue
-            click.echo(as_json_of(result, target) if as_json else summary(slide, target, result))
-            ended[result.status] += 1
-            if result.status == "stopped":
-                break
-            if preview:
-                _preview(result, pictures[slide], quiet=as_json)
+                lines.append(Line(entry.slide, str(entry.output), "failed", str(error)))
+            else:
+                lines.append(_line(entry, result))
+                click.echo(as_json_of(result, entry.output) if as_json else summary(entry.slide, result))
+                if preview and result.status != "stopped":
+                    _preview(result, pictures[entry.output], quiet=as_json)
+            if batch:
+                place = write_summary(output, lines)
             since = time.time()
-    spent = time.strftime("%H:%M:%S", time.gmtime(time.perf_counter() - start))
+    ended = Counter(line.status for line in lines)
+    spent = time.strftime("%H:%M:%S", time.gmtime(time.perf_counter() - beginning))
     shown = [f"{ended[s]} {s}" for s in STATUSES if ended[s] or s in ("ok", "partial", "failed")]
-    click.echo(f"wsi-seg: {', '.join(shown)} in {spent}", err=as_json)
-    if ended["stopped"]:
+    where = f" -> {place}" if batch else ""
+    click.echo(f"wsi-seg: {', '.join(shown)} in {spent}{where}", err=as_json)
+    if ended["stopped"] or ended["skipped"]:
         click.echo(
             "wsi-seg: stopped; what is on disk is valid, and the same command goes on with it", err=True
         )
         ctx.exit(ExitCode.INTERRUPTED)
-    if ended["failed"] == len(slides):
+    if ended["failed"] == len(found):
         ctx.exit(ExitCode.FAILED)
     if ended["failed"] or ended["partial"]:
         ctx.exit(ExitCode.SOME_FAILED)
 
 
-def _targets(slides: tuple[str, ...], output: Path) -> dict[str, Path]:
-    """Where each slide's result goes."""
-    if output.suffix == ".zarr":
-        if len(slides) > 1:
-            raise ConfigError(
-                f"--output {output} names one result, but {len(slides)} slides were given; give a folder"
-            )
-        return {slides[0]: output}
-    targets = {slide: output / f"{_stem(slide)}.seg.ome.zarr" for slide in slides}
-    if len(set(targets.values())) < len(slides):
-        raise ConfigError("two slides have the same name, so their results would too; run them apart")
-    return targets
-
-
-def _name(slide: str) -> str:
-    """The last part of a path or a URL."""
-    return slide.rstrip("/").rsplit("/", 1)[-1]
-
-
-def _stem(slide: str) -> str:
-    """Its name without what says the format: a.svs, a.ome.tiff and a.ome.zarr are all a."""
-    return Path(_name(slide)).stem.removesuffix(".ome")
+def _line(entry: Entry, result: "Result") -> Line:
+    counts = result.counts
+    return Line(
+        entry.slide,
+        str(entry.output),
+        result.status,
+        tissue=counts.tissue,
+        refined=counts.refined,
+        unreadable=counts.unreadable,
+        seconds=round(result.seconds.total, 1),
+    )
 
 
 def _picture(target: Path) -> Path:
@@ -150,6 +162,7 @@ def as_json_of(result: "Result", target: Path) -> str:
     """A line for a program."""
     return json.dumps(
         {
+            "event": "result",
             "output": str(target),
             "status": result.status,
             **result.counts.as_json(),
@@ -159,12 +172,12 @@ def as_json_of(result: "Result", target: Path) -> str:
     )
 
 
-def summary(slide: str, target: Path, result: "Result") -> str:
+def summary(slide: str, result: "Result") -> str:
     """Lines for a person."""
     spec, counts, seconds = result.store.spec, result.counts, result.seconds
     manifest = result.store.manifest
     lines = [
-        f"{_name(slide)} -> {target}",
+        f"{name_of(slide)} -> {result.store.path}",
         f"  mask     {spec.width} x {spec.height} px at {spec.mpp:.4g} um/px, {spec.levels} levels",
         f"  tissue   {counts.tissue} of {counts.tiles} tiles of {spec.tile} px",
         f"  refined  {counts.refined} tiles, {counts.refined / max(counts.tissue, 1):.1%} of the tissue"

@@ -1,0 +1,132 @@
+"""Many slides: by file, folder, pattern or manifest; one bad one never stops the rest."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import tiny_model
+from slides import texture, write_slide
+
+from wsi_twostage.batch import Entry, entries, is_batch
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.mask import MaskPyramid
+
+
+def wsi_seg(*arguments: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    script = Path(sys.executable).with_name("wsi-seg")
+    return subprocess.run([script, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two slides, one that is none, and what is not taken for slides."""
+    for seed, name in enumerate(("b.tiff", "a.tiff")):
+        write_slide(tmp_path / name, [texture(300, 400, seed=seed)])
+    (tmp_path / "c.svs").write_text("no slide")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "old.seg.ome.zarr").mkdir()
+    (tmp_path / "old.seg.ome.zarr" / "zarr.json").write_text("{}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("given", ["", "*"])
+def test_a_folder_and_a_pattern_are_their_slides(folder: Path, given: str) -> None:
+    inputs = [str(folder / given)]
+    found = entries(inputs, Path("out"))
+    assert [Path(entry.slide).name for entry in found] == ["a.tiff", "b.tiff", "c.svs"]
+    assert found[0].output == Path("out/a.seg.ome.zarr")
+    assert is_batch(inputs, found)
+
+
+def test_a_file_is_no_batch(folder: Path) -> None:
+    inputs = [str(folder / "a.tiff")]
+    found = entries(inputs, Path("x.zarr"))
+    assert found == [Entry(inputs[0], Path("x.zarr"))]
+    assert not is_batch(inputs, found)
+
+
+def test_the_same_slide_twice_is_once(folder: Path) -> None:
+    assert len(entries([str(folder / "a.tiff"), str(folder)], Path("out"))) == 3
+
+
+def test_a_manifest_says_what_is_a_slides_own(folder: Path) -> None:
+    (folder / "list.csv").write_text(
+        "wsi,mpp,extra,mask,threshold,output\na.tiff,0.25,x,m.geojson,0.3,special.zarr\nhttps://h/b.zarr,,,,,\n"
+    )
+    first, second = entries([str(folder / "list.csv")], Path("out"))
+    assert first == Entry(
+        str(folder / "a.tiff"), folder / "special.zarr", 0.25, str(folder / "m.geojson"), 0.3
+    )
+    assert second == Entry("https://h/b.zarr", Path("out/b.seg.ome.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no slides; expected a header with wsi"),
+        ("slide\na.tiff\n", "no slides; expected a header with wsi"),
+        ("wsi,mpp\na.tiff,much\n", "line 2: mpp 'much' is no number"),
+        ("wsi,mpp\na.tiff,\n,0.5\n", "line 3: no slide"),
+    ],
+)
+def test_a_bad_manifest_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        entries([str(tmp_path / "list.csv")], Path())
+
+
+def test_results_of_one_name_and_nothing_found_are_refused(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    write_slide(folder / "sub" / "a.tiff", [texture(64, 64)])
+    with pytest.raises(ConfigError, match=r"would have one result, out/a\.seg\.ome\.zarr"):
+        entries([str(folder / "a.tiff"), str(folder / "sub" / "a.tiff")], Path("out"))
+    for given in (str(folder / "*.xyz"), str(folder / "empty")):
+        (folder / "empty").mkdir(exist_ok=True)
+        with pytest.raises(ConfigError, match=r"no slide matches|without slides"):
+            entries([given], Path("out"))
+    with pytest.raises(ConfigError, match="names one result, but 3 slides"):
+        entries([str(folder)], Path("x.zarr"))
+
+
+def test_one_bad_slide_does_not_stop_the_rest_and_what_is_done_stays(folder: Path) -> None:
+    model = tiny_model(folder / "tiny.safetensors")
+    options = ("-o", "out", "--model", model, "--tissue", "none", "--budget", "50%", "-q")
+    done = wsi_seg(".", *options, cwd=folder)
+    assert done.returncode == 3, done.stderr
+    assert "c.svs" in done.stderr
+    assert "2 ok, 0 partial, 1 failed" in done.stdout
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    assert [(Path(row["slide"]).name, row["status"]) for row in summary] == [
+        ("a.tiff", "ok"), ("b.tiff", "ok"), ("c.svs", "failed"),
+    ]  # fmt: skip
+    assert summary[0]["refined"] == 6
+    assert "cannot be read as a slide" in summary[2]["error"]
+    with (folder / "out" / "summary.csv").open(newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["ok", "ok", "failed"]
+    again = wsi_seg(".", *options, "--json", cwd=folder)
+    assert [json.loads(line)["status"] for line in again.stdout.splitlines()] == ["done", "done"]
+    assert "0 ok, 2 done, 0 partial, 1 failed" in again.stderr
+
+
+def test_a_manifest_runs_with_each_slides_own_threshold(folder: Path) -> None:
+    model = tiny_model(folder / "tiny.safetensors")
+    (folder / "list.csv").write_text("wsi,threshold,output\na.tiff,0,x.zarr\nb.tiff,1,y.zarr\n")
+    done = wsi_seg("list.csv", "--model", model, "--tissue", "none", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {"started", "tilesdone", "finished", "result"} <= {event["event"] for event in events}
+    assert [event["refined"] for event in events if event["event"] == "result"] == [12, 0]
+    assert MaskPyramid.open(folder / "y.zarr").manifest["rule"] == "threshold 1"
+
+
+def test_what_was_not_begun_is_skipped(folder: Path) -> None:
+    model = tiny_model(folder / "tiny.safetensors")
+    done = wsi_seg(
+        "*.tiff", "-o", "out", "--model", model, "--tissue", "none", "--max-seconds", "0.1", "-q", cwd=folder
+    )
+    assert done.returncode == 75, done.stderr
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    assert [row["status"] for row in summary] == ["stopped", "skipped"]

@@ -1,0 +1,170 @@
+"""Which slides a batch has, where their results go, and its summary."""
+
+import csv
+import glob
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_twostage.errors import ConfigError
+
+SUFFIXES = (
+    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".png", ".jpg", ".jpeg",
+)  # fmt: skip
+"""What is taken for a slide in a folder, beside OME-Zarr; of DICOM each file is only a part of one."""
+
+COLUMNS = ("wsi", "mpp", "mask", "threshold", "output")
+"""Of a CSV manifest; others are passed over."""
+
+_ZARR = ("zarr.json", ".zattrs", ".zgroup")
+_RESULT = ".seg.ome.zarr"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One slide of a batch, and what of the settings is its own."""
+
+    slide: str
+    """A path or a URL."""
+    output: Path
+    mpp: float | None = None
+    tissue: str | None = None
+    threshold: float | None = None
+
+
+def entries(inputs: Sequence[str], output: Path) -> list[Entry]:
+    """The slides behind files, URLs, folders, patterns and CSV manifests, in that order.
+
+    Parameters
+    ----------
+    output
+        Folder for the results; or a name that ends in ``.zarr``, for one slide.
+
+    Raises
+    ------
+    ConfigError
+        Nothing is found, a manifest cannot be read, or two results would have one name.
+    """
+    found = [entry for given in inputs for entry in _expand(given, output)]
+    if output.suffix == ".zarr":
+        if len(found) > 1:
+            raise ConfigError(
+                f"--output {output} names one result, but {len(found)} slides were given; give a folder"
+            )
+        return [Entry(found[0].slide, output, found[0].mpp, found[0].tissue, found[0].threshold)]
+    seen: dict[Path, str] = {}
+    for entry in found:
+        if (other := seen.setdefault(entry.output.absolute(), entry.slide)) != entry.slide:
+            raise ConfigError(
+                f"{other} and {entry.slide} would have one result, {entry.output}; run them apart, or name "
+                f"their outputs in a CSV manifest"
+            )
+    return list({entry.output.absolute(): entry for entry in found}.values())
+
+
+def is_batch(inputs: Sequence[str], found: Sequence[Entry]) -> bool:
+    """Whether a summary is wanted: more than one slide, or an input that may have more another time."""
+    return len(found) > 1 or found[0].slide != inputs[0]
+
+
+def _expand(given: str, output: Path) -> Iterator[Entry]:
+    path = Path(given)
+    if path.suffix.lower() == ".csv":
+        yield from _manifest(path, output)
+    elif "://" in given or path.is_file() or _is_zarr(path):
+        yield Entry(given, _target(given, output))
+    elif path.is_dir():
+        inside = sorted(str(p) for p in path.iterdir() if _is_slide(p))
+        if not inside:
+            raise ConfigError(f"{given}: a directory without slides ({', '.join(SUFFIXES)}, OME-Zarr)")
+        yield from (Entry(slide, _target(slide, output)) for slide in inside)
+    elif glob.has_magic(given):
+        matching = sorted(name for name in glob.glob(given, recursive=True) if _is_slide(Path(name)))
+        if not matching:
+            raise ConfigError(f"{given}: no slide matches")
+        yield from (Entry(slide, _target(slide, output)) for slide in matching)
+    else:
+        yield Entry(given, _target(given, output))  # opening it says what is wrong
+
+
+def _is_slide(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES if path.is_file() else _is_zarr(path)
+
+
+def _is_zarr(path: Path) -> bool:
+    """An OME-Zarr that may be a slide; results of ours are not."""
+    return not path.name.endswith(_RESULT) and any((path / name).is_file() for name in _ZARR)
+
+
+def _target(slide: str, output: Path) -> Path:
+    """Where the result of a slide goes: a.svs, a.ome.tiff and a.ome.zarr are all a."""
+    return output / f"{Path(name_of(slide)).stem.removesuffix('.ome')}{_RESULT}"
+
+
+def name_of(slide: str) -> str:
+    """The last part of a path or a URL."""
+    return slide.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _manifest(path: Path, output: Path) -> Iterator[Entry]:
+    """Rows of a CSV; paths in it are relative to its folder."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: cannot be read as CSV ({error})") from error
+    if not rows or "wsi" not in rows[0]:
+        raise ConfigError(
+            f"{path}: no slides; expected a header with {', '.join(COLUMNS)}, of which only wsi is needed"
+        )
+    for number, row in enumerate(rows, 2):
+        told = {name: (row.get(name) or "").strip() for name in COLUMNS}
+        if not told["wsi"]:
+            raise ConfigError(f"{path}, line {number}: no slide in column wsi")
+
+        def place(name: str) -> str:
+            text = told[name]  # noqa: B023
+            return text if "://" in text or not text else os.path.join(path.parent, text)
+
+        def value(name: str) -> float | None:
+            try:
+                return float(told[name]) if told[name] else None  # noqa: B023
+            except ValueError as error:
+                raise ConfigError(f"{path}, line {number}: {name} {told[name]!r} is no number") from error  # noqa: B023
+
+        slide = place("wsi")
+        target = Path(place("output")) if told["output"] else _target(slide, output)
+        yield Entry(slide, target, value("mpp"), place("mask") or None, value("threshold"))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How one slide of a batch ended."""
+
+    slide: str
+    output: str
+    status: str
+    """One of `result.STATUSES`."""
+    error: str = ""
+    tissue: int = 0
+    refined: int = 0
+    unreadable: int = 0
+    seconds: float = 0.0
+
+
+def write_summary(folder: Path, lines: Iterable[Line]) -> Path:
+    """``summary.json`` and ``summary.csv``, each whole or as it was; gives the first."""
+    rows: list[dict[str, Any]] = [{name: getattr(line, name) for name in Line.__slots__} for line in lines]
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / ".summary.partial"
+    draft.write_text(json.dumps(rows, indent=2) + "\n")
+    draft.replace(folder / "summary.json")
+    with draft.open("w", newline="") as file:
+        writer = csv.DictWriter(file, Line.__slots__)
+        writer.writeheader()
+        writer.writerows(rows)
+    draft.replace(folder / "summary.csv")
+    return folder / "summary.json"
