@@ -41,13 +41,14 @@ ALLOWED: dict[str, set[str]] = {
     "cluster": {"errors", "memory"},
     "result": {"mask", "work"},
     "ledger": {"mask", "selection", "tiles"},
+    "audit": {"ledger", "mask", "models", "refine", "tiles"},
     "manifest": {"errors", "mask", "models", "slide"},
     "schedule": {
-        "cluster", "coarse", "errors", "events", "ledger", "mask", "models", "pixels", "refine", "result",
-        "selection", "stopping", "tiles", "tissue", "work",
+        "audit", "cluster", "coarse", "errors", "events", "ledger", "mask", "models", "pixels", "refine",
+        "result", "selection", "stopping", "tiles", "tissue", "work",
     },
     "pipeline": {
-        "cluster", "errors", "events", "manifest", "mask", "models", "quality", "result", "schedule",
+        "audit", "cluster", "errors", "events", "manifest", "mask", "models", "quality", "result", "schedule",
         "selection", "slide", "tissue_file", "uncertainty", "work",
     },
     "further": {

@@ -75,7 +75,10 @@ def refine(
             if rule is not None:
                 tiles.choose_more(rule, inside)
                 where = f" in {region}" if region is not None else ""
-                mask.note(further=[*made.get("further", []), f"{rule}{where}"], complete=False)
-        with run.stoppable(), run.timed("stage 2"):
-            run.refine(tiles, until=end_of(rule, since))
+                mask.note(further=[*made.get("further", []), f"{rule}{where}"], complete=False, audit=None)
+        with run.stoppable():
+            with run.timed("stage 2"):
+                run.refine(tiles, until=end_of(rule, since))
+            if settings.audit is not None:
+                run.audit(tiles, settings.audit)
         return run.finish(started, tiles)

@@ -87,7 +87,7 @@ class Ledger:
     def choose(self, rule: Rule) -> None:
         """Line 2 of Algorithm 1: the tiles of the run itself, from all that Model 1 could read."""
         scores: NDArray[np.float32] = self.grid("uncertainty")
-        self._enter_round(0, select(scores, self.seen, rule).order)
+        self.enter_round(0, select(scores, self.seen, rule).order)
 
     def choose_more(self, rule: Rule, region: NDArray[np.bool_] | None = None) -> None:
         """Another round: of tiles that Model 2 has not seen, in ``region`` (rows, cols).
@@ -97,9 +97,15 @@ class Ledger:
         free = self.seen & ~self.having(Source.MODEL_2) & (True if region is None else region)
         scores: NDArray[np.float32] = self.grid("uncertainty")
         order = select(scores, free, rule, of=int(self.seen.sum())).order
-        self._enter_round(int(self.columns["round"].max(initial=0)) + 1, order)
+        self.enter_round(self.last_round + 1, order)
 
-    def _enter_round(self, number: int, order: NDArray[np.int64]) -> None:
+    @property
+    def last_round(self) -> int:
+        """Number of the round that was chosen last; 0 if there was but the run's own."""
+        return int(self.columns["round"].max(initial=0))
+
+    def enter_round(self, number: int, order: NDArray[np.int64]) -> None:
+        """Choose tiles, by flat indices of the grid; who was in this round before is out of it."""
         numbers, ranks, rows = self.columns["round"], self.columns["rank"], self._row_of.ravel()[order]
         ranks[numbers == number] = -1
         numbers[numbers == number] = -1

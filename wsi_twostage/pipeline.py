@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage import cluster
+from wsi_twostage.audit import LEAST
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.manifest import manifest_of, writing
@@ -46,6 +47,8 @@ class Settings:
     """What runs the networks: torch, or openvino, on a CPU."""
     workers: int | None = None
     scheduler: str | None = None
+    audit: int | None = None
+    """Tiles of a random sample from which the gap that is left is estimated (`audit`); they are refined."""
     until: float | None = None
     """When the run ends, complete or not, in seconds of `time.time`."""
     overwrite: bool = False
@@ -57,6 +60,8 @@ class Settings:
             raise ConfigError(f"tissue={self.tissue!r}; use {', '.join(TISSUES)} or a mask image or GeoJSON")
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers={self.workers}; at least 1")
+        if self.audit is not None and self.audit < LEAST:
+            raise ConfigError(f"audit={self.audit} tiles say nothing; at least {LEAST}, better 50")
 
 
 def segment(
@@ -123,6 +128,8 @@ def segment(
                 tiles.choose(rule)
             with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
                 run.refine(tiles, until=end_of(rule, since))
+            if settings.audit is not None:
+                run.audit(tiles, settings.audit)
         return run.finish(started, tiles)
 
 

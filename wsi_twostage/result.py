@@ -77,6 +77,8 @@ class Result:
     """Whether Model 2 has seen all that the rule gave it; else the same call goes on."""
     before: bool = False
     """Whether all of it was done before."""
+    audit: tuple[dict[str, Any], ...] = ()
+    """``name``, ``gap`` and ``bound`` of `audit.Remaining`, if a sample was asked for."""
 
     @property
     def status(self) -> str:

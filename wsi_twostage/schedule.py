@@ -13,6 +13,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from wsi_twostage import cluster, stopping
+from wsi_twostage.audit import choose_sample, estimate
 from wsi_twostage.cluster import Call
 from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.errors import UnreadableRegion
@@ -208,6 +209,18 @@ class Run:
         if left.any() and (until is None or self._over()):  # a budget of time that is spent is no stop
             raise Stopped
 
+    def audit(self, ledger: Ledger, count: int) -> None:
+        """Refine a random sample of what was left, and say in the store what it tells of the rest."""
+        told = self.mask.manifest.get("audit")
+        if told is None or told["tiles"] != count:
+            choose_sample(ledger, count)
+            self.mask.note(audit={"tiles": count})
+        elif "left" in told:
+            return
+        self.refine(ledger)
+        left = [part.as_json() for part in estimate(ledger, runner(self.work.model).spec)]
+        self.mask.note(audit={"tiles": count, "left": left})
+
     def _over(self) -> bool:
         return stopping.over(self.work.until)
 
@@ -279,7 +292,8 @@ class Run:
         seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.threads)
         self.mask.note(seconds=seconds.as_json(), counts=counts.as_json(), complete=self.complete)
         worked = any(clock.network or clock.write for clock in self.clocks.values())
-        return Result(self.mask, counts, seconds, self.complete, before=not worked)
+        audit = (self.mask.manifest.get("audit") or {}).get("left", ())
+        return Result(self.mask, counts, seconds, self.complete, before=not worked, audit=tuple(audit))
 
     def _children_to_come(self, written: set[Shard]) -> Counter[Shard]:
         """How many children of each parent will be written; empty shards never are."""

@@ -30,6 +30,9 @@ max_seconds = click.option(
     type=click.FloatRange(min=0, min_open=True),
     help="End after this time, with exit code 75; the same command goes on later.",
 )
+audit = click.option(
+    "--audit", type=int, metavar="N", help="Refine N random tiles, too, and estimate the gap that is left."
+)
 
 _RULE = (
     click.option("--threshold", type=float, help="Refine tiles at least this uncertain, 0..1."),

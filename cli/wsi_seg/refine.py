@@ -30,6 +30,7 @@ from wsi_twostage.memory import keep_freed_memory
 )
 @options.device
 @options.workers
+@options.audit
 @options.scheduler
 @options.max_seconds
 @click.option(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @options.model
 @options.rule
 @options.settings
+@options.audit
 @options.scheduler
 @options.max_seconds
 @click.option("--overwrite", is_flag=True, help="Replace an existing result of wsi-seg.")
@@ -167,6 +168,7 @@ def as_json_of(result: "Result", target: Path) -> str:
             "status": result.status,
             **result.counts.as_json(),
             "seconds": result.seconds.as_json(),
+            "left": result.audit,
             "manifest": result.store.manifest,
         }
     )
@@ -185,6 +187,11 @@ def summary(slide: str, result: "Result") -> str:
     ]
     if counts.unreadable:
         lines.append(f"  UNREADABLE  {counts.unreadable} tiles; they are marked in wsi_twostage/tiles")
+    lines.extend(
+        f"  left     {part['gap']:.4f} of Dice to --refine all ({part['name']}), at most {part['bound']:.4f} "
+        f"with 95 % confidence, from {manifest['audit']['tiles']} random tiles"
+        for part in result.audit
+    )
     lines.append(
         f"  time     {seconds.total:.1f} s: overview {seconds.overview:.1f}, stage 1 {seconds.stage_1:.1f}, "
         f"stage 2 {seconds.stage_2:.1f}; {seconds.network_share:.0%} of the thread time in the networks"

@@ -3,7 +3,7 @@
     python tests/benchmarks/shallow.py DATA WORK [--steps 3000]
 
 The shallow network is trained to give the shipped Model 2's answer, on the shipped recipe's training images,
-while Model 1 stays as it is; WORK keeps its checkpoint. Then the slide of `canvas.py` is run with it and with
+while Model 1 stays as it is; WORK keeps it. Then the slide of `canvas.py` is run with it and with
 the reference, each once with `--refine all`. The time of a mixture is added up from these runs: what does not
 depend on Model 2, the shallow network on a share of the tiles, the reference on a share of those. A row for
 each share of the shipped two stages, and the best two shares that cost no more, chosen in hindsight. Times
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from canvas import canvas, write
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -72,12 +73,16 @@ class Shallow(nn.Module):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder that holds nuinsseg/ and bowl2018/")
-    parser.add_argument("work", type=Path, help="where the checkpoint and the slide go")
+    parser.add_argument("work", type=Path, help="where the network and the slide go")
     parser.add_argument("--steps", type=int, default=3000)
     arguments = parser.parse_args()
     spec, net = read_spec(SHIPPED), load_net(SHIPPED)
     shallow = Shallow(load_net(SHIPPED).coarse, spec.coarse.widths[-1] if spec.coarse else 0)
-    learn(shallow, arguments.data, arguments.work, arguments.steps)
+    learned = arguments.work / "shallow.safetensors"
+    if not learned.exists():
+        learn(shallow, arguments.data, arguments.work, arguments.steps)
+        save_file({name: value.contiguous() for name, value in shallow.state_dict().items()}, learned)
+    shallow.load_state_dict(load_file(learned))
     for module in (net, shallow):
         fold_batch_norms(module.eval())
     image, labels = canvas(arguments.data, SHIPPED, copies=1)

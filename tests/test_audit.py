@@ -1,0 +1,113 @@
+"""The gap that is left: an estimate and a bound that hold where the truth is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tiny_model
+from numpy.typing import NDArray
+from slides import texture, write_slide
+
+from wsi_twostage.audit import remaining_gap, sample, strata
+from wsi_twostage.errors import ConfigError
+from wsi_twostage.further import refine
+from wsi_twostage.mask import MaskPyramid, Source
+from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.selection import ALL, NONE, Fraction
+
+EVERYWHERE = Settings(tissue="none", workers=2)
+
+
+def slide_of(chance: np.random.RandomState, tiles: int, skew: float) -> tuple[NDArray[np.float64], ...]:
+    """Uncertainty, differing pixels, change and foreground of tiles that Model 2 has not seen."""
+    scores = chance.beta(2, 5, tiles)
+    foreground = 30_000 * chance.beta(2, 4, tiles)
+    differ = foreground * np.minimum(0.2 * scores * chance.lognormal(0, skew, tiles), 1)
+    differ *= chance.rand(tiles) < 0.8  # many differ nowhere
+    return scores, differ, differ * chance.uniform(-1, 1, tiles), foreground
+
+
+@pytest.mark.parametrize(
+    ("tiles", "count", "skew"), [(300, 40, 0.5), (2000, 60, 0.9), (2000, 150, 1.0), (200, 40, 0.6)]
+)
+def test_the_bound_covers_the_truth_in_at_least_93_of_100_runs(tiles: int, count: int, skew: float) -> None:
+    held, errors = 0, []
+    for seed in range(200):
+        chance = np.random.RandomState(seed)
+        scores, differ, change, foreground = slide_of(chance, tiles, skew)
+        order = chance.permutation(tiles)  # `sample` draws alike for like scores
+        scores, differ, change, foreground = (a[order] for a in (scores, differ, change, foreground))
+        chosen = sample(scores.astype(np.float32), count)
+        group = strata(scores.astype(np.float32), count)
+        left = np.ones(tiles, bool)
+        left[chosen] = False
+        known = 2 * (foreground.sum() + change[chosen].sum())
+        truth = differ[left].sum() / (known + change[left].sum())
+        gap, bound = remaining_gap(
+            differ[chosen], change[chosen], group[chosen], np.bincount(group), known=float(known)
+        )
+        held += truth <= bound
+        errors.append(gap - truth)
+        assert 0 <= gap <= bound <= 1
+    assert held >= 186
+    assert abs(np.mean(errors)) < 0.2 * np.std(errors) + 1e-4  # no lean to one side
+
+
+def test_a_sample_is_even_over_the_strata_and_the_same_each_time() -> None:
+    scores = np.random.default_rng(0).random(503, np.float32)
+    chosen = sample(scores, 40)
+    assert len(set(chosen.tolist())) == 40
+    assert np.bincount(strata(scores, 40)[chosen]).tolist() == [8] * 5
+    np.testing.assert_array_equal(chosen, sample(scores, 40))
+    assert sample(scores[:7], 40).tolist() == list(range(7))
+    assert len(sample(scores[:0], 40)) == 0
+
+
+def test_where_nothing_differs_nothing_is_left() -> None:
+    zeros = np.zeros(20)
+    assert remaining_gap(zeros, zeros, np.zeros(20, np.int64), np.array([100]), known=1e6) == (0, 0)
+
+
+def test_a_run_says_what_is_left_and_the_truth_is_within(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(2200, 2300)])
+    model = tiny_model(tmp_path / "tiny.safetensors")
+    settings = Settings(tissue="none", workers=2, audit=40)
+    result = segment(slide, tmp_path / "o.zarr", bundle=model, rule=Fraction(0.1), settings=settings)
+    (left,) = result.audit
+    assert (left["name"], result.counts.refined) == ("all", 32 + 40)
+    every = segment(slide, tmp_path / "all.zarr", bundle=model, rule=ALL, settings=EVERYWHERE).store
+    one, two = (store.lazy(0).compute() > 0 for store in (result.store, every))
+    truth = 1 - 2 * (one & two).sum() / (one.sum() + two.sum())
+    assert left["gap"] == pytest.approx(truth, abs=max(left["bound"] - left["gap"], 1e-6))
+    assert truth <= left["bound"]
+    again = segment(slide, tmp_path / "o.zarr", bundle=model, rule=Fraction(0.1), settings=settings)
+    assert (again.status, again.audit) == ("done", result.audit)
+    assert MaskPyramid.open(tmp_path / "o.zarr").manifest["audit"]["tiles"] == 40
+
+
+def test_more_than_there_is_is_all_of_it(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(300, 300)])
+    model = tiny_model(tmp_path / "tiny.safetensors")
+    settings = Settings(tissue="none", audit=40)
+    result = segment(slide, tmp_path / "o.zarr", bundle=model, rule=NONE, settings=settings)
+    assert result.counts.refined == result.counts.tissue
+    assert result.audit == ({"name": "all", "gap": 0, "bound": 0},)
+
+
+def test_what_refines_further_forgets_the_audit(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(1300, 1300)])
+    model = tiny_model(tmp_path / "tiny.safetensors")
+    settings = Settings(tissue="none", audit=16)
+    first = segment(slide, tmp_path / "o.zarr", bundle=model, rule=NONE, settings=settings)
+    assert first.audit
+    second = refine(tmp_path / "o.zarr", Fraction(0.2))
+    assert second.audit == ()
+    third = refine(tmp_path / "o.zarr", settings=Settings(audit=16))
+    assert third.audit
+    assert (third.tiles["source"] == Source.MODEL_2).sum() == third.counts.refined
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_a_sample_of_too_few_is_refused(count: int) -> None:
+    with pytest.raises(ConfigError, match="at least 8"):
+        Settings(audit=count)
