@@ -57,8 +57,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "verify": {"errors", "events", "ledger", "mask"},
     "planning": {
-        "coarse", "errors", "mask", "models", "pipeline", "refine", "schedule", "selection", "slide", "tiles",
-        "tissue", "work",
+        "answers", "coarse", "errors", "mask", "models", "pipeline", "refine", "schedule", "selection", "slide",
+        "tiles", "tissue", "work",
     },
     "preview": {"mask", "slide", "tiles", "uncertainty"},
 }  # fmt: skip

@@ -4,6 +4,7 @@ import builtins
 import errno
 import os
 import pickle
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -138,6 +139,25 @@ def test_a_tile_that_two_reads_cut_is_decoded_once(tmp_path: Path, monkeypatch: 
     for box in (Box(0, 0, 64, 100), Box(0, 100, 64, 28), Box(0, 0, 64, 64)):
         np.testing.assert_array_equal(view.read(box), IMAGE[box.slices])
     assert decoded == [0, 1, 0]  # a whole tile is not kept: nobody comes back for a part of it
+
+
+def test_threads_that_want_one_tile_decode_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = open_slide(write_slide(tmp_path / "slide.tiff", [IMAGE]), reader="tiff").view(1)
+    decoded: list[int] = []
+    decode = tiff._decode_tile
+
+    def slow(file: tiff._OpenTiff, stored: tiff._StoredLevel, index: int) -> NDArray[np.uint8]:
+        decoded.append(index)
+        time.sleep(0.05)
+        return decode(file, stored, index)
+
+    monkeypatch.setattr(tiff, "_decode_tile", slow)
+    boxes = [Box(5, 5, 100, 100), Box(9, 7, 100, 100), Box(11, 3, 90, 99), Box(2, 8, 80, 80)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(view.read, boxes))
+    for box, pixels in zip(boxes, found, strict=True):
+        np.testing.assert_array_equal(pixels, IMAGE[box.slices])
+    assert sorted(decoded) == [0, 1, 9, 10]
 
 
 def test_the_cache_of_tiles_forgets_what_was_not_used_for_the_longest_time() -> None:

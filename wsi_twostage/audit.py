@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Source
@@ -81,6 +80,8 @@ def remaining_gap(
     known
         Pixels of foreground in the mask as it is, twice.
     """
+    from scipy.special import stdtrit  # here: it is large, and few runs need it
+
     left, more, variance, third, uncertain = 0.0, 0.0, 0.0, 0.0, 0.0
     for h, size in enumerate(sizes):
         inside = differ[group == h]
@@ -94,7 +95,7 @@ def remaining_gap(
             variance += own
             uncertain += own**2 / (n - 1)
             third += size**3 * float(((inside - inside.mean()) ** 3).mean()) / n**2
-    t = float(stats.t.ppf(_QUANTILE, max(variance**2 / uncertain, 1) if uncertain else 1))
+    t = float(stdtrit(max(variance**2 / uncertain, 1) if uncertain else 1, _QUANTILE))
     skewed = third * (1 + 2 * t**2) / (6 * variance) if variance > 0 and third > 0 else 0.0
     total = max(known + more, 1.0)
     return left / total, min((left + t * variance**0.5 + skewed) / total, 1.0)

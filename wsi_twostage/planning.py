@@ -14,8 +14,9 @@ from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 from wsi_twostage import coarse, refine
+from wsi_twostage.answers import enlarge, to_labels
 from wsi_twostage.errors import UnreadableRegion
-from wsi_twostage.mask import MaskSpec
+from wsi_twostage.mask import MaskSpec, majority
 from wsi_twostage.models.bundle import BundleSpec, ModelBundle
 from wsi_twostage.models.runner import refer, runner
 from wsi_twostage.models.unet import CONTEXT_STRIDE
@@ -110,6 +111,7 @@ def plan(
             (views.fine, some, refine.shape(spec), 1, second),
         )
     ]
+    writing = _time(lambda: _label(spec, result.channels), workers) * int(tissue.sum()) / workers
     if stages[0].decoded_megapixels > _LARGE_MPX and max(views.coarse.scale) > 1.5:
         notes.append(
             f"no stored level near {views.coarse.mpp:.3g} um/px: Model 1's pixels are averaged from level "
@@ -131,7 +133,7 @@ def plan(
         workers=workers,
         memory_gib=round((peak + 2 * shard) / 2**30 + SLACK_GIB, 2),
         output_mib=round(_OUTPUT_BYTES_PX * int(tissue.sum()) * spec.tile**2 / 2**20, 1),
-        seconds=round(looked + sum(stage.seconds for stage in stages), 1),
+        seconds=round(looked + sum(stage.seconds for stage in stages) + writing, 1),
         notes=tuple(notes),
     )
 
@@ -192,6 +194,15 @@ def _stage(
     return Stage(
         view, int(tiles.sum()), len(windows), round(sum(seen), 1), round(decoded, 1), round(seconds, 1)
     )
+
+
+def _label(spec: BundleSpec, channels: int) -> None:
+    """Model 1's answer as the mask, on one tile and its next level: what a run does beside the networks."""
+    side = spec.tile // spec.step
+    p = np.random.default_rng(0).integers(0, 256, (channels, side + 2, side + 2), np.uint8)
+    wanted = Box(spec.step, spec.step, spec.tile, spec.tile)
+    logits = enlarge(p, at=Box(0, 0, side + 2, side + 2), wanted=wanted, ratio=spec.step)
+    majority(to_labels(logits, spec.decisions[0]))
 
 
 def _read(view: View, box: Box) -> NDArray[np.uint8]:

@@ -184,11 +184,13 @@ class Run:
         done = ledger.having(Source.MODEL_2, Source.UNREADABLE)
         rounds, worth = list(ledger.rounds()), ledger.grid("uncertainty") if ends else None
         chosen = np.any([patches.chosen for patches in rounds], axis=0)
+        # Where all are chosen and there is time for all, no order is to be kept: larger windows cost less.
+        in_order = until is not None or bool((ledger.seen & ~chosen).any())
         self.listen(Started("stage 2", int((chosen & ~done).sum())))
         calls = [
             Call(_refine_and_name, (work, shard, tiles, before))
             for patches in rounds
-            for batch in batches(patches)
+            for batch in (batches(patches) if in_order else [patches.chosen])
             for shard, tiles in self._by_shard(batch, worth)
             if len(before := frozenset(tile for tile in tiles if done[tile])) < len(tiles)
         ]

@@ -36,7 +36,7 @@ def main() -> None:
             planned(arguments.slide, *rule, *options)["seconds"]
             for rule in (("--budget", arguments.budget), ("--refine", "all"))
         ]
-    report(arguments.slide.name, arguments.budget, pairs, plans)
+        report(arguments.slide.name, arguments.budget, pairs, plans)
 
 
 def report(name: str, budget: str, pairs: list[tuple[Run, Run]], plans: list[float]) -> None:
