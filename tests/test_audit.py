@@ -107,6 +107,26 @@ def test_what_refines_further_forgets_the_audit(tmp_path: Path) -> None:
     assert (third.tiles["source"] == Source.MODEL_2).sum() == third.counts.refined
 
 
+def test_another_rule_forgets_the_audit(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(1300, 1300)])
+    model = tiny_model(tmp_path / "tiny.safetensors")
+    settings = Settings(tissue="none", audit=16)
+    left = [
+        segment(slide, tmp_path / "o.zarr", bundle=model, rule=Fraction(share), settings=settings)
+        for share in (0.1, 0.4)
+    ]
+    assert left[0].counts.refined == 12 + 16
+    assert 48 + 16 <= left[1].counts.refined <= 48 + 32
+    assert left[0].audit != left[1].audit
+
+
+def test_a_blank_slide_has_nothing_left(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [np.full((500, 500, 3), 244, np.uint8)])
+    model = tiny_model(tmp_path / "tiny.safetensors")
+    result = segment(slide, tmp_path / "o.zarr", bundle=model, settings=Settings(audit=16))
+    assert (result.status, result.audit[0]["bound"]) == ("empty", 0)
+
+
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_a_sample_of_too_few_is_refused(count: int) -> None:
     with pytest.raises(ConfigError, match="at least 8"):

@@ -122,6 +122,31 @@ def test_a_manifest_runs_with_each_slides_own_threshold(folder: Path) -> None:
     assert MaskPyramid.open(folder / "y.zarr").manifest["rule"] == "threshold 1"
 
 
+def test_a_bad_row_does_not_stop_the_rest(folder: Path) -> None:
+    model = tiny_model(folder / "tiny.safetensors")
+    (folder / "list.csv").write_text("wsi,threshold,mask\na.tiff,1.5,\na.tiff,,none.geojson\nb.tiff,1,\n")
+    done = wsi_seg("list.csv", "--model", model, "--tissue", "none", "-q", cwd=folder)
+    assert done.returncode == 2
+    assert "would have one result" in done.stderr
+    (folder / "list.csv").write_text("wsi,threshold,mask\na.tiff,1.5,\nb.tiff,1,\n")
+    done = wsi_seg("list.csv", "--model", model, "--tissue", "none", "-q", cwd=folder)
+    assert done.returncode == 3, done.stderr
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [row["status"] for row in summary] == ["failed", "ok"]
+
+
+def test_the_summary_of_one_named_result_lies_beside_it(folder: Path) -> None:
+    model = tiny_model(folder / "tiny.safetensors")
+    (folder / "only").mkdir()
+    write_slide(folder / "only" / "a.tiff", [texture(300, 400)])
+    options = ("-o", "x.zarr", "--model", model, "--tissue", "none", "-q", "--preview")
+    for status in ("ok", "done"):  # and a picture that is there does not stop what goes on
+        done = wsi_seg("only", *options, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert json.loads((folder / "summary.json").read_text())[0]["status"] == status
+    assert not list((folder / "x.zarr").glob("summary*"))
+
+
 def test_what_was_not_begun_is_skipped(folder: Path) -> None:
     model = tiny_model(folder / "tiny.safetensors")
     done = wsi_seg(

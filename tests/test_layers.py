@@ -43,9 +43,11 @@ ALLOWED: dict[str, set[str]] = {
     "ledger": {"mask", "selection", "tiles"},
     "audit": {"ledger", "mask", "models", "refine", "tiles"},
     "manifest": {"errors", "mask", "models", "slide"},
+    "overview": {"errors", "pixels", "tiles"},
+    "batches": {"cluster", "mask", "selection", "tiles"},
     "schedule": {
-        "audit", "cluster", "coarse", "errors", "events", "ledger", "mask", "models", "pixels", "refine",
-        "result", "selection", "stopping", "tiles", "tissue", "work",
+        "audit", "batches", "cluster", "coarse", "events", "ledger", "mask", "models", "overview", "pixels",
+        "refine", "result", "selection", "stopping", "tiles", "tissue", "work",
     },
     "pipeline": {
         "audit", "cluster", "errors", "events", "manifest", "mask", "models", "quality", "result", "schedule",
@@ -57,8 +59,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "verify": {"errors", "events", "ledger", "mask"},
     "planning": {
-        "answers", "coarse", "errors", "mask", "models", "pipeline", "refine", "schedule", "selection", "slide",
-        "tiles", "tissue", "work",
+        "answers", "batches", "coarse", "errors", "mask", "models", "overview", "pipeline", "refine",
+        "selection", "slide", "tiles", "tissue", "work",
     },
     "preview": {"mask", "slide", "tiles", "uncertainty"},
 }  # fmt: skip

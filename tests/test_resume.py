@@ -21,6 +21,7 @@ from conftest import small_bundle, tiny_model
 from slides import pyramid, texture, write_slide
 
 from wsi_twostage import stopping
+from wsi_twostage.batches import batches
 from wsi_twostage.errors import StoreError
 from wsi_twostage.events import Event, TilesDone
 from wsi_twostage.further import refine
@@ -28,8 +29,7 @@ from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, Source, majority
 from wsi_twostage.models.bundle import build, read_spec, save_bundle
 from wsi_twostage.pipeline import Settings, segment
-from wsi_twostage.schedule import batches
-from wsi_twostage.selection import ALL, NONE, Duration, Fraction, select
+from wsi_twostage.selection import ALL, NONE, Duration, Fraction, TileCount, select
 
 EVERYWHERE = Settings(tissue="none", workers=2)
 RULE = Fraction(0.5)
@@ -137,6 +137,58 @@ def test_a_run_that_is_asked_to_stop_ends_with_a_valid_store(
             MaskPyramid.open(out)
     assert segment(slide, out, bundle=model, rule=RULE, settings=EVERYWHERE).status == "ok"
     assert content(out) == content(whole)
+
+
+def test_a_stop_before_model_1s_mask_is_written_is_no_whole_mask(
+    tmp_path: Path, model: Path, slide: Path, whole: Path
+) -> None:
+    seen = 0
+
+    def ask(event: Event) -> None:
+        nonlocal seen
+        if isinstance(event, TilesDone) and event.stage == "stage 1":
+            seen += event.tiles
+            if seen == 18 * 18:
+                stopping.ASKED.set()
+
+    out = tmp_path / "o.zarr"
+    try:
+        assert not segment(slide, out, bundle=model, rule=RULE, settings=EVERYWHERE, listener=ask).complete
+    finally:
+        stopping.ASKED.clear()
+    with pytest.raises(StoreError, match="before the mask was whole"):
+        MaskPyramid.open(out)
+    segment(slide, out, bundle=model, rule=RULE, settings=EVERYWHERE)
+    assert content(out) == content(whole)
+
+
+def test_what_a_killed_run_wrote_and_did_not_enter_does_not_stay(
+    tmp_path: Path, model: Path, slide: Path
+) -> None:
+    """Where the next run does not want it."""
+    outs = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+
+    def kill(event: Event) -> None:
+        if isinstance(event, TilesDone) and event.stage == "stage 2":
+            raise Killed
+
+    with pytest.raises(Killed):
+        segment(slide, outs[0], bundle=model, rule=RULE, settings=EVERYWHERE, listener=kill)
+    for out in outs:
+        segment(slide, out, bundle=model, rule=NONE, settings=EVERYWHERE)
+    assert Ledger.read(MaskPyramid.open(outs[0])).having(Source.MODEL_2).sum() == 0
+    assert content(outs[0]) == content(outs[1])
+
+
+def test_what_there_was_no_time_for_is_not_chosen_any_more(tmp_path: Path, model: Path, slide: Path) -> None:
+    out = tmp_path / "o.zarr"
+    first = segment(slide, out, bundle=model, rule=Duration(0.001), settings=EVERYWHERE)
+    assert (first.counts.refined, first.status) == (0, "ok")
+    assert refine(out, TileCount(5)).counts.refined == 5
+    again = replace(EVERYWHERE, audit=16, overwrite=True)
+    result = segment(slide, out, bundle=model, rule=Duration(0.001), settings=again)
+    assert result.counts.refined == 16
+    assert result.audit
 
 
 def test_a_budget_of_time_refines_what_there_is_time_for(tmp_path: Path, slide: Path) -> None:

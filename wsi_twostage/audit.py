@@ -101,19 +101,19 @@ def remaining_gap(
     return left / total, min((left + t * variance**0.5 + skewed) / total, 1.0)
 
 
-def choose_sample(ledger: Ledger, count: int) -> None:
-    """A round of ``count`` random tiles that Model 2 has not seen, or of all that are left."""
+def choose_sample(ledger: Ledger, count: int, number: int) -> None:
+    """Fill this round with ``count`` random tiles that Model 2 has not seen, or of all that are left."""
     free = np.flatnonzero(ledger.having(Source.MODEL_1))
     scores: NDArray[np.float32] = ledger.grid("uncertainty").ravel()[free]
-    ledger.enter_round(ledger.last_round + 1, free[sample(scores, count)])
+    ledger.enter_round(number, free[sample(scores, count)])
 
 
-def estimate(ledger: Ledger, spec: BundleSpec) -> list[Remaining]:
-    """What is left, overall and for each class, from the tiles of the last round; reads the mask."""
+def estimate(ledger: Ledger, spec: BundleSpec, number: int) -> list[Remaining]:
+    """What is left, overall and for each class, from the tiles of this round; reads the mask."""
     mask, grid = ledger.mask, ledger.mask.spec.tiles
-    audited = [Tile(*map(int, place)) for place in np.argwhere([*ledger.rounds()][-1].chosen)]
-    if not audited:
-        return []
+    audited = [Tile(*map(int, place)) for place in np.argwhere(ledger.grid("round", -1) == number)]
+    if not audited:  # Model 2 has seen everything
+        return [Remaining("all", 0.0, 0.0)]
     population = ledger.having(Source.MODEL_1)
     population[tuple(np.array(audited).T)] = True
     scores: NDArray[np.float32] = ledger.grid("uncertainty")

@@ -55,14 +55,14 @@ def entries(inputs: Sequence[str], output: Path) -> list[Entry]:
                 f"--output {output} names one result, but {len(found)} slides were given; give a folder"
             )
         return [Entry(found[0].slide, output, found[0].mpp, found[0].tissue, found[0].threshold)]
-    seen: dict[Path, str] = {}
+    seen: dict[Path, Entry] = {}
     for entry in found:
-        if (other := seen.setdefault(entry.output.absolute(), entry.slide)) != entry.slide:
+        if (other := seen.setdefault(entry.output.absolute(), entry)) != entry:
             raise ConfigError(
-                f"{other} and {entry.slide} would have one result, {entry.output}; run them apart, or name "
-                f"their outputs in a CSV manifest"
+                f"{other.slide} and {entry.slide} would have one result, {entry.output}; run them apart, or "
+                f"name their outputs in a CSV manifest"
             )
-    return list({entry.output.absolute(): entry for entry in found}.values())
+    return list(seen.values())
 
 
 def is_batch(inputs: Sequence[str], found: Sequence[Entry]) -> bool:
@@ -156,7 +156,20 @@ class Line:
 
 
 def write_summary(folder: Path, lines: Iterable[Line]) -> Path:
-    """``summary.json`` and ``summary.csv``, each whole or as it was; gives the first."""
+    """``summary.json`` and ``summary.csv``, each whole or as it was; gives the first.
+
+    Raises
+    ------
+    ConfigError
+        The folder cannot be written to.
+    """
+    try:
+        return _write_summary(folder, lines)
+    except OSError as error:
+        raise ConfigError(f"{folder}: the summary cannot be written ({error.strerror})") from error
+
+
+def _write_summary(folder: Path, lines: Iterable[Line]) -> Path:
     rows: list[dict[str, Any]] = [{name: getattr(line, name) for name in Line.__slots__} for line in lines]
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / ".summary.partial"

@@ -12,7 +12,7 @@ from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.pipeline import Settings, end_of, prepare
 from wsi_twostage.result import Result
 from wsi_twostage.schedule import Run
-from wsi_twostage.selection import ALL, Rule
+from wsi_twostage.selection import ALL, Duration, Rule
 from wsi_twostage.slide import Slide
 from wsi_twostage.tissue import tissue_tiles
 from wsi_twostage.tissue_file import read_tissue
@@ -58,7 +58,11 @@ def refine(
         reader=made["slide"]["reader"],
         **{name: made[name] for name in ("uncertainty", "precision", "engine")},
     )
-    job = prepare(slide or made["slide"]["path"], bundle or made["model"]["path"], settings)
+    place = made["model"]["path"]
+    shipped = (
+        None if bundle is None and not Path(place).is_file() else place
+    )  # elsewhere it may be the shipped one
+    job = prepare(slide or made["slide"]["path"], bundle or shipped, settings)
     overview, inside = job.views.overview, None
     if region is not None:
         size = (job.slide.height, job.slide.width)
@@ -72,10 +76,13 @@ def refine(
     ):
         run, tiles = Run(job.work(mask, settings), client, listener), Ledger.read(mask)
         with run.timed("selection"):
+            if made.get("timed"):
+                tiles.release(tiles.open)  # what there was no time for
             if rule is not None:
                 tiles.choose_more(rule, inside)
                 where = f" in {region}" if region is not None else ""
                 mask.note(further=[*made.get("further", []), f"{rule}{where}"], complete=False, audit=None)
+            mask.note(timed=isinstance(rule, Duration))
         with run.stoppable():
             with run.timed("stage 2"):
                 run.refine(tiles, until=end_of(rule, since))

@@ -38,6 +38,8 @@ class Ledger:
         self._row_of = np.full((grid.rows, grid.cols), -1, np.int64)
         self._row_of[columns["row"], columns["col"]] = np.arange(len(columns["row"]))
         self._changed = set[str]()
+        self.unsure = np.zeros_like(self.tissue)
+        """Tiles, (rows, cols), that a run which was killed may have written without entering them."""
         self._committed = time.perf_counter()
 
     @classmethod
@@ -52,7 +54,10 @@ class Ledger:
     @classmethod
     def read(cls, mask: MaskPyramid) -> Self:
         """As a run left it."""
-        return cls(mask, {name: np.array(column) for name, column in mask.tiles().items()})
+        ledger = cls(mask, {name: np.array(column) for name, column in mask.tiles().items()})
+        ledger._changed.add("source")  # its map may be a commit behind
+        ledger.unsure = ledger.open
+        return ledger
 
     def grid(self, name: str, outside: float = 0) -> NDArray[Any]:
         """A column as (rows, cols), with ``outside`` where there is no tissue."""
@@ -76,6 +81,12 @@ class Ledger:
         """Which tissue tiles have one of these sources, (rows, cols)."""
         return np.asarray(self.tissue & np.isin(self.grid("source"), [*sources]), np.bool_)
 
+    @property
+    def open(self) -> NDArray[np.bool_]:
+        """Which tiles are chosen and not done, (rows, cols)."""
+        chosen: NDArray[np.bool_] = self.grid("round", -1) >= 0
+        return chosen & ~self.having(Source.MODEL_2, Source.UNREADABLE)
+
     def enter(self, tiles: Sequence[Tile], **values: Any) -> None:
         """Set values of some tiles, one each or one for all."""
         if len(tiles):
@@ -94,7 +105,7 @@ class Ledger:
 
         Shares are of all tissue.
         """
-        free = self.seen & ~self.having(Source.MODEL_2) & (True if region is None else region)
+        free = self.seen & (self.grid("round", -1) < 0) & (True if region is None else region)
         scores: NDArray[np.float32] = self.grid("uncertainty")
         order = select(scores, free, rule, of=int(self.seen.sum())).order
         self.enter_round(self.last_round + 1, order)
@@ -111,6 +122,13 @@ class Ledger:
         numbers[numbers == number] = -1
         numbers[rows], ranks[rows] = number, np.arange(len(rows))
         self._changed |= {"round", "rank"}
+        self.commit()
+
+    def release(self, tiles: NDArray[np.bool_]) -> None:
+        """These, (rows, cols), are not chosen any more."""
+        rows = self._row_of[tiles]
+        self.columns["round"][rows] = self.columns["rank"][rows] = -1
+        self._changed |= {"round", "rank"} if len(rows) else set()
         self.commit()
 
     def rounds(self) -> Iterator[Selection]:

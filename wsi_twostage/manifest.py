@@ -58,15 +58,21 @@ def writing(
     """
     path = path.absolute()
     if path.exists() and read_attributes(path) is not None:
-        before = MaskPyramid.left(path).manifest
+        before = (read_attributes(path) or {}).get("manifest", {})
         with locked(path, before.get("held_by")):
             if not overwrite:
                 _ensure_same(path, spec, before, manifest)
-    if overwrite or not path.exists():
-        MaskPyramid.create(path, spec, manifest=manifest, overwrite=overwrite)
-    mask = MaskPyramid.left(path)
+    try:
+        if overwrite or not path.exists():
+            MaskPyramid.create(path, spec, manifest=manifest, overwrite=overwrite)
+        mask = MaskPyramid.left(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
     with locked(path, mask.manifest.get("held_by")):
-        mask.note(held_by=holder())
+        try:
+            mask.note(held_by=holder())
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
         yield mask
         mask.note(held_by=None)
 

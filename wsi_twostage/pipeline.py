@@ -115,7 +115,9 @@ def segment(
         cluster.connect(workers=settings.workers, scheduler=settings.scheduler) as client,
         writing(Path(output), job.mask, manifest, overwrite=settings.overwrite) as mask,
     ):
-        mask.note(rule=said, complete=False)
+        timed = isinstance(rule, Duration)
+        audit = mask.manifest.get("audit") if mask.manifest.get("rule") == said and not timed else None
+        mask.note(rule=said, timed=timed, audit=audit, complete=False)
         run = Run(job.work(mask, settings), client, listener)
         with run.timed("overview"):
             tiles = run.look(job.views.overview, settings.tissue, drawn)

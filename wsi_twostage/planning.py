@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from wsi_twostage import coarse, refine
 from wsi_twostage.answers import enlarge, to_labels
+from wsi_twostage.batches import chosen_tiles
 from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.mask import MaskSpec, majority
 from wsi_twostage.models.bundle import BundleSpec, ModelBundle
 from wsi_twostage.models.runner import refer, runner
 from wsi_twostage.models.unet import CONTEXT_STRIDE
+from wsi_twostage.overview import read_overview
 from wsi_twostage.pipeline import Settings, mask_spec, resolve, tissue_of_file, views_of
-from wsi_twostage.schedule import chosen_tiles, read_overview
 from wsi_twostage.selection import Duration, Fraction, Rule, TargetGap, TileCount
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.tiles import Box, TileGrid, merge

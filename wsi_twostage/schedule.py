@@ -1,12 +1,12 @@
 """One run on a cluster: which shards each stage works on, in which order, and what they add up to."""
 
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Self
 
 import numpy as np
 from distributed import Client
@@ -14,58 +14,23 @@ from numpy.typing import NDArray
 
 from wsi_twostage import cluster, stopping
 from wsi_twostage.audit import choose_sample, estimate
+from wsi_twostage.batches import Turns, batches, chosen_tiles
 from wsi_twostage.cluster import Call
 from wsi_twostage.coarse import coarse_shard
-from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.events import Finished, Listener, Note, Started, TilesDone
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Shard, Source
 from wsi_twostage.models.runner import runner
+from wsi_twostage.overview import read_overview
 from wsi_twostage.pixels import Pixels
-from wsi_twostage.refine import first_shard, reduce_shard, refine_shard, shape
+from wsi_twostage.refine import coarse_labels, first_shard, reduce_shard, refine_shard, shape
 from wsi_twostage.result import Counts, Result, Seconds
-from wsi_twostage.selection import Selection
-from wsi_twostage.tiles import Box, Tile, TileGrid, merge
+from wsi_twostage.tiles import Box, Tile, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
 from wsi_twostage.work import Clock, Done, Work
 
-FIRST_BATCH = 64
-"""Tiles: a few seconds of work on two cores, and a part of a second on a GPU."""
-
 LEVELS_S = 0.1
 """Of a thread, to reduce what lies over one shard; until a run has measured it."""
-
-LEAST_HOLE_PX = 16  # of the overview; a hole in the file costs no more around it
-
-
-def read_around_holes(pixels: Pixels, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Pixels of a box (H, W, 3), black where they cannot be read, and where that is (H, W)."""
-    try:
-        return pixels.read(box), np.zeros((box.height, box.width), np.bool_)
-    except UnreadableRegion:
-        rgb = np.zeros((box.height, box.width, 3), np.uint8)
-        holes = np.ones((box.height, box.width), np.bool_)
-        edge = max(box.height, box.width) // 2
-        if edge >= LEAST_HOLE_PX:
-            for part in box.parts(edge):
-                inner = part.relative_to(box).slices
-                rgb[inner], holes[inner] = read_around_holes(pixels, part)
-        return rgb, holes
-
-
-def read_overview(
-    pixels: Pixels, grid: TileGrid, each: Callable[[Box, NDArray[np.uint8]], None] = lambda box, rgb: None
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """All of a coarse level (H, W, 3), 1 / 1000 of the slide, and where it cannot be read (H, W).
-
-    ``each`` is called with every box of ``grid`` and its pixels.
-    """
-    rgb = np.empty((grid.height, grid.width, 3), np.uint8)
-    holes = np.zeros(rgb.shape[:2], np.bool_)
-    for box in map(grid.box, grid):
-        rgb[box.slices], holes[box.slices] = read_around_holes(pixels, box)
-        each(box, rgb[box.slices])
-    return rgb, holes
 
 
 class Stopped(Exception):
@@ -177,8 +142,6 @@ class Run:
 
         ``until`` is when to be ready, in seconds of `time.time`.
         """
-        if not self.mask.manifest["levels"]:  # the run before was killed
-            self._reduce_above({s for s, _ in self._by_shard(ledger.having(Source.MODEL_2))})
         ends = [end for end in (until, self.work.until) if end is not None]
         work = replace(self.work, until=min(ends) - self._levels_s if ends else None)
         done = ledger.having(Source.MODEL_2, Source.UNREADABLE)
@@ -186,6 +149,9 @@ class Run:
         chosen = np.any([patches.chosen for patches in rounds], axis=0)
         # Where all are chosen and there is time for all, no order is to be kept: larger windows cost less.
         in_order = until is not None or bool((ledger.seen & ~chosen).any())
+        if not self.mask.manifest["levels"]:  # the run before was killed
+            self._restore(ledger.unsure if ends else ledger.unsure & ~chosen)
+            self._reduce_above({shard for shard, _ in self._by_shard(ledger.tissue)})
         self.listen(Started("stage 2", int((chosen & ~done).sum())))
         calls = [
             Call(_refine_and_name, (work, shard, tiles, before))
@@ -208,23 +174,39 @@ class Run:
         ledger.commit()
         self.mask.note(levels=True)
         left = chosen & ~ledger.having(Source.MODEL_2, Source.UNREADABLE)
-        if left.any() and (until is None or self._over()):  # a budget of time that is spent is no stop
+        asked = stopping.ASKED.is_set() or (
+            self.work.until is not None and self.work.until <= (until or math.inf)
+        )
+        if left.any() and (until is None or asked):
             raise Stopped
+        ledger.release(left)  # what a budget of time did not get to
 
     def audit(self, ledger: Ledger, count: int) -> None:
         """Refine a random sample of what was left, and say in the store what it tells of the rest."""
         told = self.mask.manifest.get("audit")
         if told is None or told["tiles"] != count:
-            choose_sample(ledger, count)
-            self.mask.note(audit={"tiles": count})
-        elif "left" in told:
+            told = {"tiles": count, "round": ledger.last_round + 1}
+            self.mask.note(audit=told)
+        if "left" in told:
             return
+        if not (ledger.columns["round"] == told["round"]).any():
+            choose_sample(ledger, count, told["round"])
         self.refine(ledger)
-        left = [part.as_json() for part in estimate(ledger, runner(self.work.model).spec)]
-        self.mask.note(audit={"tiles": count, "left": left})
+        left = [part.as_json() for part in estimate(ledger, runner(self.work.model).spec, told["round"])]
+        self.mask.note(audit={**told, "left": left})
 
     def _over(self) -> bool:
         return stopping.over(self.work.until)
+
+    def _restore(self, unsure: NDArray[np.bool_]) -> None:
+        """Model 1's answer again on tiles whose pixels may be newer than the table says."""
+        spec = runner(self.work.model).spec
+        for shard, tiles in self._by_shard(unsure):
+            own = self.mask.box(shard)
+            labels, first = self.mask.read(own), coarse_labels(self.mask, spec, own, tiles)
+            for part in (self.grid.box(tile).relative_to(own).slices for tile in tiles):
+                labels[part] = first[part]
+            self.mask.write(shard, labels)
 
     def _by_shard(
         self, chosen: NDArray[np.bool_], worth: NDArray[np.float32] | None = None
@@ -274,6 +256,8 @@ class Run:
                 else:
                     yield done
         self._reduce_above(written, but=reduced)
+        if stage == "stage 1" and len(turns):
+            raise Stopped
 
     def _reduce_above(self, written: set[Shard], *, but: Collection[Shard] = ()) -> None:
         """Reduce what lies over these shards, level by level."""
@@ -317,49 +301,6 @@ class Run:
                     f"the first at row {first.row}, col {first.col} of the tiles"
                 )
             )
-
-
-class Turns:
-    """Calls in order, but never two at work on one shard; where all wait for such, it stops for now."""
-
-    def __init__(self, calls: Iterable[Call]) -> None:
-        self._waiting, self._busy = list(calls), set[Shard]()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Call:
-        for place, call in enumerate(self._waiting):
-            shard = call.arguments[1]
-            if shard not in self._busy:
-                self._busy.add(shard)
-                return self._waiting.pop(place)
-        raise StopIteration
-
-    def finished(self, shard: Shard) -> None:
-        """The call on this shard is done."""
-        self._busy.discard(shard)
-
-
-def batches(patches: Selection) -> Iterator[NDArray[np.bool_]]:
-    """The chosen tiles in falling order, each batch (rows, cols) twice as large as the one before.
-
-    What is worth most comes first, and neighbours still meet in one window. Which tiles share a batch
-    follows from the selection alone, so that a run which is interrupted and goes on sees the same windows.
-    """
-    first, size = 0, FIRST_BATCH
-    while first < len(patches.order):
-        batch = np.zeros(patches.chosen.shape, np.bool_)
-        batch.ravel()[patches.order[first : first + size]] = True
-        yield batch
-        first, size = first + size, 2 * size
-
-
-def chosen_tiles(grid: TileGrid, box: Box, chosen: NDArray[np.bool_]) -> tuple[Tile, ...]:
-    """The chosen tiles of a box of whole tiles."""
-    top, left = box.top // grid.tile, box.left // grid.tile
-    part = chosen[top : -(-box.bottom // grid.tile), left : -(-box.right // grid.tile)]
-    return tuple(Tile(int(row) + top, int(col) + left) for row, col in np.argwhere(part))
 
 
 def _coarse_and_name(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> tuple[Shard, Done]:

@@ -23,7 +23,8 @@ def on_signals() -> Iterator[None]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         ASKED.set()
-        signal.signal(number, before[signal.Signals(number)])
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
     for number in before:
         signal.signal(number, ask)

@@ -54,8 +54,7 @@ def main() -> None:
         code = ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
         click.echo(
-            "wsi-seg: interrupted; the same command goes on with a training or a conversion, "
-            "--overwrite replaces a mask",
+            "wsi-seg: interrupted; what is on disk is kept, and the same command goes on with it",
             err=True,
         )
         code = ExitCode.INTERRUPTED

@@ -71,8 +71,8 @@ def run(
     rule = options.read_rule(threshold, budget, refine, target_gap)
     found = entries(slides, output)
     pictures = {entry.output: _picture(entry.output) for entry in found} if preview else {}
-    for picture in pictures.values():
-        if picture.exists() and not overwrite:
+    for target, picture in pictures.items():
+        if picture.exists() and not (overwrite or target.exists()):
             raise ConfigError(f"{picture} exists; give --overwrite or another --output")
     from wsi_twostage.pipeline import Settings, segment
     from wsi_twostage.result import STATUSES
@@ -81,15 +81,22 @@ def run(
     until = None if max_seconds is None else since + max_seconds
     made = Settings(**settings, until=until, overwrite=overwrite)
     batch, lines = is_batch(slides, found), list[Line]()
+    folder = output.parent if output.suffix == ".zarr" else output
+    if batch:
+        write_summary(folder, lines)  # that it can be written shows before anything is spent
     with stopping.on_signals():
         for entry in found:
             if lines and stopping.over(until):
                 lines.append(Line(entry.slide, str(entry.output), "skipped"))
-                place = write_summary(output, lines)
+                place = write_summary(folder, lines)
                 continue
-            own = replace(made, mpp=entry.mpp or made.mpp, tissue=entry.tissue or made.tissue)
-            rule_of = rule if entry.threshold is None else Threshold(entry.threshold)
             try:
+                own = replace(
+                    made,
+                    mpp=made.mpp if entry.mpp is None else entry.mpp,
+                    tissue=entry.tissue or made.tissue,
+                )
+                rule_of = rule if entry.threshold is None else Threshold(entry.threshold)
                 with listener(name_of(entry.slide), quiet=quiet, as_json=as_json) as listen:
                     result = segment(
                         entry.slide,
@@ -111,7 +118,7 @@ def run(
                 if preview and result.status != "stopped":
                     _preview(result, pictures[entry.output], quiet=as_json)
             if batch:
-                place = write_summary(output, lines)
+                place = write_summary(folder, lines)
             since = time.time()
     ended = Counter(line.status for line in lines)
     spent = time.strftime("%H:%M:%S", time.gmtime(time.perf_counter() - beginning))
@@ -153,7 +160,7 @@ def _preview(result: "Result", path: Path, *, quiet: bool) -> None:
 
     try:
         write_preview(result.store, path)
-    except WsiError as error:
+    except (WsiError, OSError) as error:
         click.echo(f"wsi-seg: no preview: {error}", err=True)
     else:
         click.echo(f"  picture  {path}", err=quiet)

@@ -41,7 +41,10 @@ def locked(folder: Path, held_by: str | None = None) -> Iterator[None]:
     if _LOCKS is None:
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be opened ({error.strerror})") from error
     try:
         try:
             _LOCKS.flock(descriptor, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)

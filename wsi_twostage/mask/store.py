@@ -77,6 +77,10 @@ class MaskPyramid:
         attributes = read_attributes(path)
         if attributes is None:
             raise StoreError(f"{path} is not a wsi_twostage result")
+        if "whole" not in attributes.get("manifest", {}):
+            raise StoreError(
+                f"{path} was written by another version of wsi_twostage; --overwrite replaces it"
+            )
         try:
             return cls(path, MaskSpec.from_json(attributes["spec"]))
         except (KeyError, TypeError, ValueError, ConfigError) as error:
