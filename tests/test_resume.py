@@ -89,7 +89,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
     assert facts(tmp_path / "o.zarr") == facts(whole)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.kill)])
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=[pytest.mark.kill, pytest.mark.timeout(1800)])])
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     tmp_path: Path, model: Path, slide: Path, whole: Path, kills: int
 ) -> None:
