@@ -114,7 +114,11 @@ def run(
                 lines.append(Line(entry.slide, str(entry.output), "failed", str(error)))
             else:
                 lines.append(_line(entry, result))
-                click.echo(as_json_of(result, entry.output) if as_json else summary(entry.slide, result))
+                click.echo(
+                    as_json_of(result, entry.output)
+                    if as_json
+                    else summary(entry.slide, entry.output, result)
+                )
                 if preview and result.status != "stopped":
                     _preview(result, pictures[entry.output], quiet=as_json)
             if batch:
@@ -181,12 +185,12 @@ def as_json_of(result: "Result", target: Path) -> str:
     )
 
 
-def summary(slide: str, result: "Result") -> str:
+def summary(slide: str, target: Path, result: "Result") -> str:
     """Lines for a person."""
     spec, counts, seconds = result.store.spec, result.counts, result.seconds
     manifest = result.store.manifest
     lines = [
-        f"{name_of(slide)} -> {result.store.path}",
+        f"{name_of(slide)} -> {target}",
         f"  mask     {spec.width} x {spec.height} px at {spec.mpp:.4g} um/px, {spec.levels} levels",
         f"  tissue   {counts.tissue} of {counts.tiles} tiles of {spec.tile} px",
         f"  refined  {counts.refined} tiles, {counts.refined / max(counts.tissue, 1):.1%} of the tissue"
