@@ -16,9 +16,7 @@ from wsi_twostage.refine import coarse_labels
 from wsi_twostage.tiles import Tile
 
 CONFIDENCE = 0.95
-_QUANTILE = (
-    0.98  # small samples of so skewed a thing cover less than their quantile says; tests hold the 0.95
-)
+_QUANTILE = 0.98  # small samples of so skewed a thing cover less than it says; tests hold what is promised
 LEAST = 8
 """Tiles of a sample, and of the sample in each stratum of uncertainty, at least."""
 

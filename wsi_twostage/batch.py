@@ -5,7 +5,7 @@ import glob
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def entries(inputs: Sequence[str], output: Path) -> list[Entry]:
             raise ConfigError(
                 f"--output {output} names one result, but {len(found)} slides were given; give a folder"
             )
-        return [Entry(found[0].slide, output, found[0].mpp, found[0].tissue, found[0].threshold)]
+        return [replace(found[0], output=output)]
     seen: dict[Path, Entry] = {}
     for entry in found:
         if (other := seen.setdefault(entry.output.absolute(), entry)) != entry:

@@ -58,11 +58,10 @@ def refine(
         reader=made["slide"]["reader"],
         **{name: made[name] for name in ("uncertainty", "precision", "engine")},
     )
-    place = made["model"]["path"]
-    shipped = (
-        None if bundle is None and not Path(place).is_file() else place
-    )  # elsewhere it may be the shipped one
-    job = prepare(slide or made["slide"]["path"], bundle or shipped, settings)
+    model = Path(made["model"]["path"])
+    if bundle is None and model.is_file():  # else it may be the shipped one, which lies elsewhere here
+        bundle = model
+    job = prepare(slide or made["slide"]["path"], bundle, settings)
     overview, inside = job.views.overview, None
     if region is not None:
         size = (job.slide.height, job.slide.width)

@@ -24,6 +24,16 @@ def first_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Clock:
     return clock
 
 
+def restore_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> None:
+    """Put Model 1's answer back on some tiles of a shard."""
+    grid, own = work.mask.spec.tiles, work.mask.box(shard)
+    labels = work.mask.read(own)
+    first = coarse_labels(work.mask, runner(work.model).spec, own, tiles)
+    for part in (grid.box(tile).relative_to(own).slices for tile in tiles):
+        labels[part] = first[part]
+    work.mask.write(shard, labels)
+
+
 def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: frozenset[Tile]) -> Done:
     """Put Model 2's labels of the ``chosen`` tiles into one shard.
 
@@ -54,10 +64,9 @@ def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: fro
             labels[box.relative_to(own).slices] = answer[box.relative_to(window.box).slices]
             costs.append(spent / len(window.tiles))
             done.append(tile)
-    if done:
-        with clock.of("write"):
-            work.mask.write(shard, labels)
     with clock.of("write"):
+        if done:
+            work.mask.write(shard, labels)
         changed = labels != coarse_labels(work.mask, model.spec, own, tuple(done))
     return Done(
         tuple(done),

@@ -3,10 +3,11 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from distributed import Client
@@ -23,7 +24,7 @@ from wsi_twostage.mask import Shard, Source
 from wsi_twostage.models.runner import runner
 from wsi_twostage.overview import read_overview
 from wsi_twostage.pixels import Pixels
-from wsi_twostage.refine import coarse_labels, first_shard, reduce_shard, refine_shard, shape
+from wsi_twostage.refine import first_shard, reduce_shard, refine_shard, restore_shard, shape
 from wsi_twostage.result import Counts, Result, Seconds
 from wsi_twostage.tiles import Box, Tile, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
@@ -107,13 +108,13 @@ class Run:
         pending = ledger.having(Source.PENDING)
         self.listen(Started("stage 1", int(pending.sum())))
         calls = [
-            Call(_coarse_and_name, (self.work, shard, tiles))
+            Call(coarse_shard, (self.work, shard, tiles))
             for shard in self.mask.shards()
             if (tiles := chosen_tiles(self.grid, self.mask.box(shard), pending))
         ]
         calls.sort(key=lambda call: -len(call.arguments[2]))  # the long ones first: no straggler at the end
         with closing(cluster.run(self.client, calls, stop=self._over)) as results:
-            for _, done in results:
+            for done in results:
                 ledger.enter(done.tiles, uncertainty=done.values, source=Source.MODEL_1)
                 ledger.enter(done.unreadable, source=Source.UNREADABLE)
                 ledger.commit(now=False)
@@ -128,7 +129,7 @@ class Run:
         """Model 1's answer as the mask, on all levels: from here on the store is whole at any time."""
         start = time.perf_counter()
         calls = [
-            Call(_first_and_name, (self.work, shard, tiles))
+            Call(_named, (self.work, shard, first_shard, tiles))
             for shard in self.mask.shards()
             if (tiles := chosen_tiles(self.grid, self.mask.box(shard), ledger.tissue))
         ]
@@ -150,11 +151,13 @@ class Run:
         # Where all are chosen and there is time for all, no order is to be kept: larger windows cost less.
         in_order = until is not None or bool((ledger.seen & ~chosen).any())
         if not self.mask.manifest["levels"]:  # the run before was killed
-            self._restore(ledger.unsure if ends else ledger.unsure & ~chosen)
+            unsure = self._by_shard(ledger.unsure if ends else ledger.unsure & ~chosen)
+            for _ in cluster.run(self.client, [Call(restore_shard, (self.work, *pair)) for pair in unsure]):
+                pass
             self._reduce_above({shard for shard, _ in self._by_shard(ledger.tissue)})
         self.listen(Started("stage 2", int((chosen & ~done).sum())))
         calls = [
-            Call(_refine_and_name, (work, shard, tiles, before))
+            Call(_named, (work, shard, refine_shard, tiles, before))
             for patches in rounds
             for batch in (batches(patches) if in_order else [patches.chosen])
             for shard, tiles in self._by_shard(batch, worth)
@@ -198,16 +201,6 @@ class Run:
     def _over(self) -> bool:
         return stopping.over(self.work.until)
 
-    def _restore(self, unsure: NDArray[np.bool_]) -> None:
-        """Model 1's answer again on tiles whose pixels may be newer than the table says."""
-        spec = runner(self.work.model).spec
-        for shard, tiles in self._by_shard(unsure):
-            own = self.mask.box(shard)
-            labels, first = self.mask.read(own), coarse_labels(self.mask, spec, own, tiles)
-            for part in (self.grid.box(tile).relative_to(own).slices for tile in tiles):
-                labels[part] = first[part]
-            self.mask.write(shard, labels)
-
     def _by_shard(
         self, chosen: NDArray[np.bool_], worth: NDArray[np.float32] | None = None
     ) -> list[tuple[Shard, tuple[Tile, ...]]]:
@@ -246,7 +239,7 @@ class Run:
             if parent is not None and not to_come[shard]:
                 to_come[parent] -= 1
                 if not to_come[parent]:
-                    yield Call(_reduce_and_name, (self.work, parent))
+                    yield Call(_named, (self.work, parent, reduce_shard))
 
         stop = partial(stopping.over, calls[0].arguments[0].until if calls else None)
         with closing(cluster.run(self.client, turns, then=parents, stop=stop)) as results:
@@ -263,8 +256,8 @@ class Run:
         """Reduce what lies over these shards, level by level."""
         for _ in range(self.mask.levels - 1):
             written = {parent for shard in written if (parent := self.mask.parent(shard))}
-            calls = [Call(_reduce_and_name, (self.work, shard)) for shard in written.difference(but)]
-            for _, clock in cluster.run(self.client, calls):
+            calls = [Call(reduce_shard, (self.work, shard)) for shard in written.difference(but)]
+            for clock in cluster.run(self.client, calls):
                 self.clocks["stage 2"].add(clock)
 
     def finish(self, started: float, ledger: Ledger) -> Result:
@@ -303,19 +296,8 @@ class Run:
             )
 
 
-def _coarse_and_name(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> tuple[Shard, Done]:
-    return shard, coarse_shard(work, shard, tiles)
-
-
-def _first_and_name(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> tuple[Shard, Clock]:
-    return shard, first_shard(work, shard, tissue)
-
-
-def _refine_and_name(
-    work: Work, shard: Shard, tiles: tuple[Tile, ...], before: frozenset[Tile]
-) -> tuple[Shard, Done]:
-    return shard, refine_shard(work, shard, tiles, before)
-
-
-def _reduce_and_name(work: Work, shard: Shard) -> tuple[Shard, Clock]:
-    return shard, reduce_shard(work, shard)
+def _named(
+    work: Work, shard: Shard, task: Callable[..., Done | Clock], *more: Any
+) -> tuple[Shard, Done | Clock]:
+    """What a task on a shard gives, and which shard it was."""
+    return shard, task(work, shard, *more)

@@ -21,7 +21,7 @@ from wsi_seg.progress import listener
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores it may use]")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier conversion left.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.quiet
 def convert(
     slide: str,
     output: Path,

@@ -33,6 +33,10 @@ max_seconds = click.option(
 audit = click.option(
     "--audit", type=int, metavar="N", help="Refine N random tiles, too, and estimate the gap that is left."
 )
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, an event or a result a line; with -q results only."
+)
+quiet = click.option("-q", "--quiet", is_flag=True, help="No progress.")
 
 _RULE = (
     click.option("--threshold", type=float, help="Refine tiles at least this uncertain, 0..1."),

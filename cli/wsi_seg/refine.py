@@ -33,10 +33,8 @@ from wsi_twostage.memory import keep_freed_memory
 @options.audit
 @options.scheduler
 @options.max_seconds
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON, an event or a result a line; with -q results only."
-)
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.as_json
+@options.quiet
 @click.pass_context
 def refine(
     ctx: click.Context,

@@ -38,10 +38,8 @@ if TYPE_CHECKING:
 @options.max_seconds
 @click.option("--overwrite", is_flag=True, help="Replace an existing result of wsi-seg.")
 @click.option("--preview", is_flag=True, help="Write a picture beside each result, NAME.preview.png.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON, an event or a result a line; with -q results only."
-)
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.as_json
+@options.quiet
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -83,12 +81,11 @@ def run(
     batch, lines = is_batch(slides, found), list[Line]()
     folder = output.parent if output.suffix == ".zarr" else output
     if batch:
-        write_summary(folder, lines)  # that it can be written shows before anything is spent
+        place = write_summary(folder, lines)  # that it can be written shows before anything is spent
     with stopping.on_signals():
         for entry in found:
             if lines and stopping.over(until):
                 lines.append(Line(entry.slide, str(entry.output), "skipped"))
-                place = write_summary(folder, lines)
                 continue
             try:
                 own = replace(
@@ -122,8 +119,10 @@ def run(
                 if preview and result.status != "stopped":
                     _preview(result, pictures[entry.output], quiet=as_json)
             if batch:
-                place = write_summary(folder, lines)
+                write_summary(folder, lines)
             since = time.time()
+    if batch:
+        write_summary(folder, lines)  # with those that were skipped
     ended = Counter(line.status for line in lines)
     spent = time.strftime("%H:%M:%S", time.gmtime(time.perf_counter() - beginning))
     shown = [f"{ended[s]} {s}" for s in STATUSES if ended[s] or s in ("ok", "partial", "failed")]

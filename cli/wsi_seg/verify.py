@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from wsi_seg import options
 from wsi_seg.progress import listener
 from wsi_twostage.errors import ExitCode
 
@@ -13,7 +14,7 @@ from wsi_twostage.errors import ExitCode
 @click.command()
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.quiet
 @click.pass_context
 def verify(ctx: click.Context, /, output: Path, as_json: bool, quiet: bool) -> None:
     """Read all of the result OUTPUT and say whether it is sound, and what to do if it is not.

@@ -5,7 +5,6 @@ One parse and one file descriptor per process; threads share them, since `pread`
 
 import logging
 import os
-import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,8 +43,6 @@ _PREMULTIPLIED = 0, 1  # ExtraSamples: unspecified (read as libtiff and OpenSlid
 
 CUT_TILES = TileCache(2**26)
 """Of this process."""
-
-_TURNS = [threading.Lock() for _ in range(256)]
 
 
 @dataclass(frozen=True)
@@ -147,12 +144,7 @@ def _tile(file: _OpenTiff, stored: _StoredLevel, index: int, *, keep: bool) -> N
     if not keep:
         return _decode_tile(file, stored, index)
     key = (file.key, stored.level.index, index)
-    with _TURNS[hash(key) % len(_TURNS)]:  # of two threads that want one tile, the second waits for the first
-        pixels = CUT_TILES.get(key)
-        if pixels is None:
-            pixels = _decode_tile(file, stored, index)
-            CUT_TILES.put(key, pixels)
-    return pixels
+    return CUT_TILES.obtain(key, lambda: _decode_tile(file, stored, index))
 
 
 def _decode_tile(file: _OpenTiff, stored: _StoredLevel, index: int) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,16 @@ class TileCache:
         self.held = 0
         self._tiles: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
         self._lock = threading.Lock()
+        self._turns = [threading.Lock() for _ in range(256)]
+
+    def obtain(self, key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """The tile, made if it is not there; of two threads that want one, the second waits for the first."""
+        with self._turns[hash(key) % len(self._turns)]:
+            tile = self.get(key)
+            if tile is None:
+                tile = make()
+                self.put(key, tile)
+            return tile
 
     def get(self, key: Hashable) -> NDArray[np.uint8] | None:
         """The tile, if it is still there; it is not to be written to."""
