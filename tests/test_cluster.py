@@ -8,52 +8,10 @@ from distributed import LocalCluster
 from slides import texture, write_slide
 
 from wsi_twostage import cluster
-from wsi_twostage.cluster import Call
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import BundleSpec, NetSpec, build, save_bundle
 from wsi_twostage.pipeline import Settings, segment
 from wsi_twostage.selection import Fraction
-
-
-def double(x: int) -> int:
-    return 2 * x
-
-
-def fail(x: int) -> int:
-    raise ValueError(x)
-
-
-def test_every_call_gives_its_result_once() -> None:
-    with cluster.connect(workers=2) as client:
-        results = cluster.run(client, (Call(double, (i,)) for i in range(50)))
-        assert sorted(results) == [2 * i for i in range(50)]
-
-
-def test_a_result_may_name_more_calls() -> None:
-    with cluster.connect(workers=2) as client:
-        calls = [Call(double, (1,)), Call(double, (100,))]
-        results = cluster.run(client, calls, then=lambda x: [Call(double, (x,))] if x < 100 else [])
-        assert sorted(results) == [2, 4, 8, 16, 32, 64, 128, 200]
-
-
-def test_a_bug_in_a_task_keeps_its_error() -> None:
-    with cluster.connect(workers=1) as client, pytest.raises(ValueError, match="7"):
-        list(cluster.run(client, [Call(fail, (7,))]))
-
-
-def test_few_calls_are_in_flight() -> None:
-    taken: list[int] = []
-
-    def calls() -> object:
-        for i in range(100):
-            taken.append(i)
-            yield Call(double, (i,))
-
-    with cluster.connect(workers=1) as client:
-        results = cluster.run(client, calls())  # type: ignore[arg-type]
-        next(results)
-        assert len(taken) <= 2 * cluster.AHEAD
-        results.close()
 
 
 def test_a_scheduler_that_does_not_answer_is_one_clear_line() -> None:

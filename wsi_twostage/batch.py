@@ -152,6 +152,7 @@ class Line:
     tissue: int = 0
     refined: int = 0
     unreadable: int = 0
+    crashed: int = 0
     seconds: float = 0.0
 
 

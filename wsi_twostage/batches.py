@@ -1,12 +1,13 @@
 """Which tiles are refined together, and in which order their shards get their turn."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.cluster import Call
+from wsi_twostage.dispatch import Call
 from wsi_twostage.mask import Shard
 from wsi_twostage.selection import Selection
 from wsi_twostage.tiles import Box, Tile, TileGrid
@@ -37,10 +38,17 @@ def chosen_tiles(grid: TileGrid, box: Box, chosen: NDArray[np.bool_]) -> tuple[T
 
 
 class Turns:
-    """Calls in order, but never two at work on one shard; where all wait for such, it stops for now."""
+    """Calls in order, but never two at work on one shard; where all wait for such, it stops for now.
+
+    The second argument of a call is its shard.
+    """
 
     def __init__(self, calls: Iterable[Call]) -> None:
         self._waiting, self._busy = list(calls), set[Shard]()
+
+    def counts(self) -> Counter[Shard]:
+        """How many calls each shard has."""
+        return Counter(call.arguments[1] for call in self._waiting)
 
     def __iter__(self) -> Self:
         return self

@@ -1,34 +1,27 @@
 """Where tasks run: this machine by default, any Dask scheduler by address; one code path for both."""
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import dask
 import torch
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, Worker, WorkerPlugin, as_completed
-from distributed.client import FutureCancelledError
-from distributed.comm import CommClosedError
-from distributed.scheduler import KilledWorker
+from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
-from wsi_twostage.errors import ClusterError, ConfigError
+from wsi_twostage.errors import ConfigError
 from wsi_twostage.memory import keep_freed_memory
 
-AHEAD = 2  # tasks in flight per thread: one runs, one waits
-PATIENCE_S = 60  # for the first worker of a scheduler
+FIRST_WORKER_S = 60
+"""How long to wait for the first worker of a scheduler."""
 
 _QUIET = ("distributed", "distributed.worker", "distributed.worker.state_machine", "distributed.scheduler")
-
-
-@dataclass(frozen=True)
-class Call:
-    """A task: a function and its arguments, all of them small."""
-
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
 
 
 class Prepare(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
@@ -36,42 +29,70 @@ class Prepare(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
 
     name = "wsi-twostage-prepare"
 
+    def __init__(self, *, ours: bool = False) -> None:
+        self._ours = ours
+        """A process that we started: a Ctrl-C reaches it, too, and it must finish its window first."""
+
     def setup(self, worker: Worker) -> None:
         keep_freed_memory()
-        torch.set_num_threads(max(CPU_COUNT // worker.state.nthreads, 1))
+        if "OMP_NUM_THREADS" not in os.environ:  # as nannies set it
+            torch.set_num_threads(max(CPU_COUNT // worker.state.nthreads, 1))
+        if self._ours and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
-def connect(*, workers: int | None = None, scheduler: str | None = None) -> Iterator[Client]:
+def connect(
+    *,
+    workers: int | None = None,
+    processes: int | None = None,
+    scheduler: str | None = None,
+    client: Client | None = None,
+) -> Iterator[Client]:
     """A client; by default of a cluster of threads inside of this process.
 
     Parameters
     ----------
     workers
         Threads of the local cluster; as many as the process may use cores, if None.
+    processes
+        Spread them over so many processes: one that a damaged slide or a lack of memory ends is replaced.
     scheduler
         Address (``tcp://host:8786``) of a running scheduler, or the path of its scheduler file.
+    client
+        One that is there already, to be used as it is.
 
     Raises
     ------
     ConfigError
-        The scheduler does not answer, or no worker comes.
+        The scheduler does not answer, no worker comes, or one of them has another version of this package.
     """
-    if scheduler is not None:
+    if client is not None:
+        yield client
+    elif scheduler is not None:
         with _remote(scheduler) as client:
             yield client
-        return
-    threads = workers or CPU_COUNT  # affinity and cgroup limits are respected
+    else:
+        with _local(workers or CPU_COUNT, processes) as client:  # affinity and cgroup limits are respected
+            yield client
+
+
+@contextmanager
+def _local(threads: int, processes: int | None) -> Iterator[Client]:
     intra = torch.get_num_threads()
     torch.set_num_threads(max(CPU_COUNT // threads, 1))  # one window a thread beats all threads on one
     for name in _QUIET:  # what goes wrong reaches the user as one line of ours
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # A process of ours that dies twice over one task will die a third time.
+    deaths = dask.config.set({"distributed.scheduler.allowed-failures": 1}) if processes else nullcontext()
     try:
         with (
+            deaths,
             LocalCluster(
-                n_workers=1,
-                threads_per_worker=threads,
-                processes=False,
+                n_workers=processes or 1,
+                threads_per_worker=max(threads // (processes or 1), 1),
+                processes=bool(processes),
+                host="127.0.0.1" if processes else None,
                 # No dashboard, and its server within this machine, on any free port.
                 dashboard_address="127.0.0.1:0",
                 worker_dashboard_address="127.0.0.1:0",
@@ -81,6 +102,8 @@ def connect(*, workers: int | None = None, scheduler: str | None = None) -> Iter
             ) as cluster,
             Client(cluster, set_as_default=False) as client,  # the caller keeps its own scheduler
         ):
+            if processes:
+                client.register_plugin(Prepare(ours=True))
             yield client
     finally:
         torch.set_num_threads(intra)
@@ -95,62 +118,31 @@ def _remote(scheduler: str) -> Iterator[Client]:
         raise ConfigError(f"scheduler {scheduler!r}: no answer ({error})") from error
     with client:
         try:
-            client.wait_for_workers(1, timeout=PATIENCE_S)
+            client.wait_for_workers(1, timeout=FIRST_WORKER_S)
         except TimeoutError as error:
-            raise ConfigError(f"scheduler {scheduler!r}: no worker came within {PATIENCE_S} s") from error
+            raise ConfigError(f"scheduler {scheduler!r}: no worker came within {FIRST_WORKER_S} s") from error
+        _ensure_same_version(client)
         client.register_plugin(Prepare())
         yield client
 
 
+def _ensure_same_version(client: Client) -> None:
+    """Workers run the same tasks with the same meaning."""
+    found: dict[str, Any] = client.get_versions(packages=["wsi_twostage"])["workers"]
+    here = version("wsi-twostage")
+    for address, its in found.items():
+        there = (its or {}).get("packages", {}).get("wsi_twostage")
+        if there != here:
+            said = f"wsi_twostage {there}" if there else "no wsi_twostage"
+            raise ConfigError(f"worker {address} has {said}, here it is {here}; install the same there")
+
+
 def threads(client: Client) -> int:
-    """Tasks that run at the same time."""
-    return max(int(sum(client.nthreads().values())), 1)
+    """Tasks that run at the same time; 0 while there is no worker."""
+    return int(sum(client.nthreads().values()))
 
 
-def run(
-    client: Client,
-    calls: Iterable[Call],
-    *,
-    then: Callable[[Any], Iterable[Call]] = lambda result: (),
-    stop: Callable[[], bool] = lambda: False,
-) -> Generator[Any, None, None]:
-    """Run calls with few in flight, and yield results as they come.
-
-    ``then`` may name more calls that a result makes possible. Once ``stop`` says so no more are begun, but
-    for these; what is at work is waited for. Closing the iterator cancels what is left.
-
-    Raises
-    ------
-    ClusterError
-        The scheduler went away, or a task ended its worker again and again.
-    """
-    ready, queue = iter(calls), as_completed(loop=client.loop)
-    in_flight = 0
-
-    def submit(some: Iterable[Call]) -> None:
-        nonlocal in_flight
-        for call in some:
-            queue.add(client.submit(call.function, *call.arguments, pure=False))
-            in_flight += 1
-
-    def top_up() -> None:
-        """Also when workers came since the last time."""
-        if stop():
-            return
-        room = AHEAD * threads(client) - in_flight
-        submit(call for _, call in zip(range(room), ready, strict=False))
-
-    try:
-        top_up()
-        while in_flight:
-            future = next(queue)
-            in_flight -= 1
-            result = future.result()
-            future.release()
-            submit(then(result))
-            top_up()
-            yield result
-    except (FutureCancelledError, KilledWorker, CommClosedError) as error:
-        raise ClusterError(f"the cluster lost a task ({type(error).__name__}: {error})") from error
-    finally:
-        client.cancel(list(queue.futures))
+def has_gpus(client: Client) -> bool:
+    """Whether some worker was started with the resource ``GPU``."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return any("GPU" in worker.get("resources", {}) for worker in workers)

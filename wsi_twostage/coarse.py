@@ -18,34 +18,30 @@ LIMIT_PX = 1024  # Model 1's windows have at most the pixels of such a square, h
 
 def coarse_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Done:
     """Write Model 1's probability under one shard and tell the uncertainty of its ``tissue`` tiles."""
-    model, grid, clock = runner(work.model), work.mask.spec.tiles, Clock()
-    spec, step = model.spec, model.spec.step
-    own = work.mask.box(shard).coarser(step)
-    probability = np.zeros((work.mask.spec.channels, own.height, own.width), np.uint8)
-    done: list[Tile] = []
+    model, spec, grid, clock = runner(work.model), work.spec, work.mask.spec.tiles, Clock()
+    own = work.mask.box(shard).coarser(spec.step)
+    fresh: dict[Tile, NDArray[np.uint8]] = {}
     values: list[float] = []
     unreadable: list[Tile] = []
     for window, answer in through_windows(
-        tissue,
-        grid,
-        **shape(spec),
-        predict=lambda w: predict_coarse(work.coarse, model, w, clock),
-        until=work.until,
+        work, tissue, **shape(spec), predict=lambda w: predict_coarse(work.coarse, model, w, clock)
     ):
         if answer is None:
             unreadable.extend(window.tiles)
             continue
         for tile in window.tiles:
-            cell = grid.box(tile).coarser(step)
-            p = answer[:, *cell.relative_to(window.box.coarser(step)).slices]
-            probability[:, *cell.relative_to(own).slices] = p
-            values.append(tile_mean(of_bytes(work.uncertainty, p), grid.tile)[0, 0])
-            done.append(tile)
-    if len(done) + len(unreadable) < len(tissue):  # stopped: a shard is written whole, or not at all
+            cell = grid.box(tile).coarser(spec.step)
+            fresh[tile] = answer[:, *cell.relative_to(window.box.coarser(spec.step)).slices]
+            values.append(tile_mean(of_bytes(work.uncertainty, fresh[tile]), grid.tile)[0, 0])
+    if len(fresh) + len(unreadable) < len(tissue):  # stopped: all of them are written, or none
         return Done((), np.zeros(0, np.float32), (), clock)
-    with clock.of("write"):
+    with clock.of("write"), work.watched(f"writing {shard}"):
+        work.ensure_ours()
+        probability = work.mask.read_probability(own)
+        for tile, p in fresh.items():
+            probability[:, *grid.box(tile).coarser(spec.step).relative_to(own).slices] = p
         work.mask.write_probability(own, probability)
-    return Done(tuple(done), np.asarray(values, np.float32), tuple(unreadable), clock)
+    return Done(tuple(fresh), np.asarray(values, np.float32), tuple(unreadable), clock)
 
 
 def shape(spec: BundleSpec) -> WindowShape:

@@ -6,13 +6,15 @@
   + ConfigError   (a value the user can fix)
   + BundleError   (not a bundle, or weights that do not fit the architecture)
   + StoreError    (an output that exists, or is not ours)
-  + ClusterError  (workers that are not there, or were lost)
+    + WriteError  (a full disk, a file system that went away)
+  + ClusterError  (workers that were lost during a run)
 
 Each message is one line: where, what was found, what would work.
 Bugs stay ``AssertionError`` and ``TypeError`` and keep their traceback.
 """
 
 from enum import IntEnum
+from typing import Self
 
 
 class ExitCode(IntEnum):
@@ -49,5 +51,14 @@ class StoreError(WsiError):
     """An output that cannot be written or read."""
 
 
+class WriteError(StoreError):
+    """An output that can be written no more; what is there is valid, and can be gone on with."""
+
+    @classmethod
+    def of(cls, path: object, error: OSError) -> Self:
+        """One line about a file that could not be written."""
+        return cls(f"{path}: cannot be written ({error.strerror or error})")
+
+
 class ClusterError(WsiError):
-    """Workers that never came, or were lost."""
+    """Workers that were lost; what is on disk is valid, and can be gone on with."""

@@ -4,7 +4,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from wsi_twostage import cluster
+from distributed import Client
+
 from wsi_twostage.events import Listener, ignore
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.manifest import writing
@@ -28,6 +29,7 @@ def refine(
     settings: Settings | None = None,
     listener: Listener = ignore,
     since: float | None = None,
+    client: Client | None = None,
 ) -> Result:
     """Go on with a result: Model 2 on more of its tiles.
 
@@ -42,6 +44,9 @@ def refine(
         Where they are now; None: where they were.
     settings
         Device, workers, scheduler and time; what decides the pixels is as it was.
+
+    client
+        Of a Dask cluster to use, instead of what the settings say.
 
     Raises
     ------
@@ -70,10 +75,10 @@ def refine(
         rule = rule or ALL
     manifest = {**job.manifest(settings), "tissue": made["tissue"]}
     with (
-        cluster.connect(workers=settings.workers, scheduler=settings.scheduler) as client,
+        settings.connect(client) as workers,
         writing(Path(output), job.mask, manifest) as mask,
     ):
-        run, tiles = Run(job.work(mask, settings), client, listener), Ledger.read(mask)
+        run, tiles = Run(job.work(mask, settings), workers, listener), Ledger.read(mask)
         with run.timed("selection"):
             if made.get("timed"):
                 tiles.release(tiles.open)  # what there was no time for

@@ -7,6 +7,7 @@ computed again, to the same pixels. So the table is the journal, and resuming is
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import numpy as np
@@ -82,10 +83,15 @@ class Ledger:
         return np.asarray(self.tissue & np.isin(self.grid("source"), [*sources]), np.bool_)
 
     @property
+    def settled(self) -> NDArray[np.bool_]:
+        """Tiles for which Model 2 can do no more, (rows, cols)."""
+        return self.having(Source.MODEL_2, Source.UNREADABLE, Source.CRASHED)
+
+    @property
     def open(self) -> NDArray[np.bool_]:
         """Which tiles are chosen and not done, (rows, cols)."""
         chosen: NDArray[np.bool_] = self.grid("round", -1) >= 0
-        return chosen & ~self.having(Source.MODEL_2, Source.UNREADABLE)
+        return chosen & ~self.settled
 
     def enter(self, tiles: Sequence[Tile], **values: Any) -> None:
         """Set values of some tiles, one each or one for all."""
@@ -141,6 +147,17 @@ class Ledger:
             chosen = np.zeros(self._row_of.shape, np.bool_)
             chosen.ravel()[order] = True
             yield Selection(chosen, order)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Whatever error the block ends with, what was entered is on disk; if that can be written."""
+        try:
+            yield
+        except Exception:
+            with suppress(OSError):
+                self.commit()
+            raise
+        self.commit()
 
     def commit(self, *, now: bool = True) -> None:
         """Write what has changed; not ``now``: if the last time is long ago."""

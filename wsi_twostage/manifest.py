@@ -7,10 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from wsi_twostage.errors import StoreError
+from wsi_twostage.errors import StoreError, WriteError
 from wsi_twostage.mask import MaskPyramid, MaskSpec
 from wsi_twostage.mask.layout import read_attributes
-from wsi_twostage.mask.lock import holder, locked
+from wsi_twostage.mask.lock import locked, new_holder
 from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.runner import ModelRef
 from wsi_twostage.slide import Slide
@@ -67,14 +67,14 @@ def writing(
             MaskPyramid.create(path, spec, manifest=manifest, overwrite=overwrite)
         mask = MaskPyramid.left(path)
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+        raise WriteError.of(path, error) from error
     with locked(path, mask.manifest.get("held_by")):
         try:
-            mask.note(held_by=holder())
+            mask.note(held_by=new_holder())
+            yield mask
+            mask.note(held_by=None)
         except OSError as error:
-            raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
-        yield mask
-        mask.note(held_by=None)
+            raise WriteError.of(path, error) from error
 
 
 def _ensure_same(path: Path, spec: MaskSpec, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

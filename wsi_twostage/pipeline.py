@@ -2,11 +2,13 @@
 
 import math
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from distributed import Client
 from numpy.typing import NDArray
 
 from wsi_twostage import cluster
@@ -25,6 +27,7 @@ from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.tissue_file import read_tissue
 from wsi_twostage.uncertainty import UNCERTAINTIES
+from wsi_twostage.watchdog import PATIENCE_S
 from wsi_twostage.work import Work
 
 OVERVIEW_MPP = 8.0  # um per pixel, about
@@ -46,7 +49,13 @@ class Settings:
     engine: str = "torch"
     """What runs the networks: torch, or openvino, on a CPU."""
     workers: int | None = None
+    """Threads on this machine; None: the cores that it may use."""
+    processes: int | None = None
+    """Over which those threads are spread; None: they run in this one."""
     scheduler: str | None = None
+    """Address or file of a running Dask scheduler."""
+    patience: float = PATIENCE_S
+    """Seconds for a window, before a worker process counts as hanging."""
     audit: int | None = None
     """Tiles of a random sample from which the gap that is left is estimated (`audit`); they are refined."""
     until: float | None = None
@@ -58,10 +67,21 @@ class Settings:
             raise ConfigError(f"uncertainty={self.uncertainty!r}; use {', '.join(UNCERTAINTIES)}")
         if self.tissue not in TISSUES and not Path(self.tissue).is_file():
             raise ConfigError(f"tissue={self.tissue!r}; use {', '.join(TISSUES)} or a mask image or GeoJSON")
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"workers={self.workers}; at least 1")
+        for name, count in (("workers", self.workers), ("processes", self.processes)):
+            if count is not None and count < 1:
+                raise ConfigError(f"{name}={count}; at least 1")
+        if self.scheduler is not None and (self.workers or self.processes):
+            raise ConfigError("a scheduler has workers of its own; leave workers and processes away")
+        if self.patience <= 0:
+            raise ConfigError(f"patience={self.patience:g}; more than 0 s")
         if self.audit is not None and self.audit < LEAST:
             raise ConfigError(f"audit={self.audit} tiles say nothing; at least {LEAST}, better 50")
+
+    def connect(self, client: Client | None = None) -> AbstractContextManager[Client]:
+        """The cluster that these say, or ``client``."""
+        return cluster.connect(
+            workers=self.workers, processes=self.processes, scheduler=self.scheduler, client=client
+        )
 
 
 def segment(
@@ -73,6 +93,8 @@ def segment(
     settings: Settings | None = None,
     listener: Listener = ignore,
     since: float | None = None,
+    client: Client | None = None,
+    priority: int = 0,
 ) -> Result:
     """Segment a slide in two stages and write the mask pyramid.
 
@@ -88,6 +110,10 @@ def segment(
         bundle's calibration promises it for.
     since
         When the clock of a time budget began, in seconds of `time.time`; None: now.
+    client
+        Of a Dask cluster to use, instead of what the settings say.
+    priority
+        Of several slides on one cluster, the higher goes first.
 
     A run that is stopped (`Settings.until`, `stopping.ASKED`) gives a result that is not ``complete``.
 
@@ -95,9 +121,10 @@ def segment(
     ------
     SlideError, BundleError, ConfigError, StoreError
         Before any work is done, and with nothing touched.
-    SlideError, ClusterError
-        The slide or the workers went away during the run. A region that cannot be decoded costs its
-        tiles only; they are marked in the tile table.
+    SlideError, ClusterError, WriteError
+        The slide, the workers or the place for the output went away during the run; what is on disk is valid,
+        and the same call goes on with it. A region that cannot be decoded costs its tiles only, and so does
+        one that ends its worker process each time; they are marked in the tile table.
 
     >>> result = segment("slide.svs", "slide.seg.ome.zarr", rule=Fraction(0.1))  # doctest: +SKIP
     """
@@ -112,13 +139,13 @@ def segment(
     drawn = tissue_of_file(settings.tissue, job.slide, job.views.overview)
     manifest = {**job.manifest(settings), "rule": said}
     with (
-        cluster.connect(workers=settings.workers, scheduler=settings.scheduler) as client,
+        settings.connect(client) as workers,
         writing(Path(output), job.mask, manifest, overwrite=settings.overwrite) as mask,
     ):
         timed = isinstance(rule, Duration)
         audit = mask.manifest.get("audit") if mask.manifest.get("rule") == said and not timed else None
         mask.note(rule=said, timed=timed, audit=audit, complete=False)
-        run = Run(job.work(mask, settings), client, listener)
+        run = Run(job.work(mask, settings), workers, listener, priority=priority)
         with run.timed("overview"):
             tiles = run.look(job.views.overview, settings.tissue, drawn)
         if not tiles.tissue.any():
@@ -154,15 +181,32 @@ class Job:
     def work(self, mask: MaskPyramid, settings: Settings) -> Work:
         """What the tasks need to know."""
         fine, coarse, around, _ = self.views
-        return Work(fine, coarse, around, mask, self.model, settings.uncertainty, settings.until)
+        return Work(
+            fine,
+            coarse,
+            around,
+            mask,
+            self.model,
+            self.spec,
+            run=mask.manifest["held_by"],
+            uncertainty=settings.uncertainty,
+            until=settings.until,
+            patience=settings.patience,
+        )
 
 
 def prepare(slide: str | Path | Slide, bundle: ModelBundle | str | Path | None, settings: Settings) -> Job:
     """Open the slide and load the model; errors as `segment`."""
     slide = slide if isinstance(slide, Slide) else open_slide(slide, settings.mpp, reader=settings.reader)
-    if isinstance(bundle, ModelBundle) and settings.scheduler is not None:
-        raise ConfigError("a bundle in memory cannot reach the workers of a scheduler; save it to a file")
-    model, spec = refer(bundle, device=settings.device, precision=settings.precision, engine=settings.engine)
+    if isinstance(bundle, ModelBundle) and (settings.scheduler or settings.processes):
+        raise ConfigError("a bundle in memory cannot reach workers in other processes; save it to a file")
+    model, spec = refer(
+        bundle,
+        device=settings.device,
+        precision=settings.precision,
+        engine=settings.engine,
+        elsewhere=settings.scheduler is not None,
+    )
     views = views_of(slide, spec)
     return Job(slide, model, spec, views, mask_spec(spec, views.fine, views.overview))
 

@@ -16,7 +16,7 @@ CLOSE_PX = 600  # side of the close-up, in pixels of the fine level
 _GAP_PX = 12
 _TISSUE = (0, 150, 60)
 _REFINED = (0, 190, 255)
-_UNREADABLE = (255, 0, 0)
+_FAILED = (255, 0, 0)
 _HEAT = np.array([[252, 252, 250], [254, 217, 118], [252, 120, 60], [180, 10, 50], [60, 0, 40]], np.float32)
 
 RGB = NDArray[np.uint8]
@@ -91,7 +91,7 @@ def _uncertainty(store: MaskPyramid) -> RGB:
     image = _heat(u)
     tile = spec.tile / 2**level
     source = store.read_source()
-    for kind, colour in ((Source.MODEL_2, _REFINED), (Source.UNREADABLE, _UNREADABLE)):
+    for kind, colour in ((Source.MODEL_2, _REFINED), (Source.UNREADABLE, _FAILED), (Source.CRASHED, _FAILED)):
         for row, col in np.argwhere(source == kind):
             _frame(
                 image, int(row * tile), int(col * tile), int((row + 1) * tile), int((col + 1) * tile), colour

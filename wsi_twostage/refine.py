@@ -1,5 +1,7 @@
 """Line 3 of Algorithm 1 over a slide: Model 2 on the chosen tiles, one shard a task."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,20 +20,36 @@ LIMIT_PX = 768  # Model 2's windows have at most the pixels of such a square, ha
 def first_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Clock:
     """Write the labels of one shard: Model 1's answer on ``tissue``."""
     clock = Clock()
-    with clock.of("write"):
-        spec = runner(work.model).spec
-        work.mask.write(shard, coarse_labels(work.mask, spec, work.mask.box(shard), tissue))
+    with clock.of("write"), work.watched(f"writing {shard}"):
+        labels = coarse_labels(work.mask, work.spec, work.mask.box(shard), tissue)
+        work.ensure_ours()
+        work.mask.write(shard, labels)
     return clock
 
 
-def restore_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> None:
+def restore_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> Clock:
     """Put Model 1's answer back on some tiles of a shard."""
-    grid, own = work.mask.spec.tiles, work.mask.box(shard)
+    clock, own = Clock(), work.mask.box(shard)
+    with clock.of("write"), work.watched(f"writing {shard}"):
+        first = coarse_labels(work.mask, work.spec, own, tiles)
+        boxes = [work.mask.spec.tiles.box(tile) for tile in tiles]
+        _put(work, shard, {box: first[box.relative_to(own).slices] for box in boxes})
+    return clock
+
+
+def _put(work: Work, shard: Shard, fresh: Mapping[Box, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Put labels (H, W) into boxes of a shard, and give all of its labels.
+
+    The shard is read now, not when the work on the labels began: what others wrote meanwhile stays.
+    """
+    own = work.mask.box(shard)
+    work.ensure_ours()
     labels = work.mask.read(own)
-    first = coarse_labels(work.mask, runner(work.model).spec, own, tiles)
-    for part in (grid.box(tile).relative_to(own).slices for tile in tiles):
-        labels[part] = first[part]
-    work.mask.write(shard, labels)
+    for box, part in fresh.items():
+        labels[box.relative_to(own).slices] = part
+    if fresh:
+        work.mask.write(shard, labels)
+    return labels
 
 
 def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: frozenset[Tile]) -> Done:
@@ -40,20 +58,18 @@ def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: fro
     Tiles of ``before`` are there already. They shape the windows, so that a run which goes on with another
     one's work sees the same windows; a window with none but such tiles is left out.
     """
-    model, grid, clock = runner(work.model), work.mask.spec.tiles, Clock()
+    model, spec, grid, clock = runner(work.model), work.spec, work.mask.spec.tiles, Clock()
     own = work.mask.box(shard)
-    with clock.of("write"):
-        labels = work.mask.read(own)
+    fresh: dict[Box, NDArray[np.uint8]] = {}
     done: list[Tile] = []
     costs: list[float] = []
     unreadable: list[Tile] = []
     for window, answer in through_windows(
+        work,
         chosen,
-        grid,
-        **shape(model.spec),
+        **shape(spec),
         predict=lambda w: predict_fine(work, model, w, clock),
         done=before,
-        until=work.until,
     ):
         if answer is None:  # Model 1's answer stays
             unreadable.extend(window.tiles)
@@ -61,16 +77,15 @@ def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: fro
         spent = clock.read + clock.network - sum(costs)
         for tile in window.tiles:
             box = grid.box(tile)
-            labels[box.relative_to(own).slices] = answer[box.relative_to(window.box).slices]
+            fresh[box] = answer[box.relative_to(window.box).slices]
             costs.append(spent / len(window.tiles))
             done.append(tile)
-    with clock.of("write"):
-        if done:
-            work.mask.write(shard, labels)
-        changed = labels != coarse_labels(work.mask, model.spec, own, tuple(done))
+    with clock.of("write"), work.watched(f"writing {shard}"):
+        labels = _put(work, shard, fresh)
+        changed = labels != coarse_labels(work.mask, spec, own, tuple(done))
     return Done(
         tuple(done),
-        np.array([changed[grid.box(tile).relative_to(own).slices].mean() for tile in done], np.float32),
+        np.array([changed[box.relative_to(own).slices].mean() for box in fresh], np.float32),
         tuple(unreadable),
         clock,
         tuple(round(1000 * cost, 1) for cost in costs),
@@ -85,7 +100,8 @@ def shape(spec: BundleSpec) -> WindowShape:
 def reduce_shard(work: Work, shard: Shard) -> Clock:
     """Write a shard of a coarser level, once the four under it are there."""
     clock = Clock()
-    with clock.of("write"):
+    with clock.of("write"), work.watched(f"writing {shard}"):
+        work.ensure_ours()
         work.mask.reduce(shard)
     return clock
 

@@ -22,6 +22,13 @@ class Counts:
     tissue: int
     refined: int
     unreadable: int
+    crashed: int = 0
+    """That ended their worker each time."""
+
+    @property
+    def failed(self) -> int:
+        """Tiles that lack an answer which they should have."""
+        return self.unreadable + self.crashed
 
     def as_json(self) -> dict[str, int]:
         return asdict(self)
@@ -84,13 +91,13 @@ class Result:
     def status(self) -> str:
         """One of `STATUSES`.
 
-        ``stopped``: not complete. ``partial``: there are unreadable tiles. ``empty``: there is no tissue.
+        ``stopped``: not complete. ``partial``: there are tiles that failed. ``empty``: there is no tissue.
         ``done``: there was nothing left to do. Else ``ok``.
         """
         if not self.complete:
             return "stopped"
-        if self.counts.unreadable or not self.counts.tissue:
-            return "partial" if self.counts.unreadable else "empty"
+        if self.counts.failed or not self.counts.tissue:
+            return "partial" if self.counts.failed else "empty"
         return "done" if self.before else "ok"
 
     @property

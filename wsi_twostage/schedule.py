@@ -3,32 +3,31 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from wsi_twostage import cluster, stopping
+from wsi_twostage import cluster, dispatch, stopping
 from wsi_twostage.audit import choose_sample, estimate
 from wsi_twostage.batches import Turns, batches, chosen_tiles
-from wsi_twostage.cluster import Call
 from wsi_twostage.coarse import coarse_shard
+from wsi_twostage.dispatch import Call
+from wsi_twostage.errors import ClusterError, ConfigError
 from wsi_twostage.events import Finished, Listener, Note, Started, TilesDone
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Shard, Source
-from wsi_twostage.models.runner import runner
 from wsi_twostage.overview import read_overview
 from wsi_twostage.pixels import Pixels
 from wsi_twostage.refine import first_shard, reduce_shard, refine_shard, restore_shard, shape
 from wsi_twostage.result import Counts, Result, Seconds
 from wsi_twostage.tiles import Box, Tile, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
-from wsi_twostage.work import Clock, Done, Work
+from wsi_twostage.work import Clock, Done, Work, give_up, missing, perform
 
 LEVELS_S = 0.1
 """Of a thread, to reduce what lies over one shard; until a run has measured it."""
@@ -41,14 +40,25 @@ class Stopped(Exception):
 class Run:
     """The three stages of a run; each returns what the next one needs."""
 
-    def __init__(self, work: Work, client: Client, listener: Listener) -> None:
+    def __init__(self, work: Work, client: Client, listener: Listener, *, priority: int = 0) -> None:
         self.work, self.mask, self.client, self.listen = work, work.mask, client, listener
+        self.priority = priority
         self.grid = work.mask.spec.tiles
         self.clocks = {"stage 1": Clock(), "stage 2": Clock()}
         self.walls: dict[str, float] = {}
-        self.threads = cluster.threads(client)
-        self.complete = True
+        self.threads = max(cluster.threads(client), 1)
+        self.complete, self._told = True, False
         self._levels_s = LEVELS_S * len(self.mask.shards()) / self.threads
+        self._ensure_seen()
+
+    def _ensure_seen(self) -> None:
+        """Every worker that is there has what its tasks need."""
+        said: dict[str, str] = self.client.run(missing, self.work)
+        for address, what in said.items():
+            if what:
+                raise ConfigError(
+                    f"worker {address}: {what}; slide, model and output must be at the same place there"
+                )
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -108,18 +118,13 @@ class Run:
         pending = ledger.having(Source.PENDING)
         self.listen(Started("stage 1", int(pending.sum())))
         calls = [
-            Call(coarse_shard, (self.work, shard, tiles))
-            for shard in self.mask.shards()
-            if (tiles := chosen_tiles(self.grid, self.mask.box(shard), pending))
+            Call(perform, (self.work, shard, coarse_shard, tiles), network=True)
+            for shard, tiles in self._by_shard(pending)
         ]
-        calls.sort(key=lambda call: -len(call.arguments[2]))  # the long ones first: no straggler at the end
-        with closing(cluster.run(self.client, calls, stop=self._over)) as results:
-            for done in results:
+        with ledger.kept(), closing(self._run(calls, stop=self.work.over)) as results:
+            for _, done in results:
                 ledger.enter(done.tiles, uncertainty=done.values, source=Source.MODEL_1)
-                ledger.enter(done.unreadable, source=Source.UNREADABLE)
-                ledger.commit(now=False)
-                self._tell("stage 1", done)
-        ledger.commit()
+                self._enter_failures(ledger, "stage 1", done)
         if ledger.having(Source.PENDING).any():
             raise Stopped
         if not self.mask.manifest["whole"]:
@@ -128,13 +133,14 @@ class Run:
     def _write_first(self, ledger: Ledger) -> None:
         """Model 1's answer as the mask, on all levels: from here on the store is whole at any time."""
         start = time.perf_counter()
-        calls = [
-            Call(_named, (self.work, shard, first_shard, tiles))
-            for shard in self.mask.shards()
-            if (tiles := chosen_tiles(self.grid, self.mask.box(shard), ledger.tissue))
-        ]
-        for _ in self._with_levels(calls, "stage 1"):
+        turns = Turns(
+            Call(perform, (self.work, shard, first_shard, tiles))
+            for shard, tiles in self._by_shard(ledger.tissue)
+        )
+        for _ in self._with_levels(turns, "stage 1", self.work.over):
             pass
+        if len(turns):
+            raise Stopped
         self.mask.note(whole=True, levels=True)
         self._levels_s = time.perf_counter() - start
 
@@ -145,38 +151,37 @@ class Run:
         """
         ends = [end for end in (until, self.work.until) if end is not None]
         work = replace(self.work, until=min(ends) - self._levels_s if ends else None)
-        done = ledger.having(Source.MODEL_2, Source.UNREADABLE)
+        done = ledger.settled
         rounds, worth = list(ledger.rounds()), ledger.grid("uncertainty") if ends else None
         chosen = np.any([patches.chosen for patches in rounds], axis=0)
         # Where all are chosen and there is time for all, no order is to be kept: larger windows cost less.
         in_order = until is not None or bool((ledger.seen & ~chosen).any())
         if not self.mask.manifest["levels"]:  # the run before was killed
             unsure = self._by_shard(ledger.unsure if ends else ledger.unsure & ~chosen)
-            for _ in cluster.run(self.client, [Call(restore_shard, (self.work, *pair)) for pair in unsure]):
-                pass
+            calls = [Call(perform, (self.work, shard, restore_shard, tiles)) for shard, tiles in unsure]
+            for _, clock in self._run(calls):
+                self.clocks["stage 2"].add(clock)
             self._reduce_above({shard for shard, _ in self._by_shard(ledger.tissue)})
         self.listen(Started("stage 2", int((chosen & ~done).sum())))
-        calls = [
-            Call(_named, (work, shard, refine_shard, tiles, before))
+        turns = Turns(
+            Call(perform, (work, shard, refine_shard, tiles, before), network=True)
             for patches in rounds
             for batch in (batches(patches) if in_order else [patches.chosen])
             for shard, tiles in self._by_shard(batch, worth)
             if len(before := frozenset(tile for tile in tiles if done[tile])) < len(tiles)
-        ]
+        )
         self.mask.note(levels=False)
-        for result in self._with_levels(calls, "stage 2"):
-            ledger.enter(
-                result.tiles,
-                disagreement=result.values,
-                milliseconds=result.milliseconds,
-                source=Source.MODEL_2,
-            )
-            ledger.enter(result.unreadable, source=Source.UNREADABLE)
-            ledger.commit(now=False)
-            self._tell("stage 2", result)
-        ledger.commit()
+        with ledger.kept():
+            for result in self._with_levels(turns, "stage 2", work.over):
+                ledger.enter(
+                    result.tiles,
+                    disagreement=result.values,
+                    milliseconds=result.milliseconds,
+                    source=Source.MODEL_2,
+                )
+                self._enter_failures(ledger, "stage 2", result)
         self.mask.note(levels=True)
-        left = chosen & ~ledger.having(Source.MODEL_2, Source.UNREADABLE)
+        left = chosen & ~ledger.settled
         asked = stopping.ASKED.is_set() or (
             self.work.until is not None and self.work.until <= (until or math.inf)
         )
@@ -195,11 +200,42 @@ class Run:
         if not (ledger.columns["round"] == told["round"]).any():
             choose_sample(ledger, count, told["round"])
         self.refine(ledger)
-        left = [part.as_json() for part in estimate(ledger, runner(self.work.model).spec, told["round"])]
+        left = [part.as_json() for part in estimate(ledger, self.work.spec, told["round"])]
         self.mask.note(audit={**told, "left": left})
 
-    def _over(self) -> bool:
-        return stopping.over(self.work.until)
+    def _run(
+        self,
+        calls: Iterable[Call],
+        *,
+        then: Callable[[tuple[Shard, Done | Clock]], Iterable[Call]] = lambda result: (),
+        stop: Callable[[], bool] = lambda: False,
+        parted: Callable[[Shard, int], None] = lambda shard, parts: None,
+    ) -> Generator[tuple[Shard, Any], None, None]:
+        """Calls of `perform` on the cluster; ``parted`` is told into how many parts a call fell."""
+
+        def over() -> bool:
+            if not stop():
+                return False
+            if not self._told:  # workers in other processes; whoever does not hear it finishes its task
+                self._told = True
+                self.client.run(stopping.ask, self.work.run, wait=False, on_error="ignore")
+            return True
+
+        def halves(call: Call) -> list[Call]:
+            work, shard, task, *more = call.arguments
+            if not call.network:
+                raise ClusterError(f"{task.__name__} of {shard} ended its worker again and again")
+            tiles, *rest = more
+            if len(tiles) == 1:
+                return [Call(perform, (work, shard, give_up, tiles))]
+            parted(shard, 2)
+            middle = len(tiles) // 2
+            return [
+                replace(call, arguments=(work, shard, task, part, *rest))
+                for part in (tiles[:middle], tiles[middle:])
+            ]
+
+        return dispatch.run(self.client, calls, then=then, stop=over, instead=halves, priority=self.priority)
 
     def _by_shard(
         self, chosen: NDArray[np.bool_], worth: NDArray[np.float32] | None = None
@@ -214,20 +250,20 @@ class Run:
         def rank(pair: tuple[Shard, tuple[Tile, ...]]) -> float:
             if worth is None:
                 return -len(pair[1])
-            windows = merge(pair[1], self.grid, **shape(runner(self.work.model).spec))
-            pixels = sum(window.box.grow(runner(self.work.model).spec.halo).area for window in windows)
+            windows = merge(pair[1], self.grid, **shape(self.work.spec))
+            pixels = sum(window.box.grow(self.work.spec.halo).area for window in windows)
             return -float(worth[tuple(np.array(pair[1]).T)].sum()) / pixels
 
         return sorted((pair for pair in found if pair[1]), key=rank)
 
-    def _with_levels(self, calls: Sequence[Call], stage: str) -> Iterator[Done]:
+    def _with_levels(self, turns: Turns, stage: str, stop: Callable[[], bool]) -> Iterator[Done]:
         """Run calls on shards of level 0, and reduce each shard over them once what lies under it is final.
 
-        The second argument of a call is its shard; two calls are never at work on one shard. Where the run is
-        stopped, the levels are brought to what was done.
+        Two calls are never at work on one shard. Where the run is stopped, the levels are brought to what was
+        done.
         """
-        turns, written, reduced = Turns(calls), set[Shard](), set[Shard]()
-        to_come = Counter(call.arguments[1] for call in calls)
+        written, reduced = set[Shard](), set[Shard]()
+        to_come = turns.counts()
         to_come |= self._children_to_come(set(to_come))
 
         def parents(result: tuple[Shard, Done | Clock]) -> Iterable[Call]:
@@ -239,25 +275,25 @@ class Run:
             if parent is not None and not to_come[shard]:
                 to_come[parent] -= 1
                 if not to_come[parent]:
-                    yield Call(_named, (self.work, parent, reduce_shard))
+                    yield Call(perform, (self.work, parent, reduce_shard))
 
-        stop = partial(stopping.over, calls[0].arguments[0].until if calls else None)
-        with closing(cluster.run(self.client, turns, then=parents, stop=stop)) as results:
+        def parted(shard: Shard, parts: int) -> None:
+            to_come[shard] += parts - 1
+
+        with closing(self._run(turns, then=parents, stop=stop, parted=parted)) as results:
             for _, done in results:
                 if isinstance(done, Clock):
                     self.clocks[stage].add(done)
                 else:
                     yield done
         self._reduce_above(written, but=reduced)
-        if stage == "stage 1" and len(turns):
-            raise Stopped
 
     def _reduce_above(self, written: set[Shard], *, but: Collection[Shard] = ()) -> None:
         """Reduce what lies over these shards, level by level."""
         for _ in range(self.mask.levels - 1):
             written = {parent for shard in written if (parent := self.mask.parent(shard))}
-            calls = [Call(reduce_shard, (self.work, shard)) for shard in written.difference(but)]
-            for clock in cluster.run(self.client, calls):
+            calls = [Call(perform, (self.work, shard, reduce_shard)) for shard in written.difference(but)]
+            for _, clock in self._run(calls):
                 self.clocks["stage 2"].add(clock)
 
     def finish(self, started: float, ledger: Ledger) -> Result:
@@ -267,6 +303,7 @@ class Run:
             tissue=int(ledger.tissue.sum()),
             refined=int(ledger.having(Source.MODEL_2).sum()),
             unreadable=int(ledger.having(Source.UNREADABLE).sum()),
+            crashed=int(ledger.having(Source.CRASHED).sum()),
         )
         seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.threads)
         self.mask.note(seconds=seconds.as_json(), counts=counts.as_json(), complete=self.complete)
@@ -283,21 +320,14 @@ class Run:
             written = parents
         return missing
 
-    def _tell(self, stage: str, done: Done) -> None:
+    def _enter_failures(self, ledger: Ledger, stage: str, done: Done) -> None:
+        """What a task could not do, and what it did, to the table and to who listens."""
+        ledger.enter(done.unreadable, source=Source.UNREADABLE)
+        ledger.enter(done.crashed, source=Source.CRASHED)
+        ledger.commit(now=False)
         self.clocks[stage].add(done.clock)
         self.listen(TilesDone(stage, len(done.tiles), done.clock.megapixels))
-        if done.unreadable:
-            first = done.unreadable[0]
-            self.listen(
-                Note(
-                    f"{stage}: {len(done.unreadable)} tiles cannot be read, "
-                    f"the first at row {first.row}, col {first.col} of the tiles"
-                )
-            )
-
-
-def _named(
-    work: Work, shard: Shard, task: Callable[..., Done | Clock], *more: Any
-) -> tuple[Shard, Done | Clock]:
-    """What a task on a shard gives, and which shard it was."""
-    return shard, task(work, shard, *more)
+        for tiles, what in ((done.unreadable, "cannot be read"), (done.crashed, "end any worker")):
+            if tiles:
+                place = f"row {tiles[0].row}, col {tiles[0].col} of the tiles"
+                self.listen(Note(f"{stage}: {len(tiles)} tiles {what}, the first at {place}"))

@@ -11,9 +11,18 @@ ASKED = threading.Event()
 """Set, every run in this process ends within seconds, with a valid store."""
 
 
-def over(until: float | None, *, in_seconds: float = 0.0) -> bool:
+_ASKED_RUNS = set[str]()  # of which this process is a worker
+
+
+def ask(run: str) -> None:
+    """Ask a run to end whose tasks are at work in this process, but which is led from another one."""
+    _ASKED_RUNS.add(run)
+
+
+def over(until: float | None, *, in_seconds: float = 0.0, run: str = "") -> bool:
     """Whether to stop now, given a time (of `time.time`) and how long the next piece of work takes."""
-    return ASKED.is_set() or (until is not None and time.time() + in_seconds > until)
+    asked = ASKED.is_set() or run in _ASKED_RUNS
+    return asked or (until is not None and time.time() + in_seconds > until)
 
 
 @contextmanager

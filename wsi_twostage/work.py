@@ -1,20 +1,25 @@
 """What a task needs to know, what it tells, and how it goes through the windows of its tiles."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage import stopping
-from wsi_twostage.errors import UnreadableRegion
-from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.models.runner import ModelRef
+from wsi_twostage.errors import StoreError, UnreadableRegion, WriteError, WsiError
+from wsi_twostage.mask import MaskPyramid, Shard
+from wsi_twostage.mask.layout import read_attributes
+from wsi_twostage.mask.lock import is_here, this_process
+from wsi_twostage.models.bundle import BundleSpec
+from wsi_twostage.models.runner import ModelRef, runner
 from wsi_twostage.pixels import Pixels
-from wsi_twostage.tiles import Tile, TileGrid, Window, merge
+from wsi_twostage.tiles import Box, Tile, Window, merge
+from wsi_twostage.watchdog import PATIENCE_S, ended_after
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,37 @@ class Work:
     """The level of Model 2's context."""
     mask: MaskPyramid
     model: ModelRef
+    spec: BundleSpec
+    run: str
+    """Who holds the store: another run's tasks must not write to it."""
     uncertainty: str = "entropy"
     until: float | None = None
     """When to stop, in seconds of `time.time`; windows that are at work are finished."""
+    patience: float = PATIENCE_S
+    """Seconds for a window or a write; a worker process in which one takes longer ends."""
+
+    def over(self, in_seconds: float = 0.0) -> bool:
+        """Whether to stop, given how long the next piece of work takes."""
+        return stopping.over(self.until, in_seconds=in_seconds, run=self.run)
+
+    def watched(self, what: str) -> AbstractContextManager[None]:
+        """Around what may hang; the process that leads the run is left to its user."""
+        return ended_after(None if is_here(self.run) else self.patience, what)
+
+    def ensure_ours(self) -> None:
+        """A task that outlived its run must not write into the next one's store.
+
+        Raises
+        ------
+        StoreError
+            The store is not there for this process, or another run holds it.
+        """
+        found = read_attributes(self.mask.path)
+        if found is None:
+            raise StoreError(f"{self.mask.path} cannot be seen; it must lie where all workers can write")
+        held_by = found["manifest"].get("held_by")
+        if held_by != self.run:
+            raise StoreError(f"{self.mask.path} is now held by {held_by or 'nobody'}")
 
 
 @dataclass
@@ -65,10 +98,12 @@ class Done:
     """The tiles with an answer."""
     values: NDArray[np.float32]
     """One per tile: uncertainty after stage 1, disagreement with Model 1 after stage 2."""
-    unreadable: tuple[Tile, ...]
+    unreadable: tuple[Tile, ...] = ()
     clock: Clock = field(default_factory=Clock)
     milliseconds: tuple[float, ...] = ()
     """What each tile cost, if it was measured: reading and the network, shared by the tiles of a window."""
+    crashed: tuple[Tile, ...] = ()
+    """Tiles that end whatever worker they come to."""
 
 
 class WindowShape(TypedDict):
@@ -79,32 +114,33 @@ class WindowShape(TypedDict):
 
 
 def through_windows(
+    work: Work,
     tiles: Iterable[Tile],
-    grid: TileGrid,
     *,
     limit: int,
     halo: int,
     predict: Callable[[Window], NDArray[np.uint8]],
     done: frozenset[Tile] = frozenset(),
-    until: float | None = None,
 ) -> Iterator[tuple[Window, NDArray[np.uint8] | None]]:
     """Predict tiles in merged windows; an answer may hold more than the window's tiles.
 
-    Windows of nothing but ``done`` tiles are left out; so is what would end after ``until``.
+    Windows of nothing but ``done`` tiles are left out; so is what would end after the run is to stop.
 
     Where a window cannot be read it falls into its tiles, so that a hole in the file costs the tiles that
     touch it and no more; such a tile comes with None.
     """
+    grid = work.mask.spec.tiles
     queue, longest = merge(tiles, grid, limit=limit, halo=halo)[::-1], 0.0
     while queue:
         window = queue.pop()
         if done.issuperset(window.tiles):
             continue
-        if stopping.over(until, in_seconds=longest):
+        if work.over(longest):
             return
         start = time.perf_counter()
         try:
-            answer = predict(window)
+            with work.watched(f"{window.box}"):
+                answer = predict(window)
         except UnreadableRegion:
             if len(window.tiles) == 1:
                 yield window, None
@@ -113,3 +149,40 @@ def through_windows(
         else:
             longest = max(longest, time.perf_counter() - start)
             yield window, answer
+
+
+def perform(
+    work: Work, shard: Shard, task: Callable[..., Done | Clock], *more: Any
+) -> tuple[Shard, Done | Clock]:
+    """Every task of a run: what it gives, and which shard it was about.
+
+    Raises
+    ------
+    WriteError
+        The store cannot be written.
+    """
+    try:
+        return shard, task(work, shard, *more)
+    except OSError as error:
+        raise WriteError.of(f"{work.mask.path} ({this_process()})", error) from error
+
+
+def give_up(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> Done:
+    """In the place of a task that ends its workers."""
+    return Done((), np.zeros(0, np.float32), crashed=tiles)
+
+
+def missing(work: Work) -> str:
+    """What this worker lacks for the work, in one line; empty: nothing. Loads the model."""
+    if is_here(work.run):
+        return ""
+    try:
+        runner(work.model)
+        with suppress(UnreadableRegion):
+            work.fine.read(Box(0, 0, 1, 1))
+        work.ensure_ours()
+        if not os.access(work.mask.path, os.W_OK):
+            return f"{work.mask.path} cannot be written"
+    except WsiError as error:
+        return str(error)
+    return ""

@@ -15,7 +15,7 @@ from wsi_seg.run import run
 from wsi_seg.tables import tables
 from wsi_seg.train import evaluate, train
 from wsi_seg.verify import verify
-from wsi_twostage.errors import ClusterError, ExitCode, WsiError
+from wsi_twostage.errors import ClusterError, ExitCode, WriteError, WsiError
 
 
 class Commands(click.Group):
@@ -48,7 +48,12 @@ def main() -> None:
         code = commands(standalone_mode=False)
     except WsiError as error:
         click.echo(f"wsi-seg: {error}", err=True)
-        code = ExitCode.FAILED if isinstance(error, ClusterError) else ExitCode.USAGE
+        code = ExitCode.USAGE
+        if isinstance(error, WriteError):
+            code = ExitCode.FAILED
+        elif isinstance(error, ClusterError):
+            code = ExitCode.INTERRUPTED
+            click.echo("wsi-seg: what is on disk is valid, and the same command goes on with it", err=True)
     except click.ClickException as error:
         error.show()
         code = ExitCode.USAGE

@@ -24,7 +24,22 @@ device = click.option("--device", default="auto", show_default=True, help="auto,
 workers = click.option(
     "--workers", type=int, help="Threads of the local cluster.  [default: the cores it may use]"
 )
-scheduler = click.option("--scheduler", help="Address or file of a running Dask scheduler.")
+scheduler = click.option(
+    "--scheduler",
+    "--scheduler-file",
+    metavar="ADDRESS|FILE",
+    help="Of a running Dask scheduler, whose workers are used.",
+)
+processes = click.option(
+    "--processes", type=int, help="Spread those threads over so many processes.  [default: one, this]"
+)
+patience = click.option(
+    "--patience",
+    type=float,
+    default=300,
+    show_default=True,
+    help="Seconds for a window of pixels, before its worker process counts as hanging and is ended.",
+)
 max_seconds = click.option(
     "--max-seconds",
     type=click.FloatRange(min=0, min_open=True),
@@ -50,6 +65,7 @@ _RULE = (
         "--target-gap", type=float, help="Refine what keeps this Dice to --refine all, on average: 0.02 of 1."
     ),
 )
+_WORKERS = (device, workers, processes, scheduler, patience)
 _SETTINGS = (
     click.option(
         "--uncertainty", default="entropy", show_default=True, help="entropy, margin, expected_gain or paper."
@@ -62,10 +78,8 @@ _SETTINGS = (
         show_default=True,
         help="otsu; none to look everywhere; or a FILE that says it: a mask image or GeoJSON.",
     ),
-    device,
     click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16."),
     click.option("--engine", default="torch", show_default=True, help="torch, or openvino on a CPU."),
-    workers,
 )
 
 
@@ -77,6 +91,11 @@ def rule(command: Command) -> Command:
 def settings(command: Command) -> Command:
     """Fields of `Settings`, under their names."""
     return _all(_SETTINGS, command)
+
+
+def on_workers(command: Command) -> Command:
+    """Fields of `Settings` that say where the work is done."""
+    return _all(_WORKERS, command)
 
 
 def _all(options: tuple[Callable[[Command], Command], ...], command: Command) -> Command:

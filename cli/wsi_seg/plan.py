@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @options.model
 @options.rule
 @options.settings
+@options.device
+@options.workers
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
     slide: str,

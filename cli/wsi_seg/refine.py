@@ -28,10 +28,8 @@ from wsi_twostage.memory import keep_freed_memory
 @click.option(
     "--model", type=click.Path(path_type=Path), help="Where its bundle is.  [default: where it was]"
 )
-@options.device
-@options.workers
+@options.on_workers
 @options.audit
-@options.scheduler
 @options.max_seconds
 @options.as_json
 @options.quiet

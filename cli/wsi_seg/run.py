@@ -18,6 +18,7 @@ from wsi_twostage.errors import ConfigError, ExitCode, WsiError
 from wsi_twostage.memory import keep_freed_memory
 
 if TYPE_CHECKING:
+    from wsi_twostage.many import Outcome
     from wsi_twostage.result import Result
 
 
@@ -33,8 +34,14 @@ if TYPE_CHECKING:
 @options.model
 @options.rule
 @options.settings
+@options.on_workers
 @options.audit
-@options.scheduler
+@click.option(
+    "--at-once",
+    type=click.IntRange(min=1),
+    help="Slides that share the workers.  [default: 1, with a scheduler 4]",
+)
+@click.option("--fail-fast", is_flag=True, help="Begin no more slides once one has failed.")
 @options.max_seconds
 @click.option("--overwrite", is_flag=True, help="Replace an existing result of wsi-seg.")
 @click.option("--preview", is_flag=True, help="Write a picture beside each result, NAME.preview.png.")
@@ -51,6 +58,8 @@ def run(
     budget: str | None,
     refine: str | None,
     target_gap: float | None,
+    at_once: int | None,
+    fail_fast: bool,
     max_seconds: float | None,
     overwrite: bool,
     preview: bool,
@@ -72,45 +81,40 @@ def run(
     for target, picture in pictures.items():
         if picture.exists() and not (overwrite or target.exists()):
             raise ConfigError(f"{picture} exists; give --overwrite or another --output")
-    from wsi_twostage.pipeline import Settings, segment
+    from wsi_twostage.many import segment_many
+    from wsi_twostage.pipeline import Settings
     from wsi_twostage.result import STATUSES
-    from wsi_twostage.selection import Threshold
 
     until = None if max_seconds is None else since + max_seconds
     made = Settings(**settings, until=until, overwrite=overwrite)
-    batch, lines = is_batch(slides, found), list[Line]()
+    batch, lines = is_batch(slides, found), dict[Entry, Line]()
     folder = output.parent if output.suffix == ".zarr" else output
+
+    def summarize() -> Path:
+        return write_summary(folder, [lines[entry] for entry in found if entry in lines])
+
     if batch:
-        place = write_summary(folder, lines)  # that it can be written shows before anything is spent
+        place = summarize()  # that it can be written shows before anything is spent
     with stopping.on_signals():
-        for entry in found:
-            if lines and stopping.over(until):
-                lines.append(Line(entry.slide, str(entry.output), "skipped"))
-                continue
-            try:
-                own = replace(
-                    made,
-                    mpp=made.mpp if entry.mpp is None else entry.mpp,
-                    tissue=entry.tissue or made.tissue,
-                )
-                rule_of = rule if entry.threshold is None else Threshold(entry.threshold)
-                with listener(name_of(entry.slide), quiet=quiet, as_json=as_json) as listen:
-                    result = segment(
-                        entry.slide,
-                        entry.output,
-                        bundle=model,
-                        rule=rule_of,
-                        settings=own,
-                        listener=listen,
-                        since=since,
-                    )
-            except WsiError as error:
+        for outcome in segment_many(
+            found,
+            bundle=model,
+            rule=rule,
+            settings=made,
+            listener_of=lambda entry: listener(name_of(entry.slide), quiet=quiet, as_json=as_json),
+            at_once=at_once,
+            fail_fast=fail_fast,
+            since=since,
+        ):
+            entry, result = outcome.entry, outcome.result
+            lines[entry] = _line(outcome)
+            if batch:
+                summarize()
+            if outcome.error is not None:
                 if not batch:
-                    raise
-                click.echo(f"wsi-seg: {error}", err=True)
-                lines.append(Line(entry.slide, str(entry.output), "failed", str(error)))
-            else:
-                lines.append(_line(entry, result))
+                    raise outcome.error
+                click.echo(f"wsi-seg: {outcome.error}", err=True)
+            elif result is not None:
                 click.echo(
                     as_json_of(result, entry.output)
                     if as_json
@@ -118,17 +122,12 @@ def run(
                 )
                 if preview and result.status != "stopped":
                     _preview(result, pictures[entry.output], quiet=as_json)
-            if batch:
-                write_summary(folder, lines)
-            since = time.time()
-    if batch:
-        write_summary(folder, lines)  # with those that were skipped
-    ended = Counter(line.status for line in lines)
+    ended = Counter(line.status for line in lines.values())
     spent = time.strftime("%H:%M:%S", time.gmtime(time.perf_counter() - beginning))
     shown = [f"{ended[s]} {s}" for s in STATUSES if ended[s] or s in ("ok", "partial", "failed")]
     where = f" -> {place}" if batch else ""
     click.echo(f"wsi-seg: {', '.join(shown)} in {spent}{where}", err=as_json)
-    if ended["stopped"] or ended["skipped"]:
+    if ended["stopped"] or (ended["skipped"] and not (fail_fast and ended["failed"])):
         click.echo(
             "wsi-seg: stopped; what is on disk is valid, and the same command goes on with it", err=True
         )
@@ -139,15 +138,18 @@ def run(
         ctx.exit(ExitCode.SOME_FAILED)
 
 
-def _line(entry: Entry, result: "Result") -> Line:
+def _line(outcome: "Outcome") -> Line:
+    entry, result = outcome.entry, outcome.result
+    line = Line(entry.slide, str(entry.output), outcome.status, str(outcome.error or ""))
+    if result is None:
+        return line
     counts = result.counts
-    return Line(
-        entry.slide,
-        str(entry.output),
-        result.status,
+    return replace(
+        line,
         tissue=counts.tissue,
         refined=counts.refined,
         unreadable=counts.unreadable,
+        crashed=counts.crashed,
         seconds=round(result.seconds.total, 1),
     )
 
@@ -197,6 +199,10 @@ def summary(slide: str, target: Path, result: "Result") -> str:
     ]
     if counts.unreadable:
         lines.append(f"  UNREADABLE  {counts.unreadable} tiles; they are marked in wsi_twostage/tiles")
+    if counts.crashed:
+        lines.append(
+            f"  CRASHED  {counts.crashed} tiles ended their worker each time; they keep Model 1's answer"
+        )
     lines.extend(
         f"  left     {part['gap']:.4f} of Dice to --refine all ({part['name']}), at most {part['bound']:.4f} "
         f"with 95 % confidence, from {manifest['audit']['tiles']} random tiles"

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,19 @@ else:
     _LOCKS = _fcntl
 
 
-def holder() -> str:
-    """This process, for whoever finds the lock held."""
+def this_process() -> str:
+    """For whoever finds the lock held."""
     return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def new_holder() -> str:
+    """A run of this process, unlike any other run."""
+    return f"{this_process()}, run {uuid.uuid4().hex[:8]}"
+
+
+def is_here(holder: str) -> bool:
+    """Whether the holder is this process."""
+    return holder.startswith(f"{this_process()},")
 
 
 @contextmanager
@@ -49,9 +60,8 @@ def locked(folder: Path, held_by: str | None = None) -> Iterator[None]:
         try:
             _LOCKS.flock(descriptor, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
         except BlockingIOError as error:
-            raise StoreError(
-                f"{folder} is being written by {held_by or 'another run'}; wait for it"
-            ) from error
+            who = (held_by or "another run").split(",")[0]
+            raise StoreError(f"{folder} is being written by {who}; wait for it") from error
         except OSError:  # not on this file system
             pass
         yield

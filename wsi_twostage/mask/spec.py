@@ -27,6 +27,7 @@ class Source(IntEnum):
     MODEL_2 = 2
     UNREADABLE = 3  # Model 1's answer where Model 2 could not read, background where Model 1 could not
     PENDING = 4  # tissue that Model 1 has not seen yet; in unfinished stores only
+    CRASHED = 5  # its task ended its worker each time; the answer is as for UNREADABLE
 
 
 class Shard(NamedTuple):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import BundleError, ConfigError
 from wsi_twostage.models.bundle import SHIPPED, BundleSpec, ModelBundle, load_bundle, read_spec, sha256_of
 from wsi_twostage.models.compiled import Compiled, compile_bundle
 from wsi_twostage.models.twostage import TwoStageNet
@@ -32,16 +32,23 @@ class ModelRef:
     path: str
     sha256: str
     device: str = "cpu"
+    """Or ``auto``, which each worker decides for itself."""
     precision: str = "fp32"
     engine: str = "torch"
 
 
 def refer(
-    bundle: ModelBundle | Path | str | None, *, device: str, precision: str, engine: str = "torch"
+    bundle: ModelBundle | Path | str | None,
+    *,
+    device: str,
+    precision: str,
+    engine: str = "torch",
+    elsewhere: bool = False,
 ) -> tuple[ModelRef, BundleSpec]:
     """A reference for workers, and the bundle's spec; loads it here first, so that errors show early.
 
-    A `ModelBundle` made in memory is known to this process alone.
+    A `ModelBundle` made in memory is known to this process alone. ``elsewhere``: only the workers have the
+    device, and load it.
 
     Raises
     ------
@@ -50,7 +57,9 @@ def refer(
     ConfigError
         A device, precision or engine that is not to be had here.
     """
-    device = choose_device("cpu" if (engine, device) == ("openvino", "auto") else device)
+    device = "cpu" if (engine, device) == ("openvino", "auto") else device
+    if not elsewhere:
+        device = choose_device(device)
     if engine not in ENGINES:
         raise ConfigError(f"engine={engine!r}; use {' or '.join(ENGINES)}")
     if engine == "openvino" and (device != "cpu" or isinstance(bundle, ModelBundle)):
@@ -64,7 +73,7 @@ def refer(
     path = SHIPPED if bundle is None else Path(bundle)
     read_spec(path)  # before the hash, so that what is no bundle says so
     ref = ModelRef(str(path.absolute()), sha256_of(path), device, precision, engine)
-    return ref, runner(ref).spec
+    return ref, read_spec(path) if elsewhere else runner(ref).spec
 
 
 def choose_device(name: str) -> str:
@@ -117,7 +126,8 @@ def runner(ref: ModelRef) -> Runner | Compiled:
 
 @lru_cache(maxsize=4)
 def _runner(ref: ModelRef) -> Runner | Compiled:
-    bundle = _in_memory.get(ref.path) or load_bundle(ref.path, device=ref.device)
+    device = choose_device(ref.device)
+    bundle = _in_memory.get(ref.path) or load_bundle(_place(ref), device=device)
     for stage in (bundle.f1, bundle.f2):
         net = getattr(stage, "__self__", None)
         if isinstance(net, nn.Module) and not ref.path.startswith("memory:"):
@@ -125,7 +135,17 @@ def _runner(ref: ModelRef) -> Runner | Compiled:
             if ref.engine == "openvino":
                 assert isinstance(net, TwoStageNet)
                 return compile_bundle(bundle, net, precision=ref.precision)
-    return Runner(bundle, torch.device(ref.device), PRECISIONS[ref.precision])
+    return Runner(bundle, torch.device(device), PRECISIONS[ref.precision])
+
+
+def _place(ref: ModelRef) -> Path:
+    """The file of a reference; the shipped bundle lies elsewhere on another machine."""
+    path = Path(ref.path)
+    if not path.is_file() and sha256_of(SHIPPED) == ref.sha256:
+        return SHIPPED
+    if path.is_file() and sha256_of(path) != ref.sha256:
+        raise BundleError(f"{path} is not the file that the run was started with")
+    return path
 
 
 def fold_batch_norms(net: nn.Module) -> None:

@@ -1,0 +1,50 @@
+"""Tasks and slides that do to their worker process what bad luck does; light to import, for the workers."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+PARENT = os.environ.setdefault("WSI_TEST_PARENT", str(os.getpid()))  # worker processes inherit it
+
+
+def die_of(poison: int, numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """The numbers, unless the poison is among them."""
+    if poison in numbers:
+        os._exit(1)
+    time.sleep(0.05)
+    return numbers
+
+
+@dataclass(frozen=True)
+class BadView:
+    """A view of a slide with a bad spot, (row, col) in its pixels, that only worker processes suffer from."""
+
+    view: object
+    kind: str
+    spot: tuple[int, int]
+    flag: Path
+    """A file that is there while the spot is bad; a spot that hangs does so once."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.view, name)
+
+    def read(self, box: object) -> NDArray[np.uint8]:
+        from wsi_twostage.errors import SlideError
+
+        row, col = self.spot
+        inside = box.top <= row < box.bottom and box.left <= col < box.right  # type: ignore[attr-defined]
+        if str(os.getpid()) != PARENT and self.flag.exists():
+            if self.kind == "missing":
+                raise SlideError(f"{self.view.path}: no such file")  # type: ignore[attr-defined]
+            if inside and self.kind == "crash":
+                os._exit(1)
+            if inside and self.kind == "hang":
+                self.flag.unlink()
+                time.sleep(1000)
+        return self.view.read(box)  # type: ignore[attr-defined, no-any-return]

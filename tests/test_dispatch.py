@@ -1,0 +1,92 @@
+"""Calls on a cluster: few in flight, each result once, and whoever is to blame is found."""
+
+from collections.abc import Iterable, Iterator
+
+import pytest
+from distributed import Client
+from faults import die_of
+
+from wsi_twostage import cluster, dispatch
+from wsi_twostage.dispatch import AHEAD, Call
+from wsi_twostage.errors import ClusterError
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Client]:
+    """Two workers in processes of their own."""
+    with cluster.connect(workers=2, processes=2) as client:
+        yield client
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def fail(x: int) -> int:
+    raise ValueError(x)
+
+
+def test_every_call_gives_its_result_once() -> None:
+    with cluster.connect(workers=2) as client:
+        results = dispatch.run(client, (Call(double, (i,)) for i in range(50)))
+        assert sorted(results) == [2 * i for i in range(50)]
+
+
+def test_a_result_may_name_more_calls() -> None:
+    with cluster.connect(workers=2) as client:
+        calls = [Call(double, (1,)), Call(double, (100,))]
+        results = dispatch.run(client, calls, then=lambda x: [Call(double, (x,))] if x < 100 else [])
+        assert sorted(results) == [2, 4, 8, 16, 32, 64, 128, 200]
+
+
+def test_a_bug_in_a_task_keeps_its_error() -> None:
+    with cluster.connect(workers=1) as client, pytest.raises(ValueError, match="7"):
+        list(dispatch.run(client, [Call(fail, (7,))]))
+
+
+def test_few_calls_are_in_flight() -> None:
+    taken: list[int] = []
+
+    def calls() -> object:
+        for i in range(100):
+            taken.append(i)
+            yield Call(double, (i,))
+
+    with cluster.connect(workers=1) as client:
+        results = dispatch.run(client, calls())  # type: ignore[arg-type]
+        next(results)
+        assert len(taken) <= 2 * AHEAD
+        results.close()
+
+
+def halves(call: Call) -> Iterable[Call]:
+    poison, numbers = call.arguments
+    if len(numbers) == 1:
+        return [Call(die_of, (None, numbers))]
+    middle = len(numbers) // 2
+    return [Call(die_of, (poison, part)) for part in (numbers[:middle], numbers[middle:])]
+
+
+@pytest.mark.timeout(600)
+def test_what_ends_its_worker_is_parted_until_the_cause_stands_alone(processes: Client) -> None:
+    calls = [Call(die_of, (5, tuple(range(i, i + 4)))) for i in range(0, 24, 4)]
+    results = list(dispatch.run(processes, calls, instead=halves))
+    assert sorted(n for numbers in results for n in numbers) == list(range(24))
+    whole = [numbers for numbers in results if len(numbers) == 4]
+    assert len(whole) == 5  # whoever shared a worker with the cause is not parted
+    assert (5,) in results
+
+
+@pytest.mark.timeout(600)
+def test_what_cannot_be_parted_is_an_error(processes: Client) -> None:
+    with pytest.raises(ClusterError, match="die_of"):
+        list(dispatch.run(processes, [Call(die_of, (1, (1,)))]))
+
+
+def test_a_cluster_whose_workers_left_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "NO_WORKER_S", 0.1)
+    monkeypatch.setattr(dispatch, "TICK_S", 0.05)
+    with cluster.connect(workers=1) as client:
+        client.retire_workers()
+        with pytest.raises(ClusterError, match="no worker is left"):
+            list(dispatch.run(client, [Call(double, (1,))]))

@@ -1,0 +1,247 @@
+"""What happens to workers in other processes: nothing is lost, nothing is done twice in the result."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tiny_model
+from distributed import Client, LocalCluster
+from faults import PARENT, BadView
+from slides import pyramid, texture, write_slide
+
+from wsi_twostage import cluster, pipeline
+from wsi_twostage.coarse import coarse_shard
+from wsi_twostage.errors import ClusterError, ConfigError, StoreError, WriteError
+from wsi_twostage.events import Event, Note, TilesDone
+from wsi_twostage.mask import MaskPyramid, Shard, Source
+from wsi_twostage.pipeline import Settings, Views, prepare, segment
+from wsi_twostage.selection import TileCount
+from wsi_twostage.slide import Slide
+from wsi_twostage.tiles import Tile
+from wsi_twostage.verify import verify
+
+pytestmark = pytest.mark.timeout(600)
+EVERYWHERE = Settings(tissue="none", workers=1)
+RULE = TileCount(4)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2 x 2 shards."""
+    return write_slide(tmp_path_factory.mktemp("slides") / "slide.tiff", pyramid(texture(2200, 2300), 3))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, slide: Path) -> MaskPyramid:
+    """The result of one thread in this process."""
+    path = tmp_path_factory.mktemp("whole") / "o.zarr"
+    return segment(slide, path, bundle=model, rule=RULE, settings=EVERYWHERE).store
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Client]:
+    """Two workers in processes of their own."""
+    assert str(os.getpid()) == PARENT
+    with cluster.connect(workers=2, processes=2) as client:
+        yield client
+
+
+def assert_same(one: MaskPyramid, two: MaskPyramid) -> None:
+    for level in range(one.levels):
+        np.testing.assert_array_equal(one.lazy(level).compute(), two.lazy(level).compute())
+    np.testing.assert_array_equal(one.read_source(), two.read_source())
+
+
+def spoil(patch: pytest.MonkeyPatch, kind: str, spot: tuple[int, int], flag: Path) -> None:
+    """Model 2 finds a bad spot in the slide, as long as the flag is there."""
+    flag.write_text("bad")
+
+    def spoiled(slide: Slide, spec: object) -> Views:
+        views = views_of(slide, spec)  # type: ignore[arg-type]
+        return views._replace(fine=BadView(views.fine, kind, spot, flag))  # type: ignore[arg-type]
+
+    views_of = pipeline.views_of
+    patch.setattr(pipeline, "views_of", spoiled)
+
+
+def a_refined_tile(mask: MaskPyramid) -> Tile:
+    row, col = np.argwhere(mask.read_source() == Source.MODEL_2)[0]
+    return Tile(int(row), int(col))
+
+
+def test_a_worker_that_is_killed_costs_nothing_but_time(
+    tmp_path: Path, model: Path, slide: Path, whole: MaskPyramid, processes: Client
+) -> None:
+    killed: list[int] = []
+
+    def kill(event: Event) -> None:
+        if isinstance(event, TilesDone) and event.stage == "stage 1" and not killed:
+            killed.append(next(iter(processes.run(os.getpid).values())))
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = segment(
+        slide,
+        tmp_path / "o.zarr",
+        bundle=model,
+        rule=RULE,
+        settings=EVERYWHERE,
+        client=processes,
+        listener=kill,
+    )
+    assert killed
+    assert result.status == "ok"
+    assert_same(result.store, whole)
+
+
+def test_a_tile_that_ends_its_worker_keeps_model_1s_answer(
+    tmp_path: Path,
+    model: Path,
+    slide: Path,
+    whole: MaskPyramid,
+    processes: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bad = a_refined_tile(whole)
+    box = whole.spec.tiles.box(bad)
+    spoil(monkeypatch, "crash", (box.top + 64, box.left + 64), tmp_path / "flag")
+    said: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Note):
+            said.append(event.text)
+
+    result = segment(
+        slide,
+        tmp_path / "o.zarr",
+        bundle=model,
+        rule=RULE,
+        settings=EVERYWHERE,
+        client=processes,
+        listener=hear,
+    )
+    assert result.status == "partial"
+    assert result.counts.crashed == 1
+    source = result.store.read_source()
+    assert source[bad] == Source.CRASHED
+    assert f"stage 2: 1 tiles end any worker, the first at row {bad.row}, col {bad.col} of the tiles" in said
+    elsewhere = np.array(whole.read_source())
+    elsewhere[bad] = Source.CRASHED
+    np.testing.assert_array_equal(source, elsewhere)
+    assert verify(tmp_path / "o.zarr").problems == ()
+    first = segment(
+        slide, tmp_path / "first.zarr", bundle=model, rule=TileCount(0), settings=EVERYWHERE
+    ).store.read(box)
+    np.testing.assert_array_equal(result.store.read(box), first)
+    again = segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=EVERYWHERE)
+    assert again.counts.crashed == 1  # it is not tried on this process
+
+
+def test_a_worker_that_hangs_ends_itself(
+    tmp_path: Path,
+    model: Path,
+    slide: Path,
+    whole: MaskPyramid,
+    processes: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    box = whole.spec.tiles.box(a_refined_tile(whole))
+    spoil(monkeypatch, "hang", (box.top + 64, box.left + 64), tmp_path / "flag")
+    settings = replace(EVERYWHERE, patience=15)
+    result = segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=settings, client=processes)
+    assert not (tmp_path / "flag").exists()
+    assert result.status == "ok"
+    assert_same(result.store, whole)
+
+
+def test_a_worker_that_lacks_the_slide_says_so_at_once(
+    tmp_path: Path, model: Path, slide: Path, processes: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, "missing", (0, 0), tmp_path / "flag")
+    with pytest.raises(ConfigError, match=rf"worker tcp://\S+: {slide}: no such file; slide"):
+        segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=EVERYWHERE, client=processes)
+
+
+def test_a_scheduler_that_goes_away_loses_nothing(
+    tmp_path: Path, model: Path, slide: Path, whole: MaskPyramid
+) -> None:
+    settings = replace(EVERYWHERE, workers=None)
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as workers:
+
+        def close(event: Event) -> None:
+            if isinstance(event, TilesDone) and event.stage == "stage 1":
+                workers.close()
+
+        far = replace(settings, scheduler=workers.scheduler_address)
+        with pytest.raises(ClusterError, match="scheduler went away"):
+            segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=far, listener=close)
+    assert verify(tmp_path / "o.zarr").problems == ()
+    result = segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=EVERYWHERE)
+    assert_same(result.store, whole)
+
+
+def test_a_task_that_outlived_its_run_writes_nothing(
+    tmp_path: Path, model: Path, slide: Path, whole: MaskPyramid
+) -> None:
+    path = tmp_path / "o.zarr"
+    shutil.copytree(whole.path, path)
+    mask = MaskPyramid.open(path)
+    mask.note(held_by="process 1 on elsewhere, run 1")
+    work = prepare(slide, model, EVERYWHERE).work(mask, EVERYWHERE)
+    mask.note(held_by="process 2 on elsewhere, run 2")
+    with pytest.raises(StoreError, match="now held by process 2"):
+        coarse_shard(work, Shard(0, 0, 0), (Tile(0, 0),))
+    np.testing.assert_array_equal(
+        mask.read_probability(mask.spec.coarse.box(Tile(0, 0))),
+        whole.read_probability(mask.spec.coarse.box(Tile(0, 0))),
+    )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of little room; skipped where none can be made."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    made = (
+        mount
+        and not subprocess.run(
+            [mount, "-t", "tmpfs", "-o", "size=200k", "tmpfs", place], capture_output=True, check=False
+        ).returncode
+    )
+    if not made:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_is_one_clear_line_and_the_same_call_goes_on(
+    small_disk: Path, model: Path, slide: Path, whole: MaskPyramid
+) -> None:
+    path, said = small_disk / "o.zarr", list[str]()
+    for size in range(100, 4000, 60):  # full at several moments
+        subprocess.run(["mount", "-o", f"remount,size={size}k", small_disk], check=True)
+        try:
+            result = segment(slide, path, bundle=model, rule=RULE, settings=EVERYWHERE)
+        except WriteError as error:
+            said.append(str(error))
+        else:
+            break
+    assert len(said) > 3
+    assert all("o.zarr" in line and "No space left on device" in line for line in said)
+    assert_same(result.store, whole)
+    assert verify(path).problems == ()
+    assert {entry.name for entry in small_disk.iterdir()} == {"o.zarr"}
+    assert not [file for file in path.rglob("*") if "partial" in file.name]

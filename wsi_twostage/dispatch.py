@@ -1,0 +1,166 @@
+"""Calls on a cluster, few in flight; one that ends its worker each time is found out, and parted."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from distributed import Client, Future
+from distributed.client import FutureCancelledError
+from distributed.comm import CommClosedError
+from distributed.scheduler import KilledWorker
+
+from wsi_twostage import cluster
+from wsi_twostage.errors import ClusterError
+
+AHEAD = 2
+"""Tasks in flight per thread: one runs, one waits."""
+
+TICK_S = 0.5
+"""Between two looks at the clock and at the workers, while no result comes."""
+
+NO_WORKER_S = 300.0
+"""How long a run waits for workers, once it had some and all are gone."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A task: a function and its arguments, all of them small."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    network: bool = False
+    """Runs where a GPU is, if workers say that they have some (the Dask resource ``GPU``)."""
+
+
+def hopeless(call: Call) -> Iterable[Call]:
+    """What there is instead of a call that cannot be parted."""
+    raise ClusterError(f"a task ended its worker again and again ({call.function.__name__})")
+
+
+def run(
+    client: Client,
+    calls: Iterable[Call],
+    *,
+    then: Callable[[Any], Iterable[Call]] = lambda result: (),
+    stop: Callable[[], bool] = lambda: False,
+    instead: Callable[[Call], Iterable[Call]] = hopeless,
+    priority: int = 0,
+) -> Generator[Any, None, None]:
+    """Run calls with few in flight, and yield results as they come.
+
+    A call whose workers died is tried again when nothing else is at work, so that no other call is blamed;
+    if it ends its worker again and again, then it is to blame.
+
+    Parameters
+    ----------
+    then
+        More calls that a result makes possible.
+    stop
+        Once it says so no more are begun, but for those of ``then``; what is at work is waited for.
+    instead
+        Calls in the place of one that is to blame: its halves, until the cause stands alone.
+    priority
+        Of several runs on one cluster, the higher goes first.
+
+    Raises
+    ------
+    ClusterError
+        The scheduler went away, no worker is left, or ``instead`` has no way out.
+    """
+    ready, suspects, desk = iter(calls), deque[Call](), _Desk(client, priority)
+    alone: Call | None = None
+    try:
+        while True:
+            if alone is None and not stop():
+                for call in islice(ready, desk.room()):
+                    desk.submit(call)
+            if not desk.busy:
+                if not suspects or stop():
+                    return
+                alone = suspects.popleft()
+                desk.submit(alone)
+            if (finished := desk.next()) is None:
+                continue
+            call, future = finished
+            try:
+                result = future.result()
+            except (FutureCancelledError, CommClosedError) as error:
+                raise ClusterError("the scheduler went away") from error
+            except KilledWorker:
+                if call is alone:
+                    suspects.extendleft(reversed(list(instead(call))))
+                else:
+                    suspects.append(call)
+            else:
+                for more in then(result):
+                    desk.submit(more)
+                yield result
+            finally:
+                alone = None if call is alone else alone
+                future.release()
+    finally:
+        desk.clear()
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Around what asks the scheduler."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # no connection; a client that has given up
+        raise ClusterError("the scheduler went away") from error
+
+
+class _Desk:
+    """What is in flight."""
+
+    def __init__(self, client: Client, priority: int) -> None:
+        self._client, self._priority = client, priority
+        self._calls: dict[Future, Call] = {}
+        self._done: SimpleQueue[Future] = SimpleQueue()
+        self._threads, self._counted, self._last_seen = 0, 0.0, time.monotonic()
+        self._gpus = cluster.has_gpus(client)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._calls)
+
+    def room(self) -> int:
+        """How many more may be submitted; follows workers that come and go."""
+        now = time.monotonic()
+        if now - self._counted > TICK_S:
+            with _reached():
+                self._threads, self._counted = cluster.threads(self._client), now
+            if self._threads:
+                self._last_seen = now
+            elif now - self._last_seen > NO_WORKER_S:
+                raise ClusterError(f"no worker is left, and none came for {NO_WORKER_S:.0f} s")
+        return max(AHEAD * max(self._threads, 1) - len(self._calls), 0)
+
+    def submit(self, call: Call) -> None:
+        resources = {"GPU": 1} if call.network and self._gpus else None
+        with _reached():
+            future = self._client.submit(
+                call.function, *call.arguments, pure=False, priority=self._priority, resources=resources
+            )
+        self._calls[future] = call
+        future.add_done_callback(self._done.put)
+
+    def next(self) -> tuple[Call, Future] | None:
+        """A call that ended; None if none did for a while."""
+        try:
+            future = self._done.get(timeout=TICK_S)
+        except Empty:
+            self.room()  # is anybody there?
+            return None
+        return self._calls.pop(future), future
+
+    def clear(self) -> None:
+        """Cancel what is left."""
+        with suppress(ClusterError), _reached():
+            self._client.cancel(list(self._calls))

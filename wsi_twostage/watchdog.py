@@ -1,0 +1,33 @@
+"""A worker process that hangs ends itself, so that its task goes to another."""
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PATIENCE_S = 300.0
+"""How long a window, or a write, may take; a window is worth a second or so."""
+
+
+@contextmanager
+def ended_after(seconds: float | None, what: str) -> Iterator[None]:
+    """End this process if the block takes longer; None: never.
+
+    A read that hangs in a file system or a codec cannot be interrupted in any other way.
+    """
+    if seconds is None:
+        yield
+        return
+
+    def end() -> None:
+        print(f"wsi-seg: {what} took more than {seconds:g} s; this worker ends", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
