@@ -46,10 +46,11 @@ ALLOWED: dict[str, set[str]] = {
     "audit": {"ledger", "mask", "models", "refine", "tiles"},
     "manifest": {"errors", "mask", "models", "slide"},
     "overview": {"errors", "pixels", "tiles"},
-    "batches": {"dispatch", "mask", "selection", "tiles"},
+    "batches": {"dispatch", "mask", "selection", "tiles", "work"},
+    "crew": {"batches", "cluster", "dispatch", "errors", "mask", "refine", "stopping", "work"},
     "schedule": {
-        "audit", "batches", "cluster", "coarse", "dispatch", "errors", "events", "ledger", "mask", "overview",
-        "pixels", "refine", "result", "selection", "stopping", "tiles", "tissue", "work",
+        "audit", "batches", "coarse", "crew", "dispatch", "events", "ledger", "mask", "overview", "pixels",
+        "refine", "result", "selection", "stopping", "tiles", "tissue", "work",
     },
     "pipeline": {
         "audit", "cluster", "errors", "events", "manifest", "mask", "models", "quality", "result", "schedule",

@@ -1,16 +1,17 @@
 """Which tiles are refined together, and in which order their shards get their turn."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.dispatch import Call
-from wsi_twostage.mask import Shard
+from wsi_twostage.mask import MaskPyramid, Shard
 from wsi_twostage.selection import Selection
 from wsi_twostage.tiles import Box, Tile, TileGrid
+from wsi_twostage.work import Job
 
 FIRST_BATCH = 64
 """Tiles: a few seconds of work on two cores, and a part of a second on a GPU."""
@@ -30,6 +31,10 @@ def batches(patches: Selection) -> Iterator[NDArray[np.bool_]]:
         first, size = first + size, 2 * size
 
 
+_TASKS_PER_THREAD = 16
+"""At least: with fewer, some threads end long before the others."""
+
+
 def chosen_tiles(grid: TileGrid, box: Box, chosen: NDArray[np.bool_]) -> tuple[Tile, ...]:
     """The chosen tiles of a box of whole tiles."""
     top, left = box.top // grid.tile, box.left // grid.tile
@@ -37,18 +42,48 @@ def chosen_tiles(grid: TileGrid, box: Box, chosen: NDArray[np.bool_]) -> tuple[T
     return tuple(Tile(int(row) + top, int(col) + left) for row, col in np.argwhere(part))
 
 
+def tiles_of_shards(mask: MaskPyramid, chosen: NDArray[np.bool_]) -> dict[Shard, tuple[Tile, ...]]:
+    """The chosen tiles, (rows, cols), of each shard that has some; row by row."""
+    edge, cols = mask.spec.shards(0).tile // mask.spec.tile, mask.spec.shards(0).cols
+    places = np.argwhere(chosen)
+    number = places[:, 0] // edge * cols + places[:, 1] // edge
+    order = np.argsort(number, kind="stable")
+    starts = np.flatnonzero(np.diff(number[order], prepend=-1))
+    return {
+        Shard(0, *divmod(int(number[part[0]]), cols)): tuple(Tile(*place) for place in places[part].tolist())
+        for part in np.split(order, starts)[1:]
+    }
+
+
+def parcels(jobs: Sequence[Job], weights: Sequence[int], *, limit: int, threads: int) -> Iterator[list[Job]]:
+    """Jobs in their order, so many together that a task is worth its way, but enough tasks for all threads.
+
+    A parcel is full when it weighs ``limit``, or less where there are many threads.
+    """
+    full = min(limit, sum(weights) / (_TASKS_PER_THREAD * threads))
+    parcel, inside = list[Job](), 0
+    for job, weight in zip(jobs, weights, strict=True):
+        parcel.append(job)
+        inside += weight
+        if inside >= full:
+            yield parcel
+            parcel, inside = [], 0
+    if parcel:
+        yield parcel
+
+
 class Turns:
     """Calls in order, but never two at work on one shard; where all wait for such, it stops for now.
 
-    The second argument of a call is its shard.
+    The second argument of a call are its jobs.
     """
 
     def __init__(self, calls: Iterable[Call]) -> None:
         self._waiting, self._busy = list(calls), set[Shard]()
 
     def counts(self) -> Counter[Shard]:
-        """How many calls each shard has."""
-        return Counter(call.arguments[1] for call in self._waiting)
+        """How many jobs each shard has."""
+        return Counter(job.shard for call in self._waiting for job in call.arguments[1])
 
     def __iter__(self) -> Self:
         return self
@@ -59,12 +94,12 @@ class Turns:
 
     def __next__(self) -> Call:
         for place, call in enumerate(self._waiting):
-            shard = call.arguments[1]
-            if shard not in self._busy:
-                self._busy.add(shard)
+            shards = {job.shard for job in call.arguments[1]}
+            if self._busy.isdisjoint(shards):
+                self._busy |= shards
                 return self._waiting.pop(place)
         raise StopIteration
 
     def finished(self, shard: Shard) -> None:
-        """The call on this shard is done."""
+        """The job on this shard is done."""
         self._busy.discard(shard)

@@ -18,8 +18,8 @@ from distributed import Client, LocalCluster, Worker, WorkerPlugin
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.memory import keep_freed_memory
 
-FIRST_WORKER_S = 60
-"""How long to wait for the first worker of a scheduler."""
+FIRST_WORKER_S = 300
+"""How long to wait for the first worker of a scheduler; a queue or a new machine takes minutes."""
 
 _QUIET = ("distributed", "distributed.worker", "distributed.worker.state_machine", "distributed.scheduler")
 
@@ -114,7 +114,7 @@ def _remote(scheduler: str) -> Iterator[Client]:
     place = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     try:
         client = Client(**place, timeout="10s", set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:  # TypeError: one that wants TLS
         raise ConfigError(f"scheduler {scheduler!r}: no answer ({error})") from error
     with client:
         try:

@@ -3,7 +3,7 @@
 import math
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -187,7 +187,7 @@ class Job:
             around,
             mask,
             self.model,
-            self.spec,
+            replace(self.spec, calibration=None),  # most of its bytes, and they travel with each task
             run=mask.manifest["held_by"],
             uncertainty=settings.uncertainty,
             until=settings.until,

@@ -2,32 +2,33 @@
 
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from wsi_twostage import cluster, dispatch, stopping
+from wsi_twostage import stopping
 from wsi_twostage.audit import choose_sample, estimate
-from wsi_twostage.batches import Turns, batches, chosen_tiles
+from wsi_twostage.batches import Turns, batches, tiles_of_shards
 from wsi_twostage.coarse import coarse_shard
+from wsi_twostage.crew import Crew, heaviest_first
 from wsi_twostage.dispatch import Call
-from wsi_twostage.errors import ClusterError, ConfigError
 from wsi_twostage.events import Finished, Listener, Note, Started, TilesDone
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Shard, Source
 from wsi_twostage.overview import read_overview
 from wsi_twostage.pixels import Pixels
-from wsi_twostage.refine import first_shard, reduce_shard, refine_shard, restore_shard, shape
+from wsi_twostage.refine import first_shard, refine_shard, restore_shard, shape
 from wsi_twostage.result import Counts, Result, Seconds
 from wsi_twostage.tiles import Box, Tile, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
-from wsi_twostage.work import Clock, Done, Work, give_up, missing, perform
+from wsi_twostage.work import Clock, Done, Job, Work
+
+MODEL_1_TILES, MODEL_2_TILES = 64, 16
+"""In a task, where there are enough for all workers: some seconds."""
 
 LEVELS_S = 0.1
 """Of a thread, to reduce what lies over one shard; until a run has measured it."""
@@ -41,24 +42,13 @@ class Run:
     """The three stages of a run; each returns what the next one needs."""
 
     def __init__(self, work: Work, client: Client, listener: Listener, *, priority: int = 0) -> None:
-        self.work, self.mask, self.client, self.listen = work, work.mask, client, listener
-        self.priority = priority
+        self.work, self.mask, self.listen = work, work.mask, listener
+        self.crew = Crew(work, client, priority=priority)
         self.grid = work.mask.spec.tiles
         self.clocks = {"stage 1": Clock(), "stage 2": Clock()}
         self.walls: dict[str, float] = {}
-        self.threads = max(cluster.threads(client), 1)
-        self.complete, self._told = True, False
-        self._levels_s = LEVELS_S * len(self.mask.shards()) / self.threads
-        self._ensure_seen()
-
-    def _ensure_seen(self) -> None:
-        """Every worker that is there has what its tasks need."""
-        said: dict[str, str] = self.client.run(missing, self.work)
-        for address, what in said.items():
-            if what:
-                raise ConfigError(
-                    f"worker {address}: {what}; slide, model and output must be at the same place there"
-                )
+        self.complete = True
+        self._levels_s = LEVELS_S * len(self.mask.shards()) / self.crew.threads
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -117,11 +107,9 @@ class Run:
         """Line 1: Model 1's probability and the uncertainty of each tile that is still pending."""
         pending = ledger.having(Source.PENDING)
         self.listen(Started("stage 1", int(pending.sum())))
-        calls = [
-            Call(perform, (self.work, shard, coarse_shard, tiles), network=True)
-            for shard, tiles in self._by_shard(pending)
-        ]
-        with ledger.kept(), closing(self._run(calls, stop=self.work.over)) as results:
+        jobs = [Job(shard, coarse_shard, (tiles,)) for shard, tiles in self._by_shard(pending)]
+        calls = heaviest_first(self.crew.calls(jobs, tiles=MODEL_1_TILES))
+        with ledger.kept(), closing(self.crew.run(calls, stop=self.work.over)) as results:
             for _, done in results:
                 ledger.enter(done.tiles, uncertainty=done.values, source=Source.MODEL_1)
                 self._enter_failures(ledger, "stage 1", done)
@@ -133,12 +121,10 @@ class Run:
     def _write_first(self, ledger: Ledger) -> None:
         """Model 1's answer as the mask, on all levels: from here on the store is whole at any time."""
         start = time.perf_counter()
-        turns = Turns(
-            Call(perform, (self.work, shard, first_shard, tiles))
-            for shard, tiles in self._by_shard(ledger.tissue)
-        )
-        for _ in self._with_levels(turns, "stage 1", self.work.over):
-            pass
+        jobs = [Job(shard, first_shard, (tiles,)) for shard, tiles in self._by_shard(ledger.tissue)]
+        turns = Turns(self.crew.calls(jobs))
+        for clock in self.crew.run_with_levels(turns, self.work.over):
+            self._count("stage 1", clock)
         if len(turns):
             raise Stopped
         self.mask.note(whole=True, levels=True)
@@ -158,21 +144,24 @@ class Run:
         in_order = until is not None or bool((ledger.seen & ~chosen).any())
         if not self.mask.manifest["levels"]:  # the run before was killed
             unsure = self._by_shard(ledger.unsure if ends else ledger.unsure & ~chosen)
-            calls = [Call(perform, (self.work, shard, restore_shard, tiles)) for shard, tiles in unsure]
-            for _, clock in self._run(calls):
-                self.clocks["stage 2"].add(clock)
-            self._reduce_above({shard for shard, _ in self._by_shard(ledger.tissue)})
+            restored = self.crew.calls(Job(shard, restore_shard, (tiles,)) for shard, tiles in unsure)
+            for _, clock in self.crew.run(restored):
+                self._count("stage 2", clock)
+            for clock in self.crew.reduce_above({shard for shard, _ in self._by_shard(ledger.tissue)}):
+                self._count("stage 2", clock)
         self.listen(Started("stage 2", int((chosen & ~done).sum())))
         turns = Turns(
-            Call(perform, (work, shard, refine_shard, tiles, before), network=True)
+            call
             for patches in rounds
             for batch in (batches(patches) if in_order else [patches.chosen])
-            for shard, tiles in self._by_shard(batch, worth)
-            if len(before := frozenset(tile for tile in tiles if done[tile])) < len(tiles)
+            for call in self._refining(batch, done, work, worth)
         )
         self.mask.note(levels=False)
         with ledger.kept():
-            for result in self._with_levels(turns, "stage 2", work.over):
+            for result in self.crew.run_with_levels(turns, work.over):
+                if isinstance(result, Clock):
+                    self._count("stage 2", result)
+                    continue
                 ledger.enter(
                     result.tiles,
                     disagreement=result.values,
@@ -203,98 +192,36 @@ class Run:
         left = [part.as_json() for part in estimate(ledger, self.work.spec, told["round"])]
         self.mask.note(audit={**told, "left": left})
 
-    def _run(
+    def _by_shard(self, chosen: NDArray[np.bool_]) -> list[tuple[Shard, tuple[Tile, ...]]]:
+        return list(tiles_of_shards(self.mask, chosen).items())
+
+    def _refining(
         self,
-        calls: Iterable[Call],
-        *,
-        then: Callable[[tuple[Shard, Done | Clock]], Iterable[Call]] = lambda result: (),
-        stop: Callable[[], bool] = lambda: False,
-        parted: Callable[[Shard, int], None] = lambda shard, parts: None,
-    ) -> Generator[tuple[Shard, Any], None, None]:
-        """Calls of `perform` on the cluster; ``parted`` is told into how many parts a call fell."""
-
-        def over() -> bool:
-            if not stop():
-                return False
-            if not self._told:  # workers in other processes; whoever does not hear it finishes its task
-                self._told = True
-                self.client.run(stopping.ask, self.work.run, wait=False, on_error="ignore")
-            return True
-
-        def halves(call: Call) -> list[Call]:
-            work, shard, task, *more = call.arguments
-            if not call.network:
-                raise ClusterError(f"{task.__name__} of {shard} ended its worker again and again")
-            tiles, *rest = more
-            if len(tiles) == 1:
-                return [Call(perform, (work, shard, give_up, tiles))]
-            parted(shard, 2)
-            middle = len(tiles) // 2
-            return [
-                replace(call, arguments=(work, shard, task, part, *rest))
-                for part in (tiles[:middle], tiles[middle:])
-            ]
-
-        return dispatch.run(self.client, calls, then=then, stop=over, instead=halves, priority=self.priority)
-
-    def _by_shard(
-        self, chosen: NDArray[np.bool_], worth: NDArray[np.float32] | None = None
-    ) -> list[tuple[Shard, tuple[Tile, ...]]]:
-        """The chosen tiles of each shard that has some; the most first: no straggler at the end.
+        batch: NDArray[np.bool_],
+        done: NDArray[np.bool_],
+        work: Work,
+        worth: NDArray[np.float32] | None,
+    ) -> list[Call]:
+        """Calls for the tiles of a batch; the most tiles first: no straggler at the end.
 
         With what each tile is ``worth``, (rows, cols): what gives most for its time first. Neighbours share
         halos, so that they cost less.
         """
-        found = [(s, chosen_tiles(self.grid, self.mask.box(s), chosen)) for s in self.mask.shards()]
+        jobs = [
+            Job(shard, refine_shard, (tiles, before))
+            for shard, tiles in self._by_shard(batch)
+            if len(before := frozenset(tile for tile in tiles if done[tile])) < len(tiles)
+        ]
+        if worth is not None:
+            jobs.sort(key=lambda job: -self._gain(job.tiles, worth))
+        calls = self.crew.calls(jobs, tiles=MODEL_2_TILES, work=work)
+        return calls if worth is not None else heaviest_first(calls)
 
-        def rank(pair: tuple[Shard, tuple[Tile, ...]]) -> float:
-            if worth is None:
-                return -len(pair[1])
-            windows = merge(pair[1], self.grid, **shape(self.work.spec))
-            pixels = sum(window.box.grow(self.work.spec.halo).area for window in windows)
-            return -float(worth[tuple(np.array(pair[1]).T)].sum()) / pixels
-
-        return sorted((pair for pair in found if pair[1]), key=rank)
-
-    def _with_levels(self, turns: Turns, stage: str, stop: Callable[[], bool]) -> Iterator[Done]:
-        """Run calls on shards of level 0, and reduce each shard over them once what lies under it is final.
-
-        Two calls are never at work on one shard. Where the run is stopped, the levels are brought to what was
-        done.
-        """
-        written, reduced = set[Shard](), set[Shard]()
-        to_come = turns.counts()
-        to_come |= self._children_to_come(set(to_come))
-
-        def parents(result: tuple[Shard, Done | Clock]) -> Iterable[Call]:
-            shard = result[0]
-            turns.finished(shard)
-            (reduced if shard.level else written).add(shard)
-            to_come[shard] -= shard.level == 0
-            parent = self.mask.parent(shard)
-            if parent is not None and not to_come[shard]:
-                to_come[parent] -= 1
-                if not to_come[parent]:
-                    yield Call(perform, (self.work, parent, reduce_shard))
-
-        def parted(shard: Shard, parts: int) -> None:
-            to_come[shard] += parts - 1
-
-        with closing(self._run(turns, then=parents, stop=stop, parted=parted)) as results:
-            for _, done in results:
-                if isinstance(done, Clock):
-                    self.clocks[stage].add(done)
-                else:
-                    yield done
-        self._reduce_above(written, but=reduced)
-
-    def _reduce_above(self, written: set[Shard], *, but: Collection[Shard] = ()) -> None:
-        """Reduce what lies over these shards, level by level."""
-        for _ in range(self.mask.levels - 1):
-            written = {parent for shard in written if (parent := self.mask.parent(shard))}
-            calls = [Call(perform, (self.work, shard, reduce_shard)) for shard in written.difference(but)]
-            for _, clock in self._run(calls):
-                self.clocks["stage 2"].add(clock)
+    def _gain(self, tiles: tuple[Tile, ...], worth: NDArray[np.float32]) -> float:
+        """Per pixel that goes through the network."""
+        windows = merge(tiles, self.grid, **shape(self.work.spec))
+        pixels = sum(window.box.grow(self.work.spec.halo).area for window in windows)
+        return float(worth[tuple(np.array(tiles).T)].sum()) / pixels
 
     def finish(self, started: float, ledger: Ledger) -> Result:
         """Add up, and say so in the store."""
@@ -305,27 +232,21 @@ class Run:
             unreadable=int(ledger.having(Source.UNREADABLE).sum()),
             crashed=int(ledger.having(Source.CRASHED).sum()),
         )
-        seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.threads)
+        seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.crew.threads)
         self.mask.note(seconds=seconds.as_json(), counts=counts.as_json(), complete=self.complete)
         worked = any(clock.network or clock.write for clock in self.clocks.values())
         audit = (self.mask.manifest.get("audit") or {}).get("left", ())
         return Result(self.mask, counts, seconds, self.complete, before=not worked, audit=tuple(audit))
 
-    def _children_to_come(self, written: set[Shard]) -> Counter[Shard]:
-        """How many children of each parent will be written; empty shards never are."""
-        missing = Counter[Shard]()
-        for _ in range(self.mask.levels - 1):
-            parents = {parent for shard in written if (parent := self.mask.parent(shard))}
-            missing |= {parent: len(written.intersection(self.mask.children(parent))) for parent in parents}
-            written = parents
-        return missing
+    def _count(self, stage: str, clock: Done | Clock) -> None:
+        self.clocks[stage].add(clock.clock if isinstance(clock, Done) else clock)
 
     def _enter_failures(self, ledger: Ledger, stage: str, done: Done) -> None:
         """What a task could not do, and what it did, to the table and to who listens."""
         ledger.enter(done.unreadable, source=Source.UNREADABLE)
         ledger.enter(done.crashed, source=Source.CRASHED)
         ledger.commit(now=False)
-        self.clocks[stage].add(done.clock)
+        self._count(stage, done)
         self.listen(TilesDone(stage, len(done.tiles), done.clock.megapixels))
         for tiles, what in ((done.unreadable, "cannot be read"), (done.crashed, "end any worker")):
             if tiles:

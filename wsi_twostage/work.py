@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -151,10 +151,29 @@ def through_windows(
             yield window, answer
 
 
-def perform(
-    work: Work, shard: Shard, task: Callable[..., Done | Clock], *more: Any
-) -> tuple[Shard, Done | Clock]:
-    """Every task of a run: what it gives, and which shard it was about.
+@dataclass(frozen=True)
+class Job:
+    """A task on one shard."""
+
+    shard: Shard
+    task: Callable[..., Done | Clock]
+    arguments: tuple[Any, ...] = ()
+    """After the work and the shard; the first are the tiles, if it has some."""
+
+    @property
+    def tiles(self) -> tuple[Tile, ...]:
+        return self.arguments[0] if self.arguments else ()
+
+    def halves(self) -> tuple["Job", "Job"]:
+        """The same, each on half of the tiles."""
+        tiles, *rest = self.arguments
+        middle = len(tiles) // 2
+        first, second = (replace(self, arguments=(part, *rest)) for part in (tiles[:middle], tiles[middle:]))
+        return first, second
+
+
+def perform(work: Work, jobs: Sequence[Job]) -> list[tuple[Shard, Done | Clock]]:
+    """What each job gives, and which shard it was about; all that ever runs on a worker.
 
     Raises
     ------
@@ -162,12 +181,12 @@ def perform(
         The store cannot be written.
     """
     try:
-        return shard, task(work, shard, *more)
+        return [(job.shard, job.task(work, job.shard, *job.arguments)) for job in jobs]
     except OSError as error:
         raise WriteError.of(f"{work.mask.path} ({this_process()})", error) from error
 
 
-def give_up(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> Done:
+def give_up(work: Work, shard: Shard, tiles: tuple[Tile, ...], *more: object) -> Done:
     """In the place of a task that ends its workers."""
     return Done((), np.zeros(0, np.float32), crashed=tiles)
 

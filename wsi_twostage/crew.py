@@ -1,0 +1,147 @@
+"""The workers of one run: jobs on shards become tasks worth seconds, and levels follow."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from distributed import Client
+
+from wsi_twostage import cluster, dispatch, stopping
+from wsi_twostage.batches import Turns, parcels
+from wsi_twostage.dispatch import Call
+from wsi_twostage.errors import ClusterError, ConfigError
+from wsi_twostage.mask import Shard
+from wsi_twostage.refine import reduce_shard
+from wsi_twostage.work import Clock, Done, Job, Work, give_up, missing, perform
+
+Results = list[tuple[Shard, Any]]
+
+QUICK = 32
+"""Jobs in a task that only read and write: about a second."""
+
+
+class Crew:
+    """Workers that have what the jobs of a run need.
+
+    Raises
+    ------
+    ConfigError
+        A worker cannot see the slide, the model or the output.
+    """
+
+    def __init__(self, work: Work, client: Client, *, priority: int = 0) -> None:
+        self._work, self._mask, self._client, self._priority = work, work.mask, client, priority
+        self.threads = max(cluster.threads(client), 1)
+        self._told = False
+        said: dict[str, str] = client.run(missing, work)
+        for address, what in said.items():
+            if what:
+                raise ConfigError(f"worker {address}: {what}; slide, model and output must be there, too")
+
+    def calls(self, jobs: Iterable[Job], *, tiles: int | None = None, work: Work | None = None) -> list[Call]:
+        """Tasks of several jobs where there are more than enough for all workers.
+
+        Up to ``tiles`` tiles for a network; None: jobs that only read and write.
+        """
+        jobs = list(jobs)
+        weights = [1] * len(jobs) if tiles is None else [len(job.tiles) for job in jobs]
+        return [
+            Call(perform, (work or self._work, parcel), network=tiles is not None)
+            for parcel in parcels(jobs, weights, limit=tiles or QUICK, threads=self.threads)
+        ]
+
+    def run(
+        self,
+        calls: Iterable[Call],
+        *,
+        then: Callable[[Results], Iterable[Call]] = lambda results: (),
+        stop: Callable[[], bool] = lambda: False,
+        parted: Callable[[Shard], None] = lambda shard: None,
+    ) -> Generator[tuple[Shard, Any], None, None]:
+        """What each job gives, as they are done; ``parted`` hears of shards whose job became two."""
+
+        def over() -> bool:
+            if not stop():
+                return False
+            if not self._told:  # workers in other processes; whoever does not hear it finishes its task
+                self._told = True
+                self._client.run(stopping.ask, self._work.run, wait=False, on_error="ignore")
+            return True
+
+        def halves(call: Call) -> list[Call]:
+            work, jobs = call.arguments
+            if len(jobs) == 1 and not call.network:
+                raise ClusterError(
+                    f"{jobs[0].task.__name__} of {jobs[0].shard} ended its worker again and again"
+                )
+            if len(jobs) == 1 and len(jobs[0].tiles) == 1:
+                return [Call(perform, (work, [Job(jobs[0].shard, give_up, jobs[0].arguments)]))]
+            if len(jobs) == 1:
+                parted(jobs[0].shard)
+                parts = [[half] for half in jobs[0].halves()]
+            else:
+                parts = [jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]]
+            return [Call(perform, (work, part), network=call.network) for part in parts]
+
+        with closing(
+            dispatch.run(self._client, calls, then=then, stop=over, instead=halves, priority=self._priority)
+        ) as several:
+            for results in several:
+                yield from results
+
+    def run_with_levels(self, turns: Turns, stop: Callable[[], bool]) -> Iterator[Done | Clock]:
+        """Run calls on shards of level 0, and reduce each shard over them once what lies under it is final.
+
+        Two calls are never at work on one shard. Where the run is stopped, the levels are brought to what was
+        done.
+        """
+        written, reduced, ready = set[Shard](), set[Shard](), list[Job]()
+        to_come = turns.counts()
+        together = min(max(len(to_come) // (16 * self.threads), 1), QUICK)
+        to_come |= self._children_to_come(set(to_come))
+
+        def parents(results: Results) -> Iterable[Call]:
+            for shard, _ in results:
+                turns.finished(shard)
+                (reduced if shard.level else written).add(shard)
+                to_come[shard] -= shard.level == 0
+                parent = self._mask.parent(shard)
+                if parent is not None and not to_come[shard]:
+                    to_come[parent] -= 1
+                    if not to_come[parent]:
+                        ready.append(Job(parent, reduce_shard))
+            if len(ready) >= together:
+                yield Call(perform, (self._work, [*ready]))
+                ready.clear()
+
+        def parted(shard: Shard) -> None:
+            to_come[shard] += 1
+
+        with closing(self.run(turns, then=parents, stop=stop, parted=parted)) as results:
+            for _, done in results:
+                yield done
+        yield from self.reduce_above(written, but=reduced)
+
+    def reduce_above(self, written: set[Shard], *, but: Collection[Shard] = ()) -> Iterator[Clock]:
+        """Reduce what lies over these shards, level by level."""
+        for _ in range(self._mask.levels - 1):
+            written = {parent for shard in written if (parent := self._mask.parent(shard))}
+            for _, clock in self.run(
+                self.calls(Job(s, reduce_shard) for s in sorted(written.difference(but)))
+            ):
+                yield clock
+
+    def _children_to_come(self, written: set[Shard]) -> Counter[Shard]:
+        """How many children of each parent will be written; empty shards never are."""
+        missing = Counter[Shard]()
+        for _ in range(self._mask.levels - 1):
+            parents = {parent for shard in written if (parent := self._mask.parent(shard))}
+            missing |= {parent: len(written.intersection(self._mask.children(parent))) for parent in parents}
+            written = parents
+        return missing
+
+
+def heaviest_first(calls: Sequence[Call]) -> list[Call]:
+    """Those with most tiles first: no straggler at the end."""
+    return sorted(calls, key=lambda call: -sum(len(job.tiles) for job in call.arguments[1]))
