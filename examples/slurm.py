@@ -3,8 +3,9 @@
     sbatch --time=12:00:00 --cpus-per-task=1 --mem=4G --wrap "python examples/slurm.py --jobs 20 \\
         -- slides/ -o results --budget 10% --max-seconds 42000"
 
-What follows `--` is wsi-seg's. The scheduler lives in this process, so it runs as a job of its own, not on a
-login node. Exit code 75: queue the same again. `--show` prints the script of a worker's job, and submits none.
+What follows `--` is wsi-seg's, and so is the exit code; after 75 queue the same again. The scheduler lives in
+this process, so it runs as a job of its own, not on a login node. `--show` prints the script of a worker's job
+and submits none.
 """
 
 import argparse
@@ -49,6 +50,8 @@ def options() -> tuple[argparse.Namespace, list[str]]:
 def make_cluster(asked: argparse.Namespace) -> SLURMCluster:
     """A cluster without jobs yet."""
     lifetime = duration(asked.walltime) - LEAVE
+    if lifetime <= 2 * STAGGER:
+        sys.exit(f"--walltime {asked.walltime} is too short; workers leave {LEAVE} before its end")
     worker = [
         "--no-dashboard",
         *("--lifetime", f"{lifetime.total_seconds():.0f}s"),

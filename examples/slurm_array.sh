@@ -28,14 +28,15 @@ if [ -z "$slide" ]; then
     exit 2
 fi
 
-# SLURM before 23.02 does not tell a job when it will end.
-end=${SLURM_JOB_END_TIME:-$(date -d "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %e)" +%s)}
+# By itself the job's own id is the whole array's for one of the tasks.
+task=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+# Older versions of SLURM do not tell a job when it will end.
+end=${SLURM_JOB_END_TIME:-$(date -d "$(squeue --noheader --jobs "$task" --format %e)" +%s)}
 left=$((end - $(date +%s) - MARGIN_S))
 code=0
 wsi-seg run "$slide" -o "$results" --workers "${SLURM_CPUS_PER_TASK:-1}" --max-seconds "$left" "$@" || code=$?
 
-# The array's id with the task's: the job's own id is the whole array's for one of the tasks.
 if [ "$code" -eq 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "$MAX_TRIES" ]; then
-    scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+    scontrol requeue "$task"
 fi
 exit "$code"
