@@ -3,9 +3,9 @@
     sbatch --time=12:00:00 --cpus-per-task=1 --mem=4G --wrap "python examples/slurm.py --jobs 20 \\
         -- slides/ -o results --budget 10% --max-seconds 42000"
 
-What follows `--` is wsi-seg's, and so is the exit code; after 75 queue the same again. The scheduler lives in
-this process, so it runs as a job of its own, not on a login node. `--show` prints the script of a worker's job
-and submits none.
+What follows `--` is wsi-seg's, and so is the exit code: after 75 queue the same again. The scheduler lives in
+this process, so it runs as a job of its own, not on a login node. With `--show` it prints the script of a
+worker's job and submits none.
 """
 
 import argparse
