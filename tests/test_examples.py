@@ -42,7 +42,7 @@ def model(tmp_path: Path) -> Path:
     return tiny_model(tmp_path / "tiny.safetensors")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_two_workers_started_by_hand_give_the_bytes_of_a_local_run(tmp_path: Path, model: Path) -> None:
     options = ("-o", tmp_path / "far.zarr", "--model", model, "--budget", "20%", "-q")
     done = subprocess.run(
@@ -62,7 +62,7 @@ def test_two_workers_started_by_hand_give_the_bytes_of_a_local_run(tmp_path: Pat
     assert not list(tmp_path.glob("tmp.*"))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_two_workers_that_are_told_to_end_leave_a_valid_store_and_no_process(tmp_path: Path) -> None:
     store = tmp_path / "far.zarr"
     running = subprocess.Popen(
@@ -188,7 +188,7 @@ def went_on(folder: Path, store: Path) -> bool:
     return store.stat().st_ino == begun and bool(MaskPyramid.open(store).manifest["complete"])
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_a_snakemake_job_that_was_stopped_is_tried_again_and_keeps_its_store(
     tmp_path: Path, model: Path
 ) -> None:
@@ -267,7 +267,7 @@ def test_a_nextflow_task_is_tried_again_after_75() -> None:
     assert re.search(r"task\.exitStatus in \[75\b.*\? 'retry' : 'ignore'", strategy)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_a_nextflow_task_that_was_stopped_is_tried_again_and_keeps_its_store(
     tmp_path: Path, model: Path
 ) -> None:
