@@ -31,8 +31,8 @@ def batches(patches: Selection) -> Iterator[NDArray[np.bool_]]:
         first, size = first + size, 2 * size
 
 
-_TASKS_PER_THREAD = 16
-"""At least: with fewer, some threads end long before the others."""
+_TASKS, _TASKS_PER_THREAD = 64, 4
+"""At least so many: with fewer, some threads end long before the others."""
 
 
 def chosen_tiles(grid: TileGrid, box: Box, chosen: NDArray[np.bool_]) -> tuple[Tile, ...]:
@@ -55,12 +55,17 @@ def tiles_of_shards(mask: MaskPyramid, chosen: NDArray[np.bool_]) -> dict[Shard,
     }
 
 
+def full_weight(total: int, *, limit: int, threads: int) -> float:
+    """Of a parcel: ``limit``, or less where the whole is little for so many threads."""
+    return min(limit, total / (_TASKS + _TASKS_PER_THREAD * threads))
+
+
 def parcels(jobs: Sequence[Job], weights: Sequence[int], *, limit: int, threads: int) -> Iterator[list[Job]]:
     """Jobs in their order, so many together that a task is worth its way, but enough tasks for all threads.
 
-    A parcel is full when it weighs ``limit``, or less where there are many threads.
+    A parcel is full as `full_weight` says.
     """
-    full = min(limit, sum(weights) / (_TASKS_PER_THREAD * threads))
+    full = full_weight(sum(weights), limit=limit, threads=threads)
     parcel, inside = list[Job](), 0
     for job, weight in zip(jobs, weights, strict=True):
         parcel.append(job)

@@ -8,7 +8,7 @@ from typing import Any
 from distributed import Client
 
 from wsi_twostage import cluster, dispatch, stopping
-from wsi_twostage.batches import Turns, parcels
+from wsi_twostage.batches import Turns, full_weight, parcels
 from wsi_twostage.dispatch import Call
 from wsi_twostage.errors import ClusterError, ConfigError
 from wsi_twostage.mask import Shard
@@ -98,7 +98,7 @@ class Crew:
         """
         written, reduced, ready = set[Shard](), set[Shard](), list[Job]()
         to_come = turns.counts()
-        together = min(max(len(to_come) // (16 * self.threads), 1), QUICK)
+        together = full_weight(len(to_come), limit=QUICK, threads=self.threads)
         to_come |= self._children_to_come(set(to_come))
 
         def parents(results: Results) -> Iterable[Call]:
@@ -111,7 +111,7 @@ class Crew:
                     to_come[parent] -= 1
                     if not to_come[parent]:
                         ready.append(Job(parent, reduce_shard))
-            if len(ready) >= together:
+            if ready and len(ready) >= together:
                 yield Call(perform, (self._work, [*ready]))
                 ready.clear()
 
