@@ -62,7 +62,8 @@ ALLOWED: dict[str, set[str]] = {
         "answers", "batches", "coarse", "errors", "mask", "models", "overview", "pipeline", "refine",
         "selection", "slide", "tiles", "tissue", "work",
     },
-    "preview": {"mask", "slide", "tiles", "uncertainty"},
+    "pictures": {"mask", "tiles", "uncertainty"},
+    "preview": {"mask", "pictures", "slide", "tiles"},
 }  # fmt: skip
 
 
