@@ -53,9 +53,7 @@ def card_of(spec: BundleSpec, *, size: int, sha256: str) -> Card:
         ("default threshold", f"entropy {spec.threshold:g}"),
         ("file", f"{size / 1e6:.1f} MB, sha256 {sha256}"),
     ]
-    facts += [
-        (key, str(told[key])) for key in ("date", "data", "licence", "split", "history") if key in told
-    ]
+    facts += [(key, str(told[key])) for key in ("date", "data", "licence", "split", "history") if key in told]
     held_out = tuple((name, tuple(stems)) for name, stems in told.get("held_out", {}).items())
     tables = (_figures(spec), _promises(spec), _curve(spec))
     return Card(spec.name, tuple(facts), tuple(table for table in tables if table.rows), held_out)

@@ -39,7 +39,9 @@ def commands() -> None:
     """
 
 
-for command in (run, refine, verify, report, plan, info, convert, model, train, evaluate, calibrate, tables, curve):
+for command in (
+    run, refine, verify, report, plan, info, convert, model, train, evaluate, calibrate, tables, curve,
+):  # fmt: skip
     commands.add_command(command)
 
 

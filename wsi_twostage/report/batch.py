@@ -1,5 +1,6 @@
 """The table of a batch: its columns, and its rows with what stands out first."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from wsi_twostage.report.words import count, digits, percent, seconds
 
 CLASSES = 3
 """That have a column each; of more, their sum has one."""
+
+LONGEST = 160
+"""Letters of an error in the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,24 @@ def columns(slides: Sequence[Facts]) -> list[tuple[str, Callable[[Facts], Cell]]
     ]
 
 
+def shared(all_found: Sequence[Sequence[Caution]]) -> tuple[str, ...]:
+    """What is mild and true of more than half of the slides: nothing that stands out."""
+    shorts = [c.short for found in all_found for c in found if c.short and not c.grave]
+    return tuple(short for short in dict.fromkeys(shorts) if 2 * shorts.count(short) > len(all_found))
+
+
 def row_of(
-    facts: Facts, anchor: str, found: Sequence[Caution], odd: Oddity, cells: tuple[Cell, ...]
+    facts: Facts,
+    anchor: str,
+    found: Sequence[Caution],
+    odd: Oddity,
+    *,
+    common: Sequence[str],
+    cells: tuple[Cell, ...],
 ) -> Row:
-    """Of a slide with a result."""
+    """Of a slide with a result; what is ``common`` to the slides of the batch is not said again."""
     grave = [caution.short for caution in found if caution.grave]
-    mild = [caution.short for caution in found if not caution.grave and caution.short]
+    mild = [c.short for c in found if not c.grave and c.short and c.short not in common]
     weight = 1000.0 * bool(grave) + (odd.score if odd.score >= FAR else 0.0)
     weight += (facts.mean_uncertainty or 0.0) / 10  # among those that are alike, the least sure
     return Row(facts.name, anchor, facts.status, (*grave, *odd.reasons, *mild), weight, cells)
@@ -72,7 +88,8 @@ def row_of(
 def row_without(found: Found, columns: int) -> Row:
     """Of a slide without a result."""
     status = found.status or "failed"
-    why = (found.error,) if found.error else ("not begun",) if status == "skipped" else ()
+    reason = textwrap.shorten(found.error.removeprefix(f"{found.name}: "), LONGEST, placeholder=" …")
+    why = (reason,) if reason else ("not begun",) if status == "skipped" else ()
     return Row(found.name, "", status, why, 2000.0, (Cell("–", None),) * columns)
 
 
@@ -89,7 +106,7 @@ def _share(value: float | None) -> Cell:
 
 
 def _number(value: float | None) -> Cell:
-    return Cell("–" if value is None else digits(value), value)
+    return Cell("–" if value is None else f"{value:.3f}", value)
 
 
 def _time(value: float | None) -> Cell:
@@ -102,7 +119,11 @@ def _objects(slide: Facts) -> Cell:
 
 
 def _left(slide: Facts) -> Cell:
-    if slide.counts.tissue and not slide.counts.first:
+    if not slide.counts.tissue:
+        return Cell("–", None)
+    if not slide.counts.first:
         return Cell("0", 0.0)
     overall = slide.audit.overall if slide.audit else None
-    return Cell("–", None) if overall is None else Cell(f"{overall.gap:.3f}, {overall.bound:.3f}", overall.gap)
+    return (
+        Cell("–", None) if overall is None else Cell(f"{overall.gap:.3f}, {overall.bound:.3f}", overall.gap)
+    )

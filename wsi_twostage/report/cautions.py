@@ -37,18 +37,18 @@ def _of_the_run(facts: Facts) -> Iterator[Caution]:
             "at work",
         )
     if not made.get("complete"):
-        rest = f" {tiles(counts.waiting).capitalize()} that were chosen wait for Model 2." if counts.waiting else ""
+        rest = f" {tiles(counts.waiting)} that were chosen wait for Model 2." if counts.waiting else ""
         yield Caution(
             True,
-            f"The run was stopped.{rest} The mask is valid; wsi-seg refine {shown_path(facts)} goes on with it.",
+            f"The run was stopped.{rest} The mask is valid; wsi-seg refine {shown_path(facts)} goes on.",
             "stopped",
         )
     if counts.unreadable:
         yield Caution(
             True,
-            f"{tiles(counts.unreadable).capitalize()} of the slide could not be read "
-            f"({percent(counts.unreadable / counts.tissue)} of the tissue). There the mask is the answer of Model "
-            f"1, or empty where Model 1 could not read either.",
+            f"{tiles(counts.unreadable)} of the slide could not be read "
+            f"({percent(counts.unreadable / counts.tissue)} of the tissue). There the mask is the answer of "
+            f"Model 1, or empty where Model 1 could not read either.",
             f"{tiles(counts.unreadable)} unreadable",
         )
     if not counts.tissue:
@@ -92,15 +92,15 @@ def _of_the_slide(facts: Facts) -> Iterator[Caution]:
     if slide["mpp"] / facts.spec.mpp > ENLARGED:
         yield Caution(
             False,
-            f"The slide has {slide['mpp']:g} µm per pixel, the model wants {facts.spec.mpp:.3g}: the slide was "
-            f"enlarged. Fine detail that it does not have cannot be found.",
+            f"The slide has {slide['mpp']:g} µm per pixel, the mask {facts.spec.mpp:.4g}, since the model "
+            f"was made for that: the slide was enlarged. Detail that it does not have cannot be found.",
             "enlarged",
         )
     if facts.slide is None:
         yield Caution(
             False,
-            f"The slide cannot be opened where it was ({facts.slide_lost}), so the pictures are made from the "
-            f"result's own overview.",
+            f"The slide cannot be opened where it was ({facts.slide_lost}). The pictures are made from the "
+            f"result’s own overview.",
             "slide gone",
         )
     else:

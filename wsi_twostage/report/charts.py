@@ -26,8 +26,8 @@ STAGES = (
 WORK = (("read", "reading the slide"), ("model_1", "Model 1"), ("model_2", "Model 2"), ("write", "writing"))
 
 
-def change_chart(change: Change) -> Markup:
-    """Area changed against tiles refined: by the rule, by the audit, and what is expected of the rest."""
+def change_chart(change: Change, rule: str) -> Markup:
+    """Area changed against tiles refined: by the ``rule``, by the audit, and what is expected of the rest."""
     ends = change.total + max(change.left or 0.0, change.bound or 0.0)
     small = ends < 0.001
     scale = 1e6 if small else 1.0
@@ -41,9 +41,14 @@ def change_chart(change: Change) -> Markup:
         return _LEFT + tiles / tissue * (_RIGHT - _LEFT), _BOTTOM - mm2 * scale / top * (_BOTTOM - _TOP)
 
     end = at(change.refined, change.total)
-    if change.refined < tissue:
+    if change.refined < tissue:  # what Model 2 did not see
         add(root, "rect", "unseen", x=end[0], y=_TOP, width=_RIGHT - end[0], height=_BOTTOM - _TOP)
     sums = np.concatenate([[0.0], change.chosen])
+    if 0 < chosen < tissue:
+        x = at(chosen, 0)[0]
+        add(root, "path", "budget", d=path([(x, _TOP - 6), (x, _BOTTOM)]))
+        left = x > (_LEFT + _RIGHT) / 2
+        text(root, rule, x - 4 if left else x + 4, _TOP - 1, "faint", anchor="end" if left else "start")
     kept = np.unique(np.linspace(0, chosen, min(chosen + 1, _POINTS)).astype(int))
     add(root, "path", "line m2", d=path([at(float(i), float(sums[i])) for i in kept]))
     if len(change.audited):
@@ -74,8 +79,8 @@ def _said(change: Change) -> str:
     return said
 
 
-def uncertainty_chart(facts: Facts) -> Markup:
-    """How many tiles have which uncertainty, and which of them Model 2 saw."""
+def uncertainty_chart(facts: Facts, threshold: float) -> Markup:
+    """How many tiles have which uncertainty; which Model 2 saw; the rule took those from ``threshold`` on."""
     known = np.isfinite(facts.table["uncertainty"])
     u, second = facts.table["uncertainty"][known], facts.table["source"][known] == Source.MODEL_2
     right = max(float(u.max(initial=0.0)), 0.01)
@@ -83,20 +88,25 @@ def uncertainty_chart(facts: Facts) -> Markup:
     everyone, seen = np.histogram(u, edges)[0], np.histogram(u[second], edges)[0]
     top = max(int(everyone.max(initial=1)), 1) * 1.08
     root = svg(WIDTH, HEIGHT, label="How many tiles have which uncertainty, and how many of them Model 2 saw")
-    _axes(root, right, top, x_label=f"mean {facts.made.get('uncertainty', 'uncertainty')} of a tile")
+    kind = facts.made.get("uncertainty", "uncertainty")
+    _axes(root, right, top, whole=True, x_label=f"mean {kind} of a tile")
     text(root, "tiles", 4, 12, "label")
     step = (_RIGHT - _LEFT) / _BINS
     for i, (n, s) in enumerate(zip(everyone.tolist(), seen.tolist(), strict=True)):
         base = _BOTTOM
-        for part, kind in ((s, "bar m2"), (n - s, "bar m1")):
+        x = _LEFT + i * step + 0.5
+        for part, bar, by in ((s, "m2", "seen by Model 2"), (n - s, "m1", "not seen by Model 2")):
             height = part / top * (_BOTTOM - _TOP)
-            if part:
-                bar = add(
-                    root, "rect", kind, x=_LEFT + i * step + 0.5, y=base - height, width=step - 1, height=height
-                )
-                by = "seen by Model 2" if kind == "bar m2" else "not seen by Model 2"
-                hint(bar, f"{part} tiles of {edges[i]:.3f} to {edges[i + 1]:.3f}, {by}")
             base -= height
+            if part:
+                shown = add(root, "rect", f"bar {bar}", x=x, y=base, width=step - 1, height=height)
+                hint(shown, f"{part} tiles of {edges[i]:.3f} to {edges[i + 1]:.3f}, {by}")
+    if 0 < threshold <= right:
+        x = _LEFT + threshold / right * (_RIGHT - _LEFT)
+        add(root, "path", "budget", d=path([(x, _TOP - 6), (x, _BOTTOM)]))
+        left = x > (_LEFT + _RIGHT) / 2
+        said = f"the rule: {threshold:.3f} or more"
+        text(root, said, x - 4 if left else x + 4, _TOP - 1, "faint", anchor="end" if left else "start")
     return markup(root)
 
 
@@ -150,8 +160,9 @@ def strip_chart(feature: Feature, names: Sequence[str], anchors: Sequence[str]) 
     return markup(root)
 
 
-def _axes(root: Element, right: float, top: float, *, x_label: str) -> None:
-    for value in ticks(top):
+def _axes(root: Element, right: float, top: float, *, x_label: str, whole: bool = False) -> None:
+    """Lines and numbers; ``whole``: upwards only whole ones."""
+    for value in (value for value in ticks(top) if not (whole and value % 1)):
         y = _BOTTOM - value / top * (_BOTTOM - _TOP)
         add(root, "path", "grid" if value else "axis", d=path([(_LEFT, y), (_RIGHT, y)]))
         text(root, _tick(value), _LEFT - 6, y + 3.5, anchor="end")

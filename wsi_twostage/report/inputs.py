@@ -53,7 +53,9 @@ def _expand(given: Path) -> Iterator[Found]:
         results = sorted(path for path in given.iterdir() if read_attributes(path) is not None)
         others = [found for path in results if path.resolve() not in known for found in _expand(path)]
         if not listed and not others:
-            raise ConfigError(f"{given}: a folder without results; give results of wsi-seg, or a folder of them")
+            raise ConfigError(
+                f"{given}: a folder without results; give results of wsi-seg, or a folder of them"
+            )
         yield from (*listed, *others)
     elif given.is_file() and given.suffix == ".json":
         yield from _summary(given)

@@ -28,7 +28,7 @@ from wsi_twostage.tiles import Box, Tile
 QUALITY = 82  # of JPEG
 _INSIDE = 90  # of 255: how much the inside of an object is coloured
 _TISSUE = (0, 140, 70)
-_FIRST = (0, 90, 255)  # Model 1's outline
+_FIRST = (0, 229, 255)  # Model 1's outline
 _SHADES = 40  # of the heat; fewer compress better
 _HEAT_PX = 600  # longer side of the picture of the uncertainty
 
@@ -124,11 +124,12 @@ def _whole(store: MaskPyramid, slide: Slide | None, level: int) -> tuple[RGB, bo
             pass
     overview = Image.fromarray(store.read_overview())
     spec = store.spec
-    part = tuple(
+    right, bottom = (
         min(fine / spec.overview_downsample, own)
         for fine, own in zip((spec.width, spec.height), overview.size, strict=True)
     )
-    return np.asarray(overview.resize((width, height), Image.Resampling.BICUBIC, box=(0, 0, *part))), False
+    shown = overview.resize((width, height), Image.Resampling.BICUBIC, box=(0, 0, right, bottom))
+    return np.asarray(shown, np.uint8), False
 
 
 def _heat(store: MaskPyramid, side: int, tissue: NDArray[np.bool_]) -> str:
@@ -202,7 +203,7 @@ def _close_up(
         answer = coarse_labels(store, facts.model, own, (tile,))
         common = _common(box, own)
         whole[common.relative_to(box).slices] = answer[common.relative_to(own).slices]
-        before = _line(outline(whole) & _dashes(whole.shape), _FIRST)
+        before = _line(_thick(whole) & _dashes(whole.shape), _FIRST)
     colours = np.array([(0, 0, 0), *spec.colours], np.uint8)
     line = png(np.where(_thick(labels), labels, 0).astype(np.uint8), colours, [0, *[255] * len(spec.colours)])
     return CloseUp(

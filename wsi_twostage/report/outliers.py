@@ -1,4 +1,4 @@
-"""Which slides of a batch are unlike the others, and in what; robust, so that outliers do not hide each other."""
+"""Which slides of a batch are unlike the others, and in what; robust, so that none hides another."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,16 +47,20 @@ def features(slides: Sequence[Facts]) -> list[Feature]:
 
     return [
         Feature("share of the tissue that is covered", column(lambda s: s.covered), percent),
-        Feature("tissue (mm²)", column(lambda s: s.tissue_mm2), digits),
+        Feature("tissue (mm²)", column(lambda s: s.tissue_mm2 or None), digits),
         Feature("mean uncertainty", column(lambda s: s.mean_uncertainty), digits),
-        Feature("tiles seen by Model 2", column(lambda s: s.counts.share), percent),
+        Feature("tiles seen by Model 2", column(_seen), percent),
         Feature("estimated gap (1 − Dice)", column(_gap), digits),
         Feature("seconds per tile", column(lambda s: s.tile_seconds), digits),
     ]
 
 
+def _seen(facts: Facts) -> float | None:
+    return facts.counts.share if facts.counts.tissue else None
+
+
 def _gap(facts: Facts) -> float | None:
-    overall = facts.audit.overall if facts.audit else None
+    overall = facts.audit.overall if facts.audit and facts.counts.tissue else None
     return overall.gap if overall else None
 
 
@@ -86,4 +90,6 @@ def _reason(feature: Feature, at: int, score: float) -> str:
     middle = feature.show(float(low))
     if feature.show(float(high)) != middle:
         middle += f" to {feature.show(float(high))}"
-    return f"{feature.name} is {where}: {feature.show(float(feature.values[at]))}; half of the slides: {middle}"
+    return (
+        f"{feature.name} is {where}: {feature.show(float(feature.values[at]))}; half of the slides: {middle}"
+    )

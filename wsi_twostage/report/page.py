@@ -1,4 +1,4 @@
-"""The page: what was found of each slide, laid out by the templates; nothing in it is fetched from elsewhere."""
+"""The page: what was found of each slide, laid out by the templates; nothing in it comes from elsewhere."""
 
 import hashlib
 from base64 import b64encode
@@ -13,15 +13,15 @@ from markupsafe import Markup
 
 from wsi_twostage.card import Card, read_card
 from wsi_twostage.report import words
-from wsi_twostage.report.batch import Row, columns, row_of, row_without
+from wsi_twostage.report.batch import Row, columns, row_of, row_without, shared
 from wsi_twostage.report.cautions import Caution, cautions
 from wsi_twostage.report.change import Change, change_of
 from wsi_twostage.report.charts import change_chart, strip_chart, time_chart, uncertainty_chart
 from wsi_twostage.report.facts import Facts
 from wsi_twostage.report.inputs import Found
 from wsi_twostage.report.layers import Scene
-from wsi_twostage.report.outliers import FAR, LEAST, features, oddities
-from wsi_twostage.report.statement import Statement, quality
+from wsi_twostage.report.outliers import LEAST, features, oddities
+from wsi_twostage.report.statement import Statement, least_refined, quality
 
 STATUS = {
     "ok": "complete",
@@ -65,8 +65,8 @@ def section_of(facts: Facts, scene: Scene, number: int) -> Section:
         cautions=cautions(facts),
         quality=quality(facts),
         change=change,
-        change_chart=change_chart(change),
-        uncertainty_chart=uncertainty_chart(facts),
+        change_chart=change_chart(change, facts.rules[0]),
+        uncertainty_chart=uncertainty_chart(facts, least_refined(facts)),
         time_chart=time_chart(facts.seconds) if facts.seconds else None,
     )
 
@@ -111,13 +111,18 @@ class Table:
     strips: tuple[Markup, ...]
     compared: bool
     """Whether there are enough slides to tell which are unlike the others."""
+    common: tuple[str, ...]
+    """What is to be known of most slides."""
 
 
 def _table(sections: Sequence[Section], lost: Sequence[Found]) -> Table:
     slides = [section.facts for section in sections]
     heads, compared = columns(slides), features(slides)
+    common = shared([section.cautions for section in sections])
     rows = [
-        row_of(s.facts, s.anchor, s.cautions, odd, tuple(cell(s.facts) for _, cell in heads))
+        row_of(
+            s.facts, s.anchor, s.cautions, odd, common=common, cells=tuple(cell(s.facts) for _, cell in heads)
+        )
         for s, odd in zip(sections, oddities(compared), strict=True)
     ]
     rows += [row_without(found, len(heads)) for found in lost]
@@ -129,6 +134,7 @@ def _table(sections: Sequence[Section], lost: Sequence[Found]) -> Table:
         counts=tuple(Counter(STATUS.get(row.status, row.status) for row in rows).most_common()),
         strips=tuple(strip_chart(feature, names, anchors) for feature in varied),
         compared=len(slides) >= LEAST,
+        common=common,
     )
 
 
@@ -143,6 +149,3 @@ def _cards(sections: Sequence[Section]) -> list[Card]:
 def _source(environment: Environment, name: str) -> str:
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
-
-
-__all__ = ["FAR", "Section", "render", "section_of"]

@@ -12,6 +12,8 @@ from wsi_twostage.report.words import listed, percent, tiles
 FEW = 40
 """Tiles of an audit, below which its bound covers less than it says (`tests/test_audit.py`)."""
 
+_CALIBRATE = "wsi-seg calibrate *.svs -o mine.safetensors"
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -42,7 +44,7 @@ def _coverage(facts: Facts) -> Statement:
     else:
         text += " This is the full-resolution result of this model."
     if counts.unreadable:
-        text += f" {tiles(counts.unreadable).capitalize()} could not be read."
+        text += f" {tiles(counts.unreadable)} could not be read."
     return Statement("What Model 2 saw", text)
 
 
@@ -55,13 +57,15 @@ def _audit(facts: Facts) -> Statement:
         begun = "The audit was not finished" if audit else "It was not audited"
         return Statement(
             title,
-            f"{begun}, so it is not known how far this mask is from the one that Model 2 would give everywhere. "
-            f"An audit lets Model 2 see some more tiles, drawn at random, and says so; no labels are needed:",
+            f"{begun}, so it is not known how far this mask is from the one that Model 2 would give "
+            f"everywhere. An audit lets Model 2 see some more tiles, drawn at random, and says so; no labels "
+            f"are needed:",
             f"wsi-seg refine {shown_path(facts)} --audit 50",
         )
     text = (
-        f"If Model 2 saw all tissue, the mask is expected to differ from this one by {overall.gap:.3f} of Dice "
-        f"(1 − Dice), and with {CONFIDENCE:.0%} confidence by no more than {overall.bound:.3f}. "
+        f"If Model 2 saw all tissue, the mask is expected to differ from this one by {overall.gap:.3f} "
+        f"and, with {100 * CONFIDENCE:g} % confidence, by no more than {overall.bound:.3f} (1 − Dice: 0 is "
+        f"the same mask, 1 one that has nothing in common with it). "
         f"This was estimated on this slide, without labels, from {tiles(counts.audited)} drawn at random."
     )
     parts = [part for part in audit.left if part.name != "all"]
@@ -75,31 +79,29 @@ def _audit(facts: Facts) -> Statement:
 
 
 def _calibration(facts: Facts) -> Statement:
-    title = "What the model's calibration says"
+    title = "What the model’s calibration says"
     if facts.model is None:
         return Statement(title, "The model's file is not where it was, so its calibration cannot be shown.")
     found = facts.model.calibration
     if found is None:
-        return Statement(title, "This model was not calibrated.", "wsi-seg calibrate *.svs -o mine.safetensors")
+        return Statement(title, "This model was not calibrated.", _CALIBRATE)
     if found.uncertainty != facts.made.get("uncertainty"):
-        return Statement(
-            title,
-            f"It is of {found.uncertainty}, while this run ranked its tiles by {facts.made.get('uncertainty')}.",
-        )
-    threshold = _least_refined(facts)
+        ranked = facts.made.get("uncertainty")
+        return Statement(title, f"It is of {found.uncertainty}, while this run ranked its tiles by {ranked}.")
+    threshold = least_refined(facts)
     gap = float(np.interp(threshold, found.threshold, found.gap))
     text = (
-        f"On the {found.cases} {found.unit} that the model was calibrated on, a rule like the one of this run "
-        f"(all tiles of an uncertainty of {threshold:.3f} or more) left the mask {gap:.3f} of Dice from the "
-        f"full-resolution result, on average."
+        f"On the {found.cases} {found.unit} that the model was calibrated on, a rule like the one of this "
+        f"run (all tiles of an uncertainty of {threshold:.3f} or more) left the mask {gap:.3f} of Dice from "
+        f"the full-resolution result, on average."
     )
     if found.unit != "slides":
         text += f" These were {found.unit}, not whole slides: take it as a hint."
-        return Statement(title, text, "wsi-seg calibrate *.svs -o mine.safetensors")
+        return Statement(title, text, _CALIBRATE)
     return Statement(title, text + " It says nothing of this slide in particular.")
 
 
-def _least_refined(facts: Facts) -> float:
+def least_refined(facts: Facts) -> float:
     """The uncertainty from which the run's rule refined all tiles; 1 where it refined none."""
     table = facts.table
     by_rule = (table["source"] == Source.MODEL_2) & (table["round"] >= 0)
@@ -119,7 +121,7 @@ def _truth(facts: Facts) -> Statement:
     known = [f"{v['model_2'][0]} % on {name} ({v['images']} images)" for name, v in figures.items()]
     if known:
         text += f" On held-out images with known truth, its Dice is {listed(known)}."
-    return Statement("What is true", f"{text} Not a medical device.")
+    return Statement("What is true", text)
 
 
 def shown_path(facts: Facts) -> str:

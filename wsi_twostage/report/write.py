@@ -24,8 +24,8 @@ def write_report(
 ) -> Path:
     """Write one self-contained HTML file about results.
 
-    Each result is read once, shard by shard. A slide that is gone costs its close-ups; a result of a batch that
-    cannot be read is a row of the table that says so.
+    Each result is read once, shard by shard. A slide that is gone costs its close-ups; a result of a batch
+    that cannot be read is a row of the table that says so.
 
     Parameters
     ----------
@@ -61,7 +61,9 @@ def write_report(
             listener(Note(f"{one.path}: {reason}"))
             lost.append(Found(one.name, None, one.status or "failed", reason))
     if not sections:
-        raise StoreError(f"none of {len(found)} results can be read; the first: {lost[0].error or lost[0].name}")
+        raise StoreError(
+            f"none of {len(found)} results can be read; the first: {lost[0].error or lost[0].name}"
+        )
     _replace(path, render(sections, lost, datetime.now().astimezone()), overwrite=overwrite)
     return path
 
