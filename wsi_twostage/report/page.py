@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from wsi_twostage.card import Card, read_card
+from wsi_twostage.pictures import HEAT
 from wsi_twostage.report import words
 from wsi_twostage.report.batch import Row, columns, row_of, row_without, shared
 from wsi_twostage.report.cautions import Caution, cautions
@@ -92,6 +93,7 @@ def render(sections: Sequence[Section], lost: Sequence[Found], made: datetime) -
         table=_table(sections, lost) if is_batch else None,
         cards=_cards(sections),
         status=STATUS,
+        heat=[f"rgb({','.join(f'{value:.0f}' for value in colour)})" for colour in HEAT.tolist()],
         style=Markup(_source(environment, "page.css")),
         script=Markup(script),
         digest=digest,
