@@ -14,7 +14,7 @@ from PIL import Image
 from wsi_twostage import Fraction, Settings, segment, write_report
 
 ROOT = Path(__file__).parent.parent
-SIZE = (1180, 1390)
+SIZE = (1180, 1450)
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
 
 

@@ -12,8 +12,8 @@ from wsi_twostage.report.outliers import FAR, Feature, modified_z
 from wsi_twostage.report.svg import Element, add, hint, markup, path, svg, text, ticks
 from wsi_twostage.report.words import area, count, seconds
 
-WIDTH, HEIGHT = 380.0, 230.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 366.0, 26.0, 190.0
+WIDTH, HEIGHT = 380.0, 234.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 366.0, 34.0, 194.0
 _POINTS = 150  # of a curve, at most
 _BINS = 32
 
@@ -46,9 +46,9 @@ def change_chart(change: Change, rule: str) -> Markup:
     sums = np.concatenate([[0.0], change.chosen])
     if 0 < chosen < tissue:
         x = at(chosen, 0)[0]
-        add(root, "path", "budget", d=path([(x, _TOP - 6), (x, _BOTTOM)]))
+        add(root, "path", "budget", d=path([(x, _TOP - 14), (x, _BOTTOM)]))
         left = x > (_LEFT + _RIGHT) / 2
-        text(root, rule, x - 4 if left else x + 4, _TOP - 1, "faint", anchor="end" if left else "start")
+        text(root, rule, x - 4 if left else x + 4, _TOP - 4, "faint", anchor="end" if left else "start")
     kept = np.unique(np.linspace(0, chosen, min(chosen + 1, _POINTS)).astype(int))
     add(root, "path", "line m2", d=path([at(float(i), float(sums[i])) for i in kept]))
     if len(change.audited):
@@ -103,10 +103,10 @@ def uncertainty_chart(facts: Facts, threshold: float) -> Markup:
                 hint(shown, f"{part} tiles of {edges[i]:.3f} to {edges[i + 1]:.3f}, {by}")
     if 0 < threshold <= right:
         x = _LEFT + threshold / right * (_RIGHT - _LEFT)
-        add(root, "path", "budget", d=path([(x, _TOP - 6), (x, _BOTTOM)]))
+        add(root, "path", "budget", d=path([(x, _TOP - 14), (x, _BOTTOM)]))
         left = x > (_LEFT + _RIGHT) / 2
         said = f"the rule: {threshold:.3f} or more"
-        text(root, said, x - 4 if left else x + 4, _TOP - 1, "faint", anchor="end" if left else "start")
+        text(root, said, x - 4 if left else x + 4, _TOP - 4, "faint", anchor="end" if left else "start")
     return markup(root)
 
 

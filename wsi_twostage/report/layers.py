@@ -74,7 +74,8 @@ class Scene:
     tile: float  # px
     mm: float  # px of one millimetre
     image: str
-    from_slide: bool
+    blurred: bool
+    """Whether the slide itself, which is finer, could not be read."""
     mask: str
     tissue: str
     heat: str
@@ -89,7 +90,7 @@ def scene_of(store: MaskPyramid, facts: Facts, detail: Detail) -> Scene:
     level = level_within(store, detail.side)
     height, width = store.shape(level)
     box = Box(0, 0, height, width)
-    image, from_slide = _whole(store, facts.slide, level)
+    image, blurred = _whole(store, facts.slide, level)
     labels = store.read(box, level)
     colours = np.array([(0, 0, 0), *facts.spec.colours], np.uint8)
     tissue = tissue_at(store, level)
@@ -102,7 +103,7 @@ def scene_of(store: MaskPyramid, facts: Facts, detail: Detail) -> Scene:
         tile=facts.spec.tile / 2**level,
         mm=1000 / (facts.spec.mpp * 2**level),
         image=jpeg(image),
-        from_slide=from_slide,
+        blurred=blurred,
         mask=_painted(labels, colours),
         tissue=_line(outline(tissue.astype(np.uint8)), _TISSUE),
         heat=_heat(store, detail.side, tissue),
@@ -114,12 +115,13 @@ def scene_of(store: MaskPyramid, facts: Facts, detail: Detail) -> Scene:
 
 
 def _whole(store: MaskPyramid, slide: Slide | None, level: int) -> tuple[RGB, bool]:
-    """The slide on a level's pixels; from the overview, where that is as fine or the slide cannot be read."""
+    """The slide on a level's pixels; from the overview where that is as fine or, blurred, has to do."""
     height, width = store.shape(level)
-    if slide is not None and store.spec.overview_downsample > 2**level:
+    finer = store.spec.overview_downsample > 2**level
+    if slide is not None and finer:
         try:
             view = slide.view(store.spec.mpp / slide.mpp * 2**level)
-            return view.read(Box(0, 0, height, width)), True
+            return view.read(Box(0, 0, height, width)), False
         except SlideError:
             pass
     overview = Image.fromarray(store.read_overview())
@@ -129,7 +131,7 @@ def _whole(store: MaskPyramid, slide: Slide | None, level: int) -> tuple[RGB, bo
         for fine, own in zip((spec.width, spec.height), overview.size, strict=True)
     )
     shown = overview.resize((width, height), Image.Resampling.BICUBIC, box=(0, 0, right, bottom))
-    return np.asarray(shown, np.uint8), False
+    return np.asarray(shown, np.uint8), finer
 
 
 def _heat(store: MaskPyramid, side: int, tissue: NDArray[np.bool_]) -> str:
