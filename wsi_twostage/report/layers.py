@@ -1,7 +1,5 @@
 """Pictures of a result as data URIs: the slide, what lies over it, its tiles, and close-ups."""
 
-import io
-from base64 import b64encode
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,22 +11,19 @@ from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.pictures import (
     HEAT,
     RGB,
-    box_around,
     level_within,
     outline,
     tissue_at,
     uncertainty_at,
 )
-from wsi_twostage.refine import coarse_labels
+from wsi_twostage.report.close_ups import CloseUp, close_ups_of
+from wsi_twostage.report.encode import jpeg, png, png_line
 from wsi_twostage.report.facts import Facts
-from wsi_twostage.report.words import percent
 from wsi_twostage.slide import Slide
-from wsi_twostage.tiles import Box, Tile
+from wsi_twostage.tiles import Box
 
-QUALITY = 82  # of JPEG
 _INSIDE = 90  # of 255: how much the inside of an object is coloured
 _TISSUE = (0, 140, 70)
-_FIRST = (0, 229, 255)  # Model 1's outline
 _SHADES = 40  # of the heat; fewer compress better
 _HEAT_PX = 600  # longer side of the picture of the uncertainty
 
@@ -47,22 +42,6 @@ class Detail:
         if slides <= 2:
             return cls(1000, 3, 512)
         return cls(700, 2, 384) if slides <= 12 else cls(512, 1, 256)
-
-
-@dataclass(frozen=True, slots=True)
-class CloseUp:
-    """A square of the finest level."""
-
-    title: str
-    text: str
-    width: int
-    height: int
-    image: str
-    second: str
-    """Outline of the mask."""
-    first: str
-    """Outline of Model 1's answer, where Model 2 changed it; or empty."""
-    side_um: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +84,12 @@ def scene_of(store: MaskPyramid, facts: Facts, detail: Detail) -> Scene:
         image=jpeg(image),
         blurred=blurred,
         mask=_painted(labels, colours),
-        tissue=_line(outline(tissue.astype(np.uint8)), _TISSUE),
+        tissue=png_line(outline(tissue.astype(np.uint8)), _TISSUE),
         heat=_heat(store, detail.side, tissue),
         chosen=_squares(table["row"][done & ~random], table["col"][done & ~random]),
         audited=_slashes(table["row"][random], table["col"][random]),
         unreadable=_crosses(*(table[n][table["source"] == Source.UNREADABLE] for n in ("row", "col"))),
-        close_ups=_close_ups(store, facts, detail),
+        close_ups=close_ups_of(store, facts, count=detail.close_ups, side=detail.close_px),
     )
 
 
@@ -159,78 +138,6 @@ def _painted(labels: NDArray[np.uint8], colours: NDArray[np.uint8]) -> str:
     return png(place, np.concatenate([colours, colours[1:]]), [0, *[255] * classes, *[_INSIDE] * classes])
 
 
-def _line(line: NDArray[np.bool_], colour: tuple[int, int, int]) -> str:
-    return png(line.astype(np.uint8), np.array([(0, 0, 0), colour], np.uint8), [0, 255])
-
-
-def _close_ups(store: MaskPyramid, facts: Facts, detail: Detail) -> tuple[CloseUp, ...]:
-    """Where Model 2 changed most, where Model 1 was least sure, and a common tile that Model 1 did alone."""
-    table, slide = facts.table, facts.slide
-    if slide is None or not len(table["row"]):
-        return ()
-    second, first = table["source"] == Source.MODEL_2, table["source"] == Source.MODEL_1
-    u = np.nan_to_num(table["uncertainty"])
-    picks: list[tuple[str, str, int]] = []
-    if second.any():
-        i = int(np.argmax(np.where(second, np.nan_to_num(table["disagreement"]), -1)))
-        changed = percent(float(table["disagreement"][i]))
-        picks.append(("Where Model 2 changed most", f"{changed} of the tile’s pixels", i))
-        i = int(np.argmax(np.where(second, u, -1)))
-        picks.append(("Where Model 1 was least sure", f"mean uncertainty {u[i]:.3f}; Model 2’s answer", i))
-    if first.any():
-        rows = np.flatnonzero(first)
-        i = int(rows[np.argsort(u[rows])[len(rows) // 2]])
-        picks.append(("A tile that Model 2 did not see", f"mean uncertainty {u[i]:.3f}; Model 1’s answer", i))
-    shown: dict[int, CloseUp] = {}
-    for title, text, i in picks:
-        if i not in shown and len(shown) < detail.close_ups:
-            tile = Tile(int(table["row"][i]), int(table["col"][i]))
-            try:
-                shown[i] = _close_up(store, facts, slide, tile, title=title, text=text, side=detail.close_px)
-            except SlideError:  # a part of it cannot be read
-                continue
-    return tuple(shown.values())
-
-
-def _close_up(
-    store: MaskPyramid, facts: Facts, slide: Slide, tile: Tile, *, title: str, text: str, side: int
-) -> CloseUp:
-    spec = facts.spec
-    box = box_around(store, tile, min(side, spec.tile))
-    image, labels = slide.view(spec.mpp / slide.mpp).read(box), store.read(box)
-    before = ""
-    if facts.model is not None and store.read_source()[tile] == Source.MODEL_2:
-        own = spec.tiles.box(tile)
-        whole = np.zeros((box.height, box.width), np.uint8)
-        answer = coarse_labels(store, facts.model, own, (tile,))
-        common = _common(box, own)
-        whole[common.relative_to(box).slices] = answer[common.relative_to(own).slices]
-        before = _line(_thick(whole) & _dashes(whole.shape), _FIRST)
-    colours = np.array([(0, 0, 0), *spec.colours], np.uint8)
-    line = png(np.where(_thick(labels), labels, 0).astype(np.uint8), colours, [0, *[255] * len(spec.colours)])
-    return CloseUp(
-        title, text, box.width, box.height, jpeg(image), line, before, round(box.width * spec.mpp, 1)
-    )
-
-
-def _thick(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The outline, two pixels wide, inwards."""
-    line = outline(labels)
-    inner = outline(np.where(line, 0, labels).astype(np.uint8))
-    return line | inner
-
-
-def _dashes(shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    ys, xs = np.indices(shape)
-    return np.asarray((ys + xs) // 4 % 3 < 2, np.bool_)
-
-
-def _common(one: Box, other: Box) -> Box:
-    """The box in both."""
-    top, left = max(one.top, other.top), max(one.left, other.left)
-    return Box(top, left, min(one.bottom, other.bottom) - top, min(one.right, other.right) - left)
-
-
 def _squares(rows: NDArray[np.int32], cols: NDArray[np.int32]) -> str:
     """A path around the tiles, one piece for those that lie side by side; a slide may have many thousands."""
     places = sorted(zip(rows.tolist(), cols.tolist(), strict=True))
@@ -251,18 +158,3 @@ def _slashes(rows: NDArray[np.int32], cols: NDArray[np.int32]) -> str:
 def _crosses(rows: NDArray[np.int32], cols: NDArray[np.int32]) -> str:
     pairs = zip(rows.tolist(), cols.tolist(), strict=True)
     return "".join(f"M{c} {r}h1v1h-1zl1 1m-1 0l1-1" for r, c in pairs)
-
-
-def jpeg(rgb: RGB) -> str:
-    """As a data URI."""
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(file, "JPEG", quality=QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
-
-
-def png(places: NDArray[np.uint8], palette: NDArray[np.uint8], alpha: list[int]) -> str:
-    """Places in a palette (n, 3), with the opacity of each, 0..255, as a data URI."""
-    image, file = Image.fromarray(places), io.BytesIO()
-    image.putpalette(palette.tobytes())
-    image.save(file, "PNG", transparency=bytes(alpha), optimize=True)
-    return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
