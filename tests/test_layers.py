@@ -68,7 +68,13 @@ ALLOWED: dict[str, set[str]] = {
         "answers", "batches", "coarse", "errors", "mask", "models", "overview", "pipeline", "refine",
         "selection", "slide", "tiles", "tissue", "work",
     },
-    "preview": {"mask", "slide", "tiles", "uncertainty"},
+    "card": {"models", "quality"},
+    "report": {
+        "audit", "batch", "card", "errors", "events", "ledger", "mask", "models", "pictures", "refine",
+        "slide", "tiles",
+    },
+    "pictures": {"mask", "tiles", "uncertainty"},
+    "preview": {"mask", "pictures", "slide", "tiles"},
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wsi_twostage.pipeline import Settings, segment
     from wsi_twostage.planning import plan
     from wsi_twostage.preview import write_preview
+    from wsi_twostage.report import write_report
     from wsi_twostage.result import Result
     from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
     from wsi_twostage.slide import Slide, open_slide
@@ -37,6 +38,7 @@ _HOMES = {
     "pipeline": ("Settings", "segment"),
     "planning": ("plan",),
     "preview": ("write_preview",),
+    "report": ("write_report",),
     "result": ("Result",),
     "selection": ("ALL", "NONE", "Fraction", "Threshold"),
     "slide": ("Slide", "open_slide"),
@@ -68,6 +70,7 @@ __all__ = [
     "two_stage",
     "verify",
     "write_preview",
+    "write_report",
 ]
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.mask import MaskPyramid, Source
+from wsi_twostage.mask import FAILED, MaskPyramid, Source
 from wsi_twostage.selection import Rule, Selection, select
 from wsi_twostage.tiles import Tile
 
@@ -85,7 +85,7 @@ class Ledger:
     @property
     def settled(self) -> NDArray[np.bool_]:
         """Tiles for which Model 2 can do no more, (rows, cols)."""
-        return self.having(Source.MODEL_2, Source.UNREADABLE, Source.CRASHED)
+        return self.having(Source.MODEL_2, *FAILED)
 
     @property
     def open(self) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from wsi_seg.info import info
 from wsi_seg.model import model
 from wsi_seg.plan import plan
 from wsi_seg.refine import refine
+from wsi_seg.report import report
 from wsi_seg.run import run
 from wsi_seg.tables import tables
 from wsi_seg.train import evaluate, train
@@ -38,7 +39,9 @@ def commands() -> None:
     """
 
 
-for command in (run, refine, verify, plan, info, convert, model, train, evaluate, calibrate, tables, curve):
+for command in (
+    run, refine, verify, report, plan, info, convert, model, train, evaluate, calibrate, tables, curve,
+):  # fmt: skip
     commands.add_command(command)
 
 

@@ -30,6 +30,10 @@ class Source(IntEnum):
     CRASHED = 5  # its task ended its worker each time; the answer is as for UNREADABLE
 
 
+FAILED = (Source.UNREADABLE, Source.CRASHED)
+"""What lacks an answer that it should have."""
+
+
 class Shard(NamedTuple):
     """Position of a shard in the grid of its level."""
 

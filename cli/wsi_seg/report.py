@@ -1,0 +1,33 @@
+"""wsi-seg report: one HTML file about results."""
+
+from pathlib import Path
+
+import click
+
+from wsi_seg import options
+from wsi_seg.progress import listener
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="The file to write.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@options.quiet
+def report(results: tuple[Path, ...], output: Path, overwrite: bool, quiet: bool) -> None:
+    """Write one HTML file about RESULTS: pictures, areas, quality, warnings; nothing in it needs a network.
+
+    RESULTS are results of wsi-seg, folders of them, or the summary.json of a batch. Of several there is a
+    table first, the slides that stand out on top.
+    """
+    from wsi_twostage.report import write_report
+
+    with listener(output.name, quiet=quiet) as listen:
+        write_report(results, output, overwrite=overwrite, listener=listen)
+    click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")

@@ -1,0 +1,423 @@
+"""What a report says: areas, objects, change, outliers, sentences and warnings; and what it refuses."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import small_bundle, tiny_model
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from scipy import ndimage
+from slides import texture, write_slide
+
+from wsi_twostage.errors import ConfigError, StoreError
+from wsi_twostage.events import Event, Note, Started, TilesDone
+from wsi_twostage.ledger import Ledger
+from wsi_twostage.mask import MaskPyramid, MaskSpec, Source
+from wsi_twostage.models.bundle import Calibration
+from wsi_twostage.pictures import HEAT
+from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.report import write_report
+from wsi_twostage.report.cautions import cautions
+from wsi_twostage.report.change import change_of
+from wsi_twostage.report.facts import Audit, Facts, Left, facts_of
+from wsi_twostage.report.inputs import find
+from wsi_twostage.report.measure import measure, own_objects
+from wsi_twostage.report.outliers import Feature, modified_z, oddities
+from wsi_twostage.report.statement import quality
+from wsi_twostage.report.svg import ticks
+from wsi_twostage.report.words import area, digits, percent, seconds
+from wsi_twostage.selection import Fraction
+
+EVERYWHERE = Settings(tissue="none", workers=2, audit=8)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a slide, a model and a result with an audit."""
+    folder = tmp_path_factory.mktemp("report")
+    slide = write_slide(folder / "slide.tiff", [texture(900, 1100)])
+    model = tiny_model(folder / "tiny.safetensors")
+    segment(slide, folder / "a.seg.ome.zarr", bundle=model, rule=Fraction(0.25), settings=EVERYWHERE)
+    return folder
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> MaskPyramid:
+    """A copy of the result, to be changed."""
+    shutil.copytree(made / "a.seg.ome.zarr", tmp_path / "a.seg.ome.zarr")
+    return MaskPyramid.open(tmp_path / "a.seg.ome.zarr")
+
+
+def facts(store: MaskPyramid) -> Facts:
+    return facts_of(store, measure(store))
+
+
+# Areas and objects
+
+
+@given(st.data())
+def test_objects_are_counted_once_however_the_mask_is_cut(data: st.DataObject) -> None:
+    height, width, edge = (data.draw(st.integers(1, 12)) for _ in range(3))
+    drawn: NDArray[np.bool_] = data.draw(arrays(np.bool_, (height, width)))
+    labels = ndimage.binary_fill_holes(drawn).astype(np.uint8)  # no object goes around a hole
+    total = 0
+    for top in range(0, height, edge):
+        for left in range(0, width, edge):
+            below, right = top + edge < height, left + edge < width
+            window = labels[top : top + edge + 1, left : left + edge + 1]
+            total += int(own_objects(window, 1, below=below, right=right)[0])
+    assert total == ndimage.label(labels)[1]
+
+
+def test_areas_and_objects_are_those_of_the_finest_level(tmp_path: Path) -> None:
+    spec = MaskSpec(2500, 2100, 0.5, 2, 512, ("one", "two"), ((255, 0, 0), (0, 0, 255)), 16, 157, 132)
+    store = MaskPyramid.create(tmp_path / "m.zarr", spec, manifest={})
+    labels = np.zeros((2500, 2100), np.uint8)
+    labels[2040:2060, 2040:2060] = 1  # over a corner of four shards
+    labels[10:20, 30:40] = labels[100:110, 2045:2050] = labels[0:4, 0:5] = 2
+    for shard in store.shards():
+        store.write(shard, labels[store.box(shard).slices])
+    Ledger.begin(store, np.ones((5, 5), np.bool_))
+    found = measure(store)
+    assert found.pixels.tolist() == [400, 170]
+    assert found.objects.tolist() == [1, 3]
+
+
+def test_areas_are_in_mm2_and_shares_of_the_tissue(made: Path) -> None:
+    store = MaskPyramid.open(made / "a.seg.ome.zarr")
+    told = facts(store)
+    pixels = int((store.read(store.box(store.shards()[0])) == 1).sum())
+    assert told.classes[0].mm2 == pytest.approx(pixels * 0.25 / 1e6)
+    assert told.tissue_mm2 == pytest.approx(900 * 1100 * 0.25 / 1e6, rel=0.02)
+    assert told.covered == pytest.approx(told.classes[0].mm2 / told.tissue_mm2)
+    assert told.counts.tissue == 72
+    assert (told.counts.refined, told.counts.audited) == (18 + 8, 8)
+
+
+# What Model 2 changed
+
+
+def table(**columns: list[float]) -> dict[str, NDArray[Any]]:
+    kinds = {"row": np.int32, "col": np.int32, "round": np.int16, "rank": np.int32, "source": np.uint8}
+    return {name: np.array(values, kinds.get(name, np.float32)) for name, values in columns.items()}
+
+
+TILES = table(
+    row=[0, 0, 0, 0],
+    col=[0, 1, 2, 3],
+    uncertainty=[0.1, 0.4, 0.3, 0.2],
+    round=[1, 0, 0, -1],
+    rank=[0, 0, 1, -1],
+    disagreement=[0.25, 0.5, 0.125, np.nan],
+    source=[Source.MODEL_2, Source.MODEL_2, Source.MODEL_2, Source.MODEL_1],
+)
+STRIPE = MaskSpec(512, 2000, 1000 / 512, 2, 512, ("one",), ((255, 0, 0),), 16, 32, 125)  # a tile is 1 mm2
+
+
+def test_change_adds_up_in_the_order_of_refinement_and_the_audit_says_what_is_left() -> None:
+    change = change_of(TILES, STRIPE, Audit(1, 1, (Left("all", 0.1, 0.3),)))
+    assert change.chosen.tolist() == [0.5, 0.625]
+    assert change.audited.tolist() == [0.875]
+    assert change.left == pytest.approx(0.25)  # one tile is left, and the one that was drawn changed 0.25
+    assert change.bound == pytest.approx(0.75)
+    assert (change.refined, change.tissue) == (3, 4)
+
+
+def test_without_an_audit_what_is_left_is_not_known() -> None:
+    change = change_of(TILES, STRIPE, None)
+    assert (change.left, change.bound) == (None, None)
+    assert change.chosen.tolist() == [0.5, 0.625, 0.875]
+
+
+def test_nothing_is_left_once_model_2_saw_all() -> None:
+    seen = {**TILES, "source": np.full(4, Source.MODEL_2, np.uint8)}
+    assert change_of(seen, STRIPE, None).left == 0
+
+
+# Outliers
+
+
+def test_a_slide_far_from_the_others_is_named_with_what_is_odd() -> None:
+    share = Feature("share", np.array([0.10, 0.11, 0.12, 0.10, 0.11, 0.50, np.nan]), percent)
+    odd = oddities([share])
+    assert [bool(one.reasons) for one in odd] == [False, False, False, False, False, True, False]
+    assert odd[5].reasons == ("share is high: 50.0 %; half of the slides: 10.2 % to 11.8 %",)
+    assert odd[6].score == 0
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1, 1, 1, 1, 9], [0, 0, 0, 0, 0, 0], [5, 5, 5, 5, 5, 5.01, 4.99]],
+    ids=["too few to tell", "all nothing", "all alike"],
+)
+def test_where_no_slide_is_odd_none_is_called_so(values: list[float]) -> None:
+    assert (np.abs(modified_z(np.array(values))) < 3.5).all()
+
+
+# Sentences
+
+
+def said(told: Facts, title: str) -> str:
+    return next(f"{s.text} {s.command}" for s in quality(told) if s.title == title)
+
+
+def test_the_statement_says_what_was_seen_and_what_is_left(made: Path) -> None:
+    told = facts(MaskPyramid.open(made / "a.seg.ome.zarr"))
+    assert told.audit is not None
+    assert told.audit.overall is not None
+    seen = said(told, "What Model 2 saw")
+    assert "saw 26 of 72 tiles with tissue (36.1 %)" in seen
+    assert "18 tiles chosen by the rule (budget 25%) and 8 tiles drawn at random for the audit" in seen
+    left = said(told, "What is left")
+    assert f"no more than {told.audit.overall.bound:.3f}" in left
+    assert "With fewer than 40 tiles the bound is rough" in left
+
+
+def test_without_an_audit_the_command_that_makes_one_is_named(store: MaskPyramid) -> None:
+    store.note(audit=None)
+    left = said(facts(store), "What is left")
+    assert "It was not audited" in left
+    assert left.endswith("wsi-seg refine a.seg.ome.zarr --audit 50")
+
+
+def test_an_audit_that_was_stopped_is_no_audit(store: MaskPyramid) -> None:
+    store.note(audit={"tiles": 8, "round": 1})
+    assert "The audit was not finished" in said(facts(store), "What is left")
+
+
+def test_the_calibration_is_read_at_the_threshold_of_the_run(made: Path) -> None:
+    told = facts(MaskPyramid.open(made / "a.seg.ome.zarr"))
+    assert told.model is not None
+    assert "not calibrated" in said(told, "What the model’s calibration says")
+    known = Calibration(20, "slides", (0.0, 1.0), (0.25, 0.25), (1.0, 0.0))
+    calibrated = replace(told, model=replace(told.model, calibration=known))
+    text = said(calibrated, "What the model’s calibration says")
+    assert "On the 20 slides" in text
+    assert "left the mask 0.250 of Dice" in text
+    assert "not whole slides" not in text
+    other = replace(told.model, calibration=replace(known, uncertainty="margin"))
+    assert "It is of margin" in said(replace(told, model=other), "What the model’s calibration says")
+    assert "not where it was" in said(replace(told, model=None), "What the model’s calibration says")
+
+
+# Warnings
+
+
+def unreadable(store: MaskPyramid) -> None:
+    source = store.tiles()["source"]
+    source[:3] = Source.UNREADABLE
+    store.write_tile_column("source", source)
+
+
+def change_slide(store: MaskPyramid, **facts: object) -> None:
+    store.note(slide={**store.manifest["slide"], **facts})
+
+
+WARNINGS: dict[str, tuple[Callable[[MaskPyramid], None], str]] = {
+    "stopped": (lambda store: store.note(complete=False), "The run was stopped."),
+    "at work": (lambda store: store.note(held_by="process 7 on there"), "process 7 on there"),
+    "unreadable": (unreadable, r"3 tiles of the slide could not be read, or ended their worker (4.2 % of the tissue)"),
+    "scale by hand": (lambda store: change_slide(store, mpp_source="given"), "was given by hand"),
+    "enlarged": (lambda store: change_slide(store, mpp=1.0), "the slide was enlarged"),
+    "slide gone": (lambda store: change_slide(store, path="/nowhere/s.svs"), "cannot be opened where it was"),
+    "another slide": (lambda store: change_slide(store, fingerprint="1"), "another file is there now"),
+    "time": (lambda store: store.note(timed=True), "on another machine other tiles"),
+    "version": (lambda store: store.note(version="0.0.1"), "version 0.0.1 of wsi_twostage"),
+    "model gone": (
+        lambda store: store.note(model={"name": "m", "path": "/nowhere", "sha256": "0"}),
+        "The model's file is not where it was",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_what_should_make_a_reader_careful_is_said(store: MaskPyramid, name: str) -> None:
+    change, text = WARNINGS[name]
+    before = " ".join(caution.text for caution in cautions(facts(store)))
+    change(store)
+    after = " ".join(caution.text for caution in cautions(facts(store)))
+    assert text not in before
+    assert text in after
+
+
+def test_a_sound_result_has_but_the_warning_of_its_small_audit(made: Path) -> None:
+    told = facts(MaskPyramid.open(made / "a.seg.ome.zarr"))
+    assert told.status == "ok"
+    assert [caution.short for caution in cautions(told)] == ["small audit"]
+
+
+# What is put in
+
+
+def test_folders_summaries_and_results_are_found_once(made: Path, tmp_path: Path) -> None:
+    rows = [
+        {"slide": "/x/a.svs", "output": "elsewhere/a.seg.ome.zarr", "status": "ok", "error": ""},
+        {"slide": "/x/b.svs", "output": "elsewhere/b.seg.ome.zarr", "status": "failed", "error": "no slide"},
+    ]
+    shutil.copytree(made / "a.seg.ome.zarr", tmp_path / "a.seg.ome.zarr")
+    (tmp_path / "summary.json").write_text(json.dumps(rows))
+    found = find([tmp_path, tmp_path / "summary.json", tmp_path / "a.seg.ome.zarr"])
+    assert [one.name for one in found if one.path] == ["a.svs"]
+    assert {(one.name, one.error) for one in found if not one.path} == {("b.svs", "no slide")}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("empty", "a folder without results"),
+        ("notes.txt", "is not a result of wsi-seg"),
+        ("none.zarr", "does not exist"),
+        ("bad.json", "cannot be read as the summary"),
+        ("list.json", "cannot be read as the summary"),
+    ],
+)
+def test_what_is_no_result_is_one_clear_line(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "list.json").write_text('[{"slide": 1}]')
+    with pytest.raises(ConfigError, match=message):
+        write_report([tmp_path / name], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+# The file
+
+
+class Resources(HTMLParser):
+    """What a page would fetch, and its tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        wanted = ("src", "href", "xlink:href", "srcset", "data", "action", "poster", "background")
+        self.fetched += [value or "" for name, value in attrs if name in wanted]
+
+
+HOSTILE = "\"><script>alert(1)</script><img src='http://evil.example/x'>&.svs"
+
+
+def test_the_file_holds_all_that_it_shows(store: MaskPyramid, tmp_path: Path) -> None:
+    events: list[Event] = []
+    page = write_report([store.path], tmp_path / "out" / "report.html", listener=events.append)
+    text = page.read_text(encoding="utf-8")
+    assert all(one.startswith(("data:", "#")) for one in Resources(text).fetched)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert len(text) < 1_500_000
+    assert any(isinstance(event, Started) for event in events)
+    assert any(isinstance(event, TilesDone) for event in events)
+    assert sorted(path.name for path in page.parent.iterdir()) == ["report.html"]
+
+
+def test_a_hostile_name_stays_text(store: MaskPyramid, tmp_path: Path) -> None:
+    change_slide(store, path=f"/slides/{HOSTILE}", reader="<b>tiff")
+    store.note(rule="<script>1</script>", tissue={"path": "<i>", "sha256": ""})
+    clean = Resources(write_report([store.path], tmp_path / "one.html").read_text(encoding="utf-8"))
+    assert clean.tags.count("script") == 1
+    assert not {"img", "b"} & set(clean.tags)
+    other = tmp_path / "b.seg.ome.zarr"
+    shutil.copytree(store.path, other)
+    batch = Resources(write_report([store.path, other], tmp_path / "two.html").read_text(encoding="utf-8"))
+    assert batch.tags.count("script") == 1
+    assert not {"img", "b"} & set(batch.tags)
+
+
+def test_a_result_of_a_batch_that_cannot_be_read_is_a_row(
+    store: MaskPyramid, made: Path, tmp_path: Path
+) -> None:
+    for shard in (store.path / "labels" / "segmentation" / "0" / "c").rglob("*"):
+        if shard.is_file():
+            shard.write_bytes(b"hello")
+    events: list[Event] = []
+    inputs = [store.path, made / "a.seg.ome.zarr"]
+    page = write_report(inputs, tmp_path / "r.html", listener=events.append)
+    assert "wsi-seg verify" in page.read_text(encoding="utf-8")
+    assert any(isinstance(event, Note) for event in events)
+    with pytest.raises(StoreError, match="wsi-seg verify says what is damaged"):
+        write_report([store.path], tmp_path / "s.html")
+    assert not (tmp_path / "s.html").exists()
+
+
+def test_results_of_models_in_memory_of_several_classes_and_without_tissue_have_reports(
+    tmp_path: Path,
+) -> None:
+    slide = write_slide(tmp_path / "glass.tiff", [np.full((300, 400, 3), 244, np.uint8)])
+    bundle = small_bundle(classes=5)
+    nothing = segment(slide, tmp_path / "n.zarr", bundle=bundle, settings=Settings(workers=1))
+    settings = Settings(workers=1, tissue="none")
+    some = segment(slide, tmp_path / "s.zarr", bundle=bundle, rule=Fraction(1), settings=settings)
+    assert nothing.status == "empty"
+    for result in (nothing, some):
+        write_report([result.store.path], tmp_path / f"{result.status}.html")
+    text = write_report([tmp_path / "n.zarr", tmp_path / "s.zarr"], tmp_path / "r.html").read_text()
+    assert "No tissue was found on this slide" in text
+    assert "all classes, mm²" in text
+
+
+def test_an_unfinished_store_is_refused_alone(store: MaskPyramid, tmp_path: Path) -> None:
+    store.note(whole=False)
+    with pytest.raises(StoreError, match="stopped before the mask was whole"):
+        write_report([store.path], tmp_path / "r.html")
+
+
+def test_the_command_writes_and_overwrites_only_when_told(store: MaskPyramid, tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("wsi-seg")
+
+    def report(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [script, "report", store.path.name, "-q", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    first = report()
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.startswith("report.html: 0.")
+    again = report()
+    assert again.returncode == 2
+    assert again.stderr == "wsi-seg: report.html exists; give --overwrite or another --output\n"
+    assert report("--overwrite").returncode == 0
+    assert "is a folder" in report("-o", ".").stderr
+
+
+# Small things
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        (percent(0.4394), "43.9 %"), (percent(0), "0 %"), (percent(1), "100 %"), (percent(0.00123), "0.12 %"),
+        (area(1.2345), "1.23 mm²"), (area(0.0000432), "43.2 µm²"), (area(0), "0 mm²"),
+        (digits(12345.6), "12\u202f346"), (digits(0.0471), "0.0471"), (digits(float("nan")), "–"),
+        (seconds(0.21), "0.2 s"), (seconds(200), "3 min 20 s"), (seconds(7500), "2 h 05 min"),
+    ],
+)  # fmt: skip
+def test_numbers_read_well(found: str, wanted: str) -> None:
+    assert found == wanted
+
+
+@given(st.floats(1e-9, 1e9))
+def test_ticks_are_few_and_within(top: float) -> None:
+    marks = ticks(top)
+    assert 2 <= len(marks) <= 6
+    assert marks[0] == 0
+    assert marks[-1] <= top * (1 + 1e-9)
+
+
+def test_the_colours_of_uncertainty_grow_ever_darker() -> None:
+    lightness = HEAT @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+    assert (np.diff(lightness) < -10).all()

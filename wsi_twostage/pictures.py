@@ -1,0 +1,74 @@
+"""Pixels for pictures of a result: outlines, the heat of uncertainty, tissue and slide at a level's size."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.tiles import Box, Tile
+from wsi_twostage.uncertainty import of_bytes
+
+HEAT = np.array([[252, 252, 250], [254, 217, 118], [252, 120, 60], [180, 10, 50], [60, 0, 40]], np.float32)
+"""Colours from 0 to 1; ever darker, so that the order is seen without seeing the hues."""
+
+RGB = NDArray[np.uint8]
+
+
+def outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels of a label that touch another label, (H, W) -> (H, W)."""
+    edge = np.zeros(labels.shape, np.bool_)
+    for axis in (0, 1):
+        differs = np.diff(labels, axis=axis) != 0
+        first = tuple(slice(None, -1) if a == axis else slice(None) for a in (0, 1))
+        second = tuple(slice(1, None) if a == axis else slice(None) for a in (0, 1))
+        edge[first] |= differs
+        edge[second] |= differs
+    return edge & (labels > 0)
+
+
+def heat(u: NDArray[np.float32]) -> RGB:
+    """0..1 -> light to dark, (H, W) -> (H, W, 3)."""
+    place = u * (len(HEAT) - 1)
+    low = np.minimum(place.astype(np.intp), len(HEAT) - 2)
+    part: NDArray[np.float32] = (place - low)[..., None]
+    return np.asarray(HEAT[low] * (1 - part) + HEAT[low + 1] * part + 0.5, np.uint8)
+
+
+def level_within(store: MaskPyramid, side: int) -> int:
+    """The finest level whose longer side is at most ``side`` px; the last one where none is."""
+    fitting = (level for level in range(store.levels) if max(store.shape(level)) <= side)
+    return next(fitting, store.levels - 1)
+
+
+def tissue_at(store: MaskPyramid, level: int) -> NDArray[np.bool_]:
+    """Where there is tissue, on the pixels of a level."""
+    scale = 2**level / store.spec.overview_downsample  # pixels of the overview per pixel of the level
+    tissue = store.read_tissue()
+    ys, xs = (np.arange(n) * scale for n in store.shape(level))
+    rows, cols = (np.minimum(at.astype(np.intp), n - 1) for at, n in zip((ys, xs), tissue.shape, strict=True))
+    return np.asarray(tissue[rows][:, cols], np.bool_)
+
+
+def uncertainty_at(store: MaskPyramid, level: int) -> NDArray[np.float32]:
+    """Model 1's uncertainty under the centre of each pixel of a level; 0 where nothing was computed."""
+    height, width = store.shape(level)
+    name, coarse = store.manifest["uncertainty"], store.spec.coarse
+    u = np.zeros((height, width), np.float32)
+    scale = 2**level / store.spec.ratio  # pixels of Model 1 per pixel of the level
+    ys = np.minimum((np.arange(height) + 0.5) * scale, coarse.height - 1).astype(np.intp)
+    xs = np.minimum((np.arange(width) + 0.5) * scale, coarse.width - 1).astype(np.intp)
+    for band in range(0, coarse.height, coarse.tile):  # one row of shards at a time
+        rows = (ys >= band) & (ys < band + coarse.tile)
+        if rows.any():
+            box = Box(band, 0, coarse.tile, coarse.width).clip(coarse.height, coarse.width)
+            p = store.read_probability(box)[:, ys[rows] - band][:, :, xs]
+            u[rows] = of_bytes(name, p) * p.any(0)
+    return u
+
+
+def box_around(store: MaskPyramid, tile: Tile, side: int) -> Box:
+    """A square of ``side`` fine pixels, less where the mask is smaller, about the centre of a tile."""
+    spec = store.spec
+    height, width = min(side, spec.height), min(side, spec.width)
+    top = min(max(tile.row * spec.tile + (spec.tile - height) // 2, 0), spec.height - height)
+    left = min(max(tile.col * spec.tile + (spec.tile - width) // 2, 0), spec.width - width)
+    return Box(top, left, height, width)

@@ -1,0 +1,131 @@
+"""How good a mask is, in sentences: what was looked at, what the audit says, what the calibration says."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsi_twostage.audit import CONFIDENCE
+from wsi_twostage.mask import Source
+from wsi_twostage.report.facts import Facts
+from wsi_twostage.report.words import listed, percent, tiles
+
+FEW = 40
+"""Tiles of an audit, below which its bound covers less than it says (`tests/test_audit.py`)."""
+
+_CALIBRATE = "wsi-seg calibrate *.svs -o mine.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One side of a mask's quality."""
+
+    title: str
+    text: str
+    command: str = ""
+    """What would say more."""
+
+
+def quality(facts: Facts) -> tuple[Statement, ...]:
+    """What a reader must know before using the mask, the most important first."""
+    if not facts.counts.tissue:
+        return (Statement("No tissue", "No tissue was found on this slide; the mask is empty."),)
+    return (_coverage(facts), _audit(facts), _calibration(facts), _truth(facts))
+
+
+def _coverage(facts: Facts) -> Statement:
+    counts = facts.counts
+    chosen = counts.refined - counts.audited
+    why = [f"{tiles(chosen)} chosen by the rule ({', then '.join(facts.rules)})"] if chosen else []
+    why += [f"{tiles(counts.audited)} drawn at random for the audit"] if counts.audited else []
+    text = f"Model 2, the finer network, saw {counts.refined} of {tiles(counts.tissue)} with tissue"
+    text += f" ({percent(counts.share)})" + (f": {listed(why)}." if why else ".")
+    if counts.first:
+        text += f" In the other {tiles(counts.first)} the mask is the answer of Model 1, the coarser network."
+    else:
+        text += " This is the full-resolution result of this model."
+    if counts.unreadable:
+        text += f" {tiles(counts.unreadable)} could not be read."
+    return Statement("What Model 2 saw", text)
+
+
+def _audit(facts: Facts) -> Statement:
+    title, counts, audit = "What is left", facts.counts, facts.audit
+    if not counts.first:
+        return Statement(title, "Nothing: Model 2 has seen all tissue that could be read.")
+    overall = audit.overall if audit else None
+    if audit is None or overall is None:
+        begun = "The audit was not finished" if audit else "It was not audited"
+        return Statement(
+            title,
+            f"{begun}, so it is not known how far this mask is from the one that Model 2 would give "
+            f"everywhere. An audit lets Model 2 see some more tiles, drawn at random, and says so; no labels "
+            f"are needed:",
+            f"wsi-seg refine {shown_path(facts)} --audit 50",
+        )
+    text = (
+        f"If Model 2 saw all tissue, the mask is expected to differ from this one by {overall.gap:.3f} "
+        f"and, with {100 * CONFIDENCE:g} % confidence, by no more than {overall.bound:.3f} (1 − Dice: 0 is "
+        f"the same mask, 1 one that has nothing in common with it). "
+        f"This was estimated on this slide, without labels, from {tiles(counts.audited)} drawn at random."
+    )
+    parts = [part for part in audit.left if part.name != "all"]
+    if parts:
+        each = [f"{part.name} {part.gap:.3f} (at most {part.bound:.3f})" for part in parts]
+        text += f" By class: {listed(each)}."
+    if counts.audited < FEW:
+        text += f" With fewer than {FEW} tiles the bound is rough."
+        return Statement(title, text, f"wsi-seg refine {shown_path(facts)} --audit 50")
+    return Statement(title, text)
+
+
+def _calibration(facts: Facts) -> Statement:
+    title = "What the model’s calibration says"
+    if facts.model is None:
+        return Statement(title, "The model's file is not where it was, so its calibration cannot be shown.")
+    found = facts.model.calibration
+    if found is None:
+        return Statement(title, "This model was not calibrated.", _CALIBRATE)
+    if found.uncertainty != facts.made.get("uncertainty"):
+        ranked = facts.made.get("uncertainty")
+        return Statement(title, f"It is of {found.uncertainty}, while this run ranked its tiles by {ranked}.")
+    threshold = least_refined(facts)
+    gap = float(np.interp(threshold, found.threshold, found.gap))
+    text = (
+        f"On the {found.cases} {found.unit} that the model was calibrated on, a rule like the one of this "
+        f"run (all tiles of an uncertainty of {threshold:.3f} or more) left the mask {gap:.3f} of Dice from "
+        f"the full-resolution result, on average."
+    )
+    if found.unit != "slides":
+        text += f" These were {found.unit}, not whole slides: take it as a hint."
+        return Statement(title, text, _CALIBRATE)
+    return Statement(title, text + " It says nothing of this slide in particular.")
+
+
+def least_refined(facts: Facts) -> float:
+    """The uncertainty from which the run's rule refined all tiles; 1 where it refined none."""
+    table = facts.table
+    by_rule = (table["source"] == Source.MODEL_2) & (table["round"] >= 0)
+    if facts.audit:
+        by_rule &= table["round"] != facts.audit.round
+    if not (table["source"] == Source.MODEL_1).any() and by_rule.any():
+        return 0.0
+    return float(table["uncertainty"][by_rule].min()) if by_rule.any() else 1.0
+
+
+def _truth(facts: Facts) -> Statement:
+    text = (
+        "The figures above compare this mask with the one that Model 2 would give everywhere. "
+        "They do not say whether Model 2 is right on this slide."
+    )
+    figures = facts.model.card.get("figures", {}) if facts.model else {}
+    known = [f"{v['model_2'][0]} % on {name} ({v['images']} images)" for name, v in figures.items()]
+    if known:
+        text += f" On held-out images with known truth, its Dice is {listed(known)}."
+    return Statement("What is true", text)
+
+
+def shown_path(facts: Facts) -> str:
+    """The result's folder, as a shell takes it."""
+    import shlex
+
+    return shlex.quote(facts.path.name)

@@ -1,0 +1,113 @@
+"""write_report(): results in, one HTML file out."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from wsi_twostage.errors import StoreError, WsiError
+from wsi_twostage.events import Listener, Note, Started, TilesDone, ignore
+from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.report.facts import facts_of
+from wsi_twostage.report.inputs import Found, find
+from wsi_twostage.report.layers import Detail, scene_of
+from wsi_twostage.report.measure import measure
+from wsi_twostage.report.page import Section, render, section_of
+
+
+def write_report(
+    results: Sequence[Path | str],
+    path: Path | str,
+    *,
+    overwrite: bool = False,
+    listener: Listener = ignore,
+) -> Path:
+    """Write one self-contained HTML file about results.
+
+    Each result is read once, shard by shard. A slide that is gone costs its close-ups; a result of a batch
+    that cannot be read is a row of the table that says so.
+
+    Parameters
+    ----------
+    results
+        Stores, folders of them, and ``summary.json`` of batches.
+
+    Raises
+    ------
+    ConfigError
+        An input is none of these.
+    StoreError
+        ``path`` exists and ``overwrite`` is not given, or cannot be written; or no result could be read.
+    """
+    path = Path(path)
+    _ensure_free(path, overwrite=overwrite)
+    found = find([Path(result) for result in results])
+    detail, sections, lost = Detail.for_batch(len(found)), list[Section](), list[Found]()
+    inside = listener if len(found) == 1 else ignore
+    if len(found) > 1:
+        listener(Started("slides", len(found)))
+    for one in found:
+        if one.path is None:
+            lost.append(one)
+            continue
+        try:
+            sections.append(_section(one.path, detail, len(sections) + 1, inside))
+            if len(found) > 1:
+                listener(TilesDone("slides", 1, _megapixels(sections[-1])))
+        except WsiError as error:
+            reason = str(error).removeprefix(f"{one.path.absolute()}: ")
+            if len(found) == 1:
+                raise
+            listener(Note(f"{one.path}: {reason}"))
+            lost.append(Found(one.name, None, one.status or "failed", reason))
+    if not sections:
+        raise StoreError(
+            f"none of {len(found)} results can be read; the first: {lost[0].error or lost[0].name}"
+        )
+    _replace(path, render(sections, lost, datetime.now().astimezone()), overwrite=overwrite)
+    return path
+
+
+def _section(path: Path, detail: Detail, number: int, listener: Listener) -> Section:
+    """All of one result."""
+    store = MaskPyramid.open(path)
+    try:
+        facts = facts_of(store, measure(store, listener=listener))
+        listener(Started("pictures", 1))
+        scene = scene_of(store, facts, detail)
+        listener(TilesDone("pictures", 1, scene.width * scene.height / 1e6))
+    except WsiError:
+        raise
+    except Exception as error:  # stores and codecs raise what they like
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise StoreError(
+            f"{path}: cannot be read ({type(error).__name__}: {reason}); wsi-seg verify says what is damaged"
+        ) from error
+    return section_of(facts, scene, number)
+
+
+def _megapixels(section: Section) -> float:
+    """Of the mask that was read."""
+    return section.facts.spec.height * section.facts.spec.width / 1e6
+
+
+def _ensure_free(path: Path, *, overwrite: bool) -> None:
+    """A report may be written there."""
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder; name a file, such as {path / 'report.html'}")
+    if path.exists() and not overwrite:
+        raise StoreError(f"{path} exists; give --overwrite or another --output")
+
+
+def _replace(path: Path, text: str, *, overwrite: bool) -> None:
+    """The file is there whole, or as it was."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        _ensure_free(path, overwrite=overwrite)  # again: what came meanwhile is not ours
+        draft.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        draft.unlink(missing_ok=True)
