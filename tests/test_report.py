@@ -227,7 +227,10 @@ def change_slide(store: MaskPyramid, **facts: object) -> None:
 WARNINGS: dict[str, tuple[Callable[[MaskPyramid], None], str]] = {
     "stopped": (lambda store: store.note(complete=False), "The run was stopped."),
     "at work": (lambda store: store.note(held_by="process 7 on there"), "process 7 on there"),
-    "unreadable": (unreadable, r"3 tiles of the slide could not be read, or ended their worker (4.2 % of the tissue)"),
+    "unreadable": (
+        unreadable,
+        "or ended their worker (4.2 % of the tissue)",
+    ),
     "scale by hand": (lambda store: change_slide(store, mpp_source="given"), "was given by hand"),
     "enlarged": (lambda store: change_slide(store, mpp=1.0), "the slide was enlarged"),
     "slide gone": (lambda store: change_slide(store, path="/nowhere/s.svs"), "cannot be opened where it was"),

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from threading import Thread
 from typing import Any
 
 from distributed import Client
@@ -64,9 +65,9 @@ class Crew:
         def over() -> bool:
             if not stop():
                 return False
-            if not self._told:  # workers in other processes; whoever does not hear it finishes its task
+            if not self._told:
                 self._told = True
-                self._client.run(stopping.ask, self._work.run, wait=False, on_error="ignore")
+                Thread(target=self._tell, daemon=True).start()  # a worker that hangs never answers
             return True
 
         def halves(call: Call) -> list[Call]:
@@ -89,6 +90,11 @@ class Crew:
         ) as several:
             for results in several:
                 yield from results
+
+    def _tell(self) -> None:
+        """Ask the workers in other processes to end; who does not hear it finishes its task."""
+        with suppress(Exception):  # the run ends anyway
+            self._client.run(stopping.ask, self._work.run, on_error="ignore")
 
     def run_with_levels(self, turns: Turns, stop: Callable[[], bool]) -> Iterator[Done | Clock]:
         """Run calls on shards of level 0, and reduce each shard over them once what lies under it is final.
