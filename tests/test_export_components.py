@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from skimage.measure import label, perimeter_crofton, regionprops
 
-from wsi_twostage.export.components import Block, Components, find, framed, merge
+from wsi_twostage.export.components import Block, Cells, Components, find, framed, merge
 from wsi_twostage.export.outlines import rings
 from wsi_twostage.tiles import TileGrid
 
@@ -28,8 +28,8 @@ def components(image: NDArray[np.uint8], edge: int) -> list[Components]:
             box,
             image[box.slices],
             image[box.slices].astype(np.int64),
-            weight[box.slices],
-            np.where(weight % 2, 1, 2).astype(np.uint8)[box.slices],
+            Cells(weight[box.slices], 1),
+            Cells(np.where(weight % 2, 1, 2).astype(np.uint8)[box.slices], 1),
         )
         for box in map(grid.box, grid)
     )

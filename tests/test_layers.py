@@ -58,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
         "slide", "tissue", "tissue_file",
     },
     "verify": {"errors", "events", "ledger", "mask"},
+    "export": {"errors", "events", "mask", "preview", "slide", "tiles", "uncertainty"},
     "planning": {
         "answers", "batches", "coarse", "errors", "mask", "models", "overview", "pipeline", "refine",
         "selection", "slide", "tiles", "tissue", "work",

@@ -9,7 +9,7 @@ at once; the others when the row of blocks is done below which they do not go on
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,15 +82,27 @@ class Components:
 
 
 @dataclass(frozen=True, eq=False)
+class Cells:
+    """Values on square cells of pixels; the first cell begins with the block."""
+
+    values: NDArray[Any]  # (rows, cols)
+    edge: int  # pixels of a cell's side
+
+    def at(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[Any]:
+        """Values at pixels of the block."""
+        return np.asarray(self.values[row // self.edge, col // self.edge])
+
+
+@dataclass(frozen=True, eq=False)
 class Block:
     """A part of the image, with what lies on its pixels."""
 
     box: Box
     labels: NDArray[np.uint8]  # (H, W), 0 is background
-    keys: NDArray[np.int64]
+    keys: NDArray[np.integer]
     """(H, W); 0 is background, and neighbours are of one component where they have the same key."""
-    uncertainty: NDArray[np.float32]  # (H, W), 0..1
-    sources: NDArray[np.uint8]  # (H, W), one bit
+    uncertainty: Cells  # 0..1
+    sources: Cells  # one bit each
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +110,7 @@ class Framed:
     """A block and the keys around it."""
 
     block: Block
-    keys: NDArray[np.int64]
+    keys: NDArray[np.integer]
     """One more row above and column to the left; where the image ends, one more of zeros at that end, too."""
     last: tuple[bool, bool]
     """Whether the image ends (below, to the right)."""
@@ -127,7 +139,7 @@ def framed(blocks: Iterable[Block], height: int, width: int) -> Iterator[Framed]
         if box.left == 0:
             above, below, left = below, np.zeros_like(above), np.zeros(box.height, np.int64)
         last = box.bottom == height, box.right == width
-        keys = np.zeros((box.height + 1 + last[0], box.width + 1 + last[1]), np.int64)
+        keys = np.zeros((box.height + 1 + last[0], box.width + 1 + last[1]), block.keys.dtype)
         keys[0, : box.width + 1] = above[box.left : box.right + 1]
         keys[1 : box.height + 1, 0] = left
         keys[1 : box.height + 1, 1 : box.width + 1] = block.keys
@@ -165,22 +177,23 @@ def find(framed: Framed, width: int) -> _Found:
 def _measure(block: Block, found: NDArray[np.integer], count: int, width: int) -> NDArray[np.void]:
     """The table of a block's own pixels; a component that has none there adds nothing."""
     at = np.flatnonzero(found)
-    owner = found.ravel()[at] - 1
+    owner, label = found.ravel()[at] - 1, block.labels.ravel()[at]
     row, col = np.divmod(at, block.box.width)
+    uncertainty, sources = block.uncertainty.at(row, col), block.sources.at(row, col)
     row, col = row + block.box.top, col + block.box.left
-    flat = row.astype(np.int64) * width + col
+    flat = row * width + col
     table = np.zeros(count, PART)
     table["area"] = np.bincount(owner, minlength=count)
-    for name, values in (("rows", row), ("cols", col), ("uncertainty", block.uncertainty.ravel()[at])):
+    for name, values in (("rows", row), ("cols", col), ("uncertainty", uncertainty)):
         table[name] = np.bincount(owner, values, minlength=count)
-    table["label"][owner] = block.labels.ravel()[at]
+    table["label"][owner] = label
     for name, values, nothing in (
         ("first", flat, np.iinfo(np.int64).max),
         ("top", row, np.iinfo(np.int32).max),
         ("left", col, np.iinfo(np.int32).max),
         ("bottom", row + 1, 0),
         ("right", col + 1, 0),
-        ("sources", block.sources.ravel()[at], 0),
+        ("sources", sources, 0),
     ):
         column = np.full(count, nothing, table[name].dtype)
         _FIELDS[name][1].at(column, owner, values.astype(column.dtype))

@@ -72,7 +72,7 @@ def crossings(labels: NDArray[np.integer], same: NDArray[np.integer]) -> NDArray
 class Rings:
     """Closed outlines, one after the other."""
 
-    points: NDArray[np.int32]  # (m, 2): y, x
+    points: NDArray[np.integer | np.floating]  # (m, 2): y, x
     starts: NDArray[np.int64]  # of each ring in ``points``, and the end of the last
     owners: NDArray[np.int64]
     """Of each ring, ascending; of an owner's rings the first is the outer one, the others are holes."""
