@@ -19,11 +19,20 @@ from wsi_seg.progress import listener
     help="geojson, csv, parquet: objects; ome-tiff, png, dicom-seg: pixels.  [default: as -o says]",
 )
 @click.option(
-    "-o", "--output", "target", type=click.Path(path_type=Path), help="The new file.  [default: beside OUTPUT]"
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(path_type=Path),
+    help="The new file.  [default: beside it]",
 )
 @click.option("--split", is_flag=True, help="Objects: cut touching nuclei apart.")
 @click.option(
-    "--min-area", "min_area_um2", type=float, default=0.0, metavar="UM2", help="Objects: leave out smaller ones."
+    "--min-area",
+    "min_area_um2",
+    type=float,
+    default=0.0,
+    metavar="UM2",
+    help="Objects: no smaller ones.",
 )
 @click.option(
     "--as", "kind", default="", metavar="KIND", help="GeoJSON: annotation or detection.  [default: detection]"
@@ -39,7 +48,7 @@ from wsi_seg.progress import listener
 @click.option("--gzip", is_flag=True, help="GeoJSON, CSV: compress; also where -o ends in .gz.")
 @click.option("--mpp", type=float, help="PNG, DICOM: the level nearest to this.")
 @click.option("--overlay", is_flag=True, help="PNG: the outlines on the slide.")
-@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores it may use, up to 8]")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: its cores, up to 8]")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @options.quiet

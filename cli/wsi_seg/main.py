@@ -40,7 +40,19 @@ def commands() -> None:
 
 
 for command in (
-    run, refine, verify, export, plan, info, convert, model, train, evaluate, calibrate, tables, curve
+    run,
+    refine,
+    verify,
+    export,
+    plan,
+    info,
+    convert,
+    model,
+    train,
+    evaluate,
+    calibrate,
+    tables,
+    curve,
 ):
     commands.add_command(command)
 

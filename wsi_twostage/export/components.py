@@ -1,10 +1,10 @@
 """Connected components of a label image of any size, block by block, each of them whole and exactly once.
 
-A block is labelled together with one row and one column of its neighbours above and to the left, so that every
-pixel lattice point lies inside of exactly one block, and a component that goes on in another block shares pixels
-with it. What is known of a component (sums over its pixels, corners of its outline) can be added up, so no pixel
-of a component is kept or read twice, however many blocks it crosses. Components inside of a block are passed on
-at once; the others when the row of blocks is done below which they do not go on.
+A block is labelled together with one row and one column of its neighbours above and to the left, so that
+every pixel lattice point lies inside of exactly one block, and a component that goes on in another block
+shares pixels with it. What is known of a component (sums over its pixels, corners of its outline) can be
+added up, so no pixel of a component is kept or read twice, however many blocks it crosses. Components inside
+of a block are passed on at once; the others when the row of blocks is done below which they do not go on.
 """
 
 from collections.abc import Iterable, Iterator
@@ -37,9 +37,10 @@ _FIELDS: dict[str, tuple[type, np.ufunc]] = {
 """What is known of a component, and how two parts of it add up."""
 
 PART = np.dtype([(name, kind) for name, (kind, _) in _FIELDS.items()])
-"""A component or a part of it, in pixels of the image: its label; ``first``, the flat index of its first pixel in
-reading order, which no other component has; sums over its pixels (``area`` of 1, ``rows`` and ``cols`` of their
-indices, ``uncertainty``); the length of its outline; bits of the sources; half-open bounds."""
+"""A component or a part of it, in pixels of the image: its label; ``first``, the flat index of its first
+pixel in reading order, which no other component has; sums over its pixels (``area`` of 1, ``rows`` and
+``cols`` of their indices, ``uncertainty``); the length of its outline; bits of the sources; half-open
+bounds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +133,11 @@ class _Found:
 
 def framed(blocks: Iterable[Block], height: int, width: int) -> Iterator[Framed]:
     """Blocks in reading order, with the keys of their neighbours; keeps one row of pixels."""
-    above = np.zeros(width + 1, np.int64)  # keys of the last row of the blocks above; the first is outside
-    below, left = above.copy(), np.zeros(0, np.int64)
+    above: NDArray[np.integer] = np.zeros(
+        width + 1, np.int64
+    )  # keys of the last row of the blocks above; the first is outside
+    below = above.copy()
+    left: NDArray[np.integer] = above[:0]
     for block in blocks:
         box = block.box
         if box.left == 0:

@@ -9,6 +9,7 @@ import numpy as np
 
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.events import Listener, Started, TilesDone
+from wsi_twostage.export.reading import read_labels
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.tiles import TileGrid
 
@@ -43,7 +44,9 @@ def source_of(mask: MaskPyramid) -> Path:
 
     path = Path(mask.manifest["slide"]["path"])
     if not path.is_file():
-        raise SlideError(f"{path}: the slide is not there any more, and DICOM SEG names its patient and study")
+        raise SlideError(
+            f"{path}: the slide is not there any more, and DICOM SEG names its patient and study"
+        )
     wanted = ["SeriesInstanceUID", "TotalPixelMatrixColumns", "ImageType"]
     try:
         series = pydicom.dcmread(path, specific_tags=wanted).SeriesInstanceUID
@@ -67,7 +70,8 @@ def source_of(mask: MaskPyramid) -> Path:
 
 
 def write_dicom_seg(path: Path, mask: MaskPyramid, level: int, source: Path, listener: Listener) -> None:
-    """One level of the mask as a binary segmentation, a segment for each class; frames without any are left out.
+    """One level of the mask as a binary segmentation, a segment for each class; frames without any are left
+    out.
 
     Its pixels lie in the slide's coordinate system as they lie on the slide.
     """
@@ -79,7 +83,7 @@ def write_dicom_seg(path: Path, mask: MaskPyramid, level: int, source: Path, lis
     listener(Started("export", len(grid)))
     labels = np.empty((1, grid.height, grid.width), np.uint8)
     for box in map(grid.box, grid):
-        labels[0][box.slices] = mask.read(box, level)
+        labels[0][box.slices] = read_labels(mask, box, level)
         listener(TilesDone("export", 1, box.area / 1e6))
     mpp = mask.spec.mpp * 2**level
     try:
@@ -101,7 +105,11 @@ def write_dicom_seg(path: Path, mask: MaskPyramid, level: int, source: Path, lis
             tile_pixel_array=True,
             tile_size=(TILE, TILE),
         )
-    except (AttributeError, ValueError, TypeError) as error:  # what highdicom says of a source that lacks a part
+    except (
+        AttributeError,
+        ValueError,
+        TypeError,
+    ) as error:  # of a source that lacks a part
         raise ConfigError(f"{source}: no DICOM SEG can refer to it ({error})") from error
     made.save_as(path)
 
@@ -142,11 +150,15 @@ def _thickness(image: Any) -> float:
 
 
 def _position(image: Any, shift_mm: float) -> Any:
-    """Where the centre of the mask's first pixel lies on the slide; that of the image is ``shift_mm`` away."""
+    """Where the centre of the mask's first pixel lies, ``shift_mm`` from that of the image's."""
     import highdicom as hd
 
     origin = image.TotalPixelMatrixOriginSequence[0]
     along = np.array(image.ImageOrientationSlide, float).reshape(2, 3)  # of a row's and of a column's pixels
-    place = np.array([origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem, 0.0], float)
+    place = np.array(
+        [origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem, 0.0], float
+    )
     place += along.sum(0) * shift_mm
-    return hd.PlanePositionSequence(hd.CoordinateSystemNames.SLIDE, place.tolist(), pixel_matrix_position=(1, 1))
+    return hd.PlanePositionSequence(
+        hd.CoordinateSystemNames.SLIDE, place.tolist(), pixel_matrix_position=(1, 1)
+    )

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from itertools import pairwise
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,9 @@ def write_geojson(
 ) -> int:
     """Write a FeatureCollection and say how many features it has.
 
-    Each is a Polygon, with its holes, in pixels (x, y) of the slide's level 0; the outer ring turns by RFC 7946 as
-    if y pointed up. It runs along the edges of the mask's pixels, or is made simpler by up to ``simplify_px`` of
-    them.
+    Each is a Polygon, with its holes, in pixels (x, y) of the slide's level 0; the outer ring turns by RFC
+    7946 as if y pointed up. It runs along the edges of the mask's pixels, or is made simpler by up to
+    ``simplify_px`` of them.
     """
     file.write(b'{"type":"FeatureCollection","features":[')
     count = 0
@@ -45,7 +46,7 @@ def write_geojson(
 
 def _features(batch: Components, about: About, kind: str, simplify_px: float) -> Iterator[str]:
     columns = measures(batch, about)
-    numbers = list(zip(*(columns[name].tolist() for name in _NUMBERS), strict=True))
+    numbers = zip(*(columns[name].tolist() for name in _NUMBERS), strict=True)
     classes = [
         {"name": name, "color": list(colour)}
         for name, colour in zip(about.classes, about.colours, strict=True)
@@ -59,37 +60,43 @@ def _features(batch: Components, about: About, kind: str, simplify_px: float) ->
         strict=True,
     )
     for name, label, source, measured, coordinates in each:
-        yield _compact(
-            {
-                "type": "Feature",
-                "id": name,
-                "geometry": {"type": "Polygon", "coordinates": coordinates},
-                "properties": {
-                    "objectType": kind,
-                    "classification": classes[label],
-                    "measurements": dict(zip(_NUMBERS, measured, strict=True)),
-                    "metadata": {"source": source},
-                },
-            }
+        properties = {
+            "objectType": kind,
+            "classification": classes[label],
+            "measurements": dict(zip(_NUMBERS, measured, strict=True)),
+            "metadata": {"source": source},
+        }
+        yield (
+            f'{{"type":"Feature","id":"{name}",'
+            f'"geometry":{{"type":"Polygon","coordinates":{coordinates}}},'
+            f'"properties":{_compact(properties)}}}'
         )
 
 
-def polygons(batch: Components, about: About, simplify_px: float = 0.0) -> Iterator[list[Any]]:
-    """Closed rings of each object of a batch, [[[x, y], ...], ...], the outer one first."""
+def polygons(batch: Components, about: About, simplify_px: float = 0.0) -> Iterator[str]:
+    """Coordinates of each object of a batch as JSON: closed rings, the outer one first.
+
+    Written as text at once: a list for every point costs several times as much.
+    """
     linked = rings(batch.corners)
     if simplify_px:
         from wsi_twostage.export.simplify import simplified
 
         linked = simplified(linked, simplify_px)
-    points = _plain(about.positions(linked.points))
+    points = [f"[{x},{y}]" for x, y in zip(*_plain(about.positions(linked.points)), strict=True)]
     first = np.searchsorted(linked.owners, np.arange(len(batch.table) + 1)).tolist()
     starts = linked.starts.tolist()
-    for begin, end in zip(first, first[1:], strict=False):
-        found = [points[starts[ring] : starts[ring + 1]] for ring in range(begin, end)]
-        yield [[*ring, ring[0]] for ring in found]
+    for begin, end in pairwise(first):
+        found = (points[starts[ring] : starts[ring + 1]] for ring in range(begin, end))
+        yield f"[{','.join(_closed(ring) for ring in found)}]"
 
 
-def _plain(points: NDArray[np.float64]) -> list[list[float]]:
-    """Whole numbers without a point, where all are."""
+def _closed(ring: list[str]) -> str:
+    return f"[{','.join(ring)},{ring[0]}]"
+
+
+def _plain(points: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    """x and y; whole numbers without a point, where all are."""
     whole = points.astype(np.int64)
-    return list((whole if (whole == points).all() else points).tolist())
+    x, y = (whole if (whole == points).all() else points).T
+    return x.tolist(), y.tolist()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.events import Listener, Note, Started, TilesDone
+from wsi_twostage.export.reading import read_labels
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.preview import outline
 from wsi_twostage.slide import open_slide
@@ -69,7 +70,7 @@ def _tiles(mask: MaskPyramid, level: int, grid: TileGrid, listener: Listener) ->
     """Full tiles of a level, row by row; beyond the edge is background."""
     for box in map(grid.box, grid):
         full = np.zeros((TILE, TILE), np.uint8)
-        full[: box.height, : box.width] = mask.read(box, level)
+        full[: box.height, : box.width] = read_labels(mask, box, level)
         listener(TilesDone("export", 1, box.area / 1e6))
         yield full
 
@@ -99,27 +100,32 @@ def level_at(mask: MaskPyramid, mpp: float | None, *, most_px: int = MOST_PX) ->
         fits = next(level for level, side in enumerate(sides) if side <= most_px)
         height, width = mask.shape(level)
         raise ConfigError(
-            f"{width} x {height} px at {mask.spec.mpp * 2**level:g} um/px are too many for this format, which holds "
-            f"{most_px} px a side; --mpp {mask.spec.mpp * 2**fits:g} fits, and --to ome-tiff takes any size"
+            f"{width} x {height} px at {mask.spec.mpp * 2**level:g} um/px are too many here; "
+            f"{most_px} px a side is the most: --mpp {mask.spec.mpp * 2**fits:g} fits, "
+            f"and --to ome-tiff takes any size"
         )
     return level
 
 
-def write_png(path: Path, mask: MaskPyramid, level: int, listener: Listener, *, overlay: bool = False) -> None:
+def write_png(
+    path: Path, mask: MaskPyramid, level: int, listener: Listener, *, overlay: bool = False
+) -> None:
     """A level of the mask: an indexed PNG whose values are the labels, background transparent.
 
-    ``overlay``: instead, the slide at that level with the outline of each object in its class's colour; where the
-    slide is not to be had any more, its overview from the store.
+    ``overlay``: instead, the slide at that level with the outline of each object in its class's colour;
+    where the slide is not to be had any more, its overview from the store.
     """
     grid = TileGrid(*mask.shape(level), _BAND)
-    bands = [Box(top, 0, _BAND, grid.width).clip(grid.height, grid.width) for top in range(0, grid.height, _BAND)]
+    bands = [
+        Box(top, 0, _BAND, grid.width).clip(grid.height, grid.width) for top in range(0, grid.height, _BAND)
+    ]
     listener(Started("export", len(bands)))
     if overlay:
         path.write_bytes(imagecodecs.png_encode(_overlay(mask, level, bands, listener), level=6))
         return
     labels = np.empty(mask.shape(level), np.uint8)
     for band in bands:
-        labels[band.slices] = mask.read(band, level)
+        labels[band.slices] = read_labels(mask, band, level)
         listener(TilesDone("export", 1, band.area / 1e6))
     picture = Image.fromarray(labels)
     picture.putpalette(_palette(mask).tobytes())
@@ -142,7 +148,7 @@ def _overlay(mask: MaskPyramid, level: int, bands: list[Box], listener: Listener
     colours = _palette(mask)
     for band in bands:
         around = Box(band.top - 1, 0, band.height + 2, width).clip(height, width)
-        labels = mask.read(around, level)
+        labels = read_labels(mask, around, level)
         inner = band.relative_to(around).slices
         edge, labels = outline(labels)[inner], labels[inner]
         picture[band.slices][edge] = colours[labels[edge]]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_twostage.events import Listener, Started, TilesDone, ignore
 from wsi_twostage.export.components import Block, Cells, Components, Framed, find, framed, merge
+from wsi_twostage.export.reading import read_labels
 from wsi_twostage.export.split import DEPTH_UM, HALO, split_keys
 from wsi_twostage.mask import SHARD, MaskPyramid, Source
 from wsi_twostage.tiles import Box, TileGrid
@@ -35,7 +36,7 @@ class About:
     mpp: float  # um per pixel of the mask
     downsample: float  # pixels of the slide's level 0 per pixel of the mask, along one side
     shift: tuple[float, float]
-    """What is added to level-0 positions, (row, col): others may count from another corner than `Slide` does."""
+    """What is added to level-0 positions, (row, col): QuPath may count from another corner than `Slide`."""
     slide: str
     """The slide's fingerprint."""
 
@@ -54,8 +55,9 @@ class About:
         )
 
     def positions(self, points: NDArray[Any]) -> NDArray[np.float64]:
-        """Positions (m, 2) as (y, x) in pixels of the mask -> (m, 2) as (x, y) in pixels of the slide's level 0."""
-        return np.round(points[:, ::-1] * self.downsample + self.shift[::-1], 4)
+        """(m, 2) as (y, x) in pixels of the mask -> (m, 2) as (x, y) in pixels of the slide's level 0."""
+        moved = points[:, ::-1].astype(np.float64) * self.downsample + self.shift[::-1]
+        return np.asarray(np.round(moved, 3))
 
 
 def objects(
@@ -67,11 +69,12 @@ def objects(
     block: int = SHARD,
     listener: Listener = ignore,
 ) -> Iterator[Components]:
-    """All objects of the finest level, in batches; 4-connected pixels of one class, each object whole and once.
+    """All objects of the finest level, in batches; 4-connected pixels of one class, each object whole and
+    once.
 
-    Blocks of ``block`` px, a whole number of tiles, are read and labelled on ``workers`` threads; what is held does
-    not grow with the slide, but for objects that go on in the next row of blocks. The order of the batches, and
-    of the objects in each, is the same whatever the number of threads.
+    Blocks of ``block`` px, a whole number of tiles, are read and labelled on ``workers`` threads; what is
+    held does not grow with the slide, but for objects that go on in the next row of blocks. The order of the
+    batches, and of the objects in each, is the same whatever the number of threads.
     """
     spec = mask.spec
     blocks = TileGrid(spec.height, spec.width, block)
@@ -101,9 +104,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_turn(
-    pool: Executor, task: Callable[[T], R], items: Iterable[T], ahead: int
-) -> Iterator[R]:
+def in_turn(pool: Executor, task: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
     """Results in the order of the items, of which no more than ``ahead`` are begun and not yet taken."""
     begun: deque[Future[R]] = deque()
     try:
@@ -121,14 +122,16 @@ def in_turn(
 def _look(mask: MaskPyramid, box: Box, tiles: NDArray[np.uint8], name: str, *, split: bool) -> Block:
     """One block of the mask and what is known of its tiles and pixels."""
     spec = mask.spec
-    labels = mask.read(box)
+    labels = read_labels(mask, box)
     keys: NDArray[np.integer] = labels
     if split:
         keys = np.zeros(labels.shape, np.int64)
         if labels.any():
             around = box.grow(HALO).clip(spec.height, spec.width)
             depth = DEPTH_UM / spec.mpp
-            keys = split_keys(mask.read(around), around, spec.width, depth)[box.relative_to(around).slices]
+            keys = split_keys(read_labels(mask, around), around, spec.width, depth)[
+                box.relative_to(around).slices
+            ]
     probability = mask.read_probability(box.coarser(spec.ratio))
     uncertainty = of_bytes(name, probability) * probability.any(0) if labels.any() else probability[0]
     sources = np.left_shift(1, tiles[box.coarser(spec.tile).slices], dtype=np.uint8)
@@ -139,7 +142,9 @@ def measures(found: Components, about: About) -> dict[str, NDArray[Any]]:
     """One column each, in the order of a table of objects."""
     table = found.table
     area = table["area"]
-    centre = np.stack([table["rows"], table["cols"]], axis=1) / area[:, None] + 0.5  # of pixels, not of corners
+    centre = (
+        np.stack([table["rows"], table["cols"]], axis=1) / area[:, None] + 0.5
+    )  # of pixels, not of corners
     low, high = (
         about.positions(np.stack([table[row], table[col]], axis=1))
         for row, col in (("top", "left"), ("bottom", "right"))

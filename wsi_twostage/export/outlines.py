@@ -1,8 +1,9 @@
 """Exact outlines of labelled pixels: corners are found block by block, rings are linked from corners.
 
-A corner is a point of the pixel lattice where the outline of one object turns. It is decided by the four pixels
-around it, so an object's corners can be collected from any blocks that its pixels lie in, and linked once all of
-them are there: sorted by rows they pair up into the horizontal edges, sorted by columns into the vertical ones.
+A corner is a point of the pixel lattice where the outline of one object turns. It is decided by the four
+pixels around it, so an object's corners can be collected from any blocks that its pixels lie in, and linked
+once all of them are there: sorted by rows they pair up into the horizontal edges, sorted by columns into the
+vertical ones.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CORNER = np.dtype([("owner", np.int64), ("y", np.int32), ("x", np.int32), ("code", np.uint8)])
-"""A corner of an object's outline; ``y`` and ``x`` count pixel edges: 0 is the outer edge of the first pixel."""
+"""A corner of an outline; ``y`` and ``x`` count edges of pixels: 0 is the outer edge of the first one."""
 
 _RIGHT, _DOWN, _BELOW = 1, 2, 4
 """Bits of ``code``: edges leave to the right (else left) and down (else up); the object is below (else above)
@@ -22,8 +23,8 @@ the horizontal one."""
 def corners(labels: NDArray[np.integer], top: int, left: int) -> NDArray[np.void]:
     """Corners at the points inside of ``labels`` (H, W), by owner; the pixels of 0 have none.
 
-    ``labels`` must hold 4-connected objects: neighbours along a row or a column either differ or are one object.
-    The first point, between the first four pixels, lies at ``(top, left)``.
+    ``labels`` must hold 4-connected objects: neighbours along a row or a column either differ or are one
+    object. The first point, between the first four pixels, lies at ``(top, left)``.
     """
     points = _turning(labels)
     width = labels.shape[1] - 1
@@ -47,8 +48,9 @@ def corners(labels: NDArray[np.integer], top: int, left: int) -> NDArray[np.void
 def crossings(labels: NDArray[np.integer], same: NDArray[np.integer]) -> NDArray[np.float64]:
     """Length of each object's outline in pixels, (labels.max() + 1,), as seen at the points of `corners`.
 
-    Crofton's formula with four directions: lines along rows, columns and both diagonals, counted where they enter
-    or leave the object. A pixel across a diagonal counts as inside where ``same`` (H, W) says the same.
+    Crofton's formula with four directions: lines along rows, columns and both diagonals, counted where they
+    enter or leave the object. A pixel across a diagonal counts as inside where ``same`` (H, W) says the
+    same.
     """
     points = _turning(labels)
     around, alike = _around(labels, points), _around(same, points)
@@ -65,7 +67,8 @@ def crossings(labels: NDArray[np.integer], same: NDArray[np.integer]) -> NDArray
             owners.append(around[pixel][differ])
             lengths.append(np.full(len(owners[-1]), length))
     count = int(labels.max(initial=0)) + 1
-    return np.bincount(np.concatenate(owners), np.concatenate(lengths), minlength=count)
+    lengths_of = np.bincount(np.concatenate(owners), np.concatenate(lengths), minlength=count)
+    return np.asarray(lengths_of, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +84,9 @@ class Rings:
 def rings(corners: NDArray[np.void]) -> Rings:
     """Link all corners of whole objects, whatever their order.
 
-    Outer rings have a positive area by the shoelace formula on (x, y), holes a negative one; no ring touches itself,
-    so they are valid by OGC's rules: where an object's pixels meet across a diagonal, the background's parts do not.
+    Outer rings have a positive area by the shoelace formula on (x, y), holes a negative one; no ring touches
+    itself, so they are valid by OGC's rules: where an object's pixels meet across a diagonal, the
+    background's parts do not.
     """
     owner, y, x, code = (corners[name] for name in ("owner", "y", "x", "code"))
     # At one point, two corners of one object: each goes on with the other one's vertical edge.

@@ -1,4 +1,4 @@
-"""Touching nuclei apart: a watershed on the distance to the background, where shallow saddles do not count."""
+"""Touching nuclei apart: a watershed on the distance to the background; shallow saddles do not count."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,21 +10,21 @@ from skimage.segmentation import watershed
 from wsi_twostage.tiles import Box
 
 HALO = 256
-"""Pixels around a block that are looked at, too. An object that ends within them is cut as it would be if the whole
-mask was seen at once; what is larger is cut by what can be seen from each block."""
+"""Pixels around a block that are looked at, too. An object that ends within them is cut as it would be if
+the whole mask was seen at once; what is larger is cut by what can be seen from each block."""
 
 DEPTH_UM = 0.25
 """How much narrower than both its parts, in micrometres of half its width, an object must be to be cut."""
 
-LEAST_DEPTH_PX = 1.0  # what is less is the pixels' own unevenness
+LEAST_DEPTH_PX = 1.0  # between widths of 20 and 21 px there is as much
 
 
 def split_keys(labels: NDArray[np.uint8], box: Box, width: int, depth_px: float) -> NDArray[np.int64]:
     """Keys of the parts that objects fall into, (H, W); 0 is background.
 
     ``box`` is where ``labels`` lie on an image of ``width`` px. Two parts of an object stay together if the
-    distance to the background at the deepest way between them is less than ``depth_px`` below the largest one in
-    either. A part's key is that of a pixel of it, wherever it is seen from.
+    distance to the background at the deepest way between them is no more than ``depth_px`` below the largest
+    one in either. A part's key is that of a pixel of it, wherever it is seen from.
     """
     keys = np.zeros(labels.shape, np.int64)
     for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)[1:]) + 1:
@@ -52,7 +52,7 @@ def _keys(mask: NDArray[np.bool_], box: Box, width: int, depth_px: float) -> NDA
 def _joined(
     basins: NDArray[np.integer], depth: NDArray[np.float32], peaks: NDArray[np.float32], least: float
 ) -> NDArray[np.int64]:
-    """For each basin the one that it belongs to: the one with the higher peak, across saddles that do not count."""
+    """For each basin the one that it belongs to, of a higher peak and across saddles that do not count."""
     root = list(range(len(peaks)))
 
     def find(basin: int) -> int:
@@ -62,7 +62,7 @@ def _joined(
 
     for one, two, saddle in _saddles(basins, depth):
         a, b = find(one), find(two)
-        if a != b and min(peaks[a], peaks[b]) - saddle < least:
+        if a != b and min(peaks[a], peaks[b]) - saddle <= least:
             low, high = (a, b) if (peaks[a], -a) < (peaks[b], -b) else (b, a)
             root[low] = high
     return np.array([find(basin) for basin in range(len(peaks))])

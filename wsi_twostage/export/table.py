@@ -47,9 +47,7 @@ def write_parquet(file: BinaryIO, batches: Iterable[Components], about: About) -
     import pyarrow.parquet as pq
 
     def table(columns: dict[str, NDArray[Any]]) -> Any:
-        arrays = {
-            name: pa.array(column.tolist()).cast(_arrow_type(name)) for name, column in columns.items()
-        }
+        arrays = {name: pa.array(column.tolist()).cast(_arrow_type(name)) for name, column in columns.items()}
         return pa.table(arrays)
 
     def _arrow_type(name: str) -> Any:

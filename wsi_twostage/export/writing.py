@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -85,8 +85,8 @@ def export(
     Raises
     ------
     ConfigError
-        An unknown format, an option that is not for it, a picture that would be too large, a package that is not
-        installed, or a slide that is no DICOM.
+        An unknown format, an option that is not for it, a picture that would be too large, a package that is
+        not installed, or a slide that is no DICOM.
     StoreError
         No result, or a target that exists (without ``overwrite``), or cannot be written.
 
@@ -98,9 +98,9 @@ def export(
     _ensure_fits(to, options)
     path = Path(target) if target is not None else _beside(mask.path, to, compressed=options.gzip)
     if to in ("geojson", "csv") and path.name.endswith(".gz"):
-        options = _replace_gzip(options)
+        options = replace(options, gzip=True)
     if not mask.manifest.get("complete"):
-        listener(Note(f"{mask.path.name} is not finished: where Model 2 is still to come, this is Model 1's mask"))
+        listener(Note(f"{mask.path.name} is not finished: where Model 2 is to come, this is Model 1's mask"))
     since = time.perf_counter()
     count: int | None = None
     with _new_file(path, mask, overwrite=overwrite) as new:
@@ -153,12 +153,6 @@ def _beside(result: Path, to: str, *, compressed: bool) -> Path:
     """slide.seg.ome.zarr -> slide.seg.geojson, in the same folder."""
     name = result.name.removesuffix(".zarr").removesuffix(".ome")
     return result.with_name(name + SUFFIXES[to][0] + (".gz" if compressed else ""))
-
-
-def _replace_gzip(options: Options) -> Options:
-    from dataclasses import replace
-
-    return replace(options, gzip=True)
 
 
 def _ensure_fits(to: str, options: Options) -> None:
@@ -232,6 +226,6 @@ def _opened(path: Path, *, compressed: bool) -> Iterator[BinaryIO]:
             return
         with (
             gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed,
-            io.BufferedWriter(packed, 2**20) as buffered,  # type: ignore[arg-type]  # GzipFile is a raw stream
+            io.BufferedWriter(packed, 2**20) as buffered,
         ):
             yield buffered

@@ -177,7 +177,7 @@ def _canvas(slide: openslide.OpenSlide) -> Box:
 
 
 def _bounds(slide: openslide.OpenSlide) -> tuple[int, int]:
-    """Where the slide says that the scanned part begins, (row, col); the canvas's corner where it does not say."""
+    """Where the slide says that the scanned part begins, (row, col); (0, 0) where it does not."""
     names = openslide.PROPERTY_NAME_BOUNDS_Y, openslide.PROPERTY_NAME_BOUNDS_X
     try:
         row, col = (int(slide.properties[name]) for name in names)
