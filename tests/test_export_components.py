@@ -9,8 +9,9 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from skimage.measure import label, perimeter_crofton, regionprops
 
-from wsi_twostage.export.components import Block, Cells, Components, find, framed, merge
+from wsi_twostage.export.components import Block, Cells, find, framed, merge
 from wsi_twostage.export.outlines import rings
+from wsi_twostage.export.parts import Components
 from wsi_twostage.tiles import TileGrid
 
 IMAGES = st.tuples(st.integers(1, 16), st.integers(1, 16)).flatmap(

@@ -9,7 +9,7 @@ of a block are passed on at once; the others when the row of blocks is done belo
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,69 +17,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.measure import label as label_components
 
-from wsi_twostage.export.outlines import CORNER, corners, crossings
+from wsi_twostage.export.outlines import corners, crossings
+from wsi_twostage.export.parts import FIELDS, PART, Components
 from wsi_twostage.tiles import Box
-
-_FIELDS: dict[str, tuple[type, np.ufunc]] = {
-    "label": (np.uint8, np.maximum),
-    "first": (np.int64, np.minimum),
-    "area": (np.int64, np.add),
-    "rows": (np.float64, np.add),
-    "cols": (np.float64, np.add),
-    "perimeter": (np.float64, np.add),
-    "uncertainty": (np.float64, np.add),
-    "sources": (np.uint8, np.bitwise_or),
-    "top": (np.int32, np.minimum),
-    "left": (np.int32, np.minimum),
-    "bottom": (np.int32, np.maximum),
-    "right": (np.int32, np.maximum),
-}
-"""What is known of a component, and how two parts of it add up."""
-
-PART = np.dtype([(name, kind) for name, (kind, _) in _FIELDS.items()])
-"""A component or a part of it, in pixels of the image: its label; ``first``, the flat index of its first
-pixel in reading order, which no other component has; sums over its pixels (``area`` of 1, ``rows`` and
-``cols`` of their indices, ``uncertainty``); the length of its outline; bits of the sources; half-open
-bounds."""
-
-
-@dataclass(frozen=True, eq=False)
-class Components:
-    """Components or parts of them, and the corners of their outlines."""
-
-    table: NDArray[np.void]  # (n,) of PART
-    corners: NDArray[np.void]  # (m,) of CORNER, whose owner is a row of the table
-
-    @classmethod
-    def none(cls) -> Self:
-        return cls(np.empty(0, PART), np.empty(0, CORNER))
-
-    @classmethod
-    def joined(cls, parts: Iterable[Self]) -> Self:
-        """One table after the other."""
-        several = [cls.none(), *parts]
-        sizes = np.cumsum([0, *(len(part.table) for part in several)])
-        moved = np.concatenate([part.corners for part in several])
-        moved["owner"] += np.repeat(sizes[:-1], [len(part.corners) for part in several])
-        return cls(np.concatenate([part.table for part in several]), moved)
-
-    def where(self, wanted: NDArray[np.bool_]) -> Self:
-        """Some rows, with their corners."""
-        places = np.cumsum(wanted) - 1
-        kept = self.corners[wanted[self.corners["owner"]]]
-        kept["owner"] = places[kept["owner"]]
-        return type(self)(self.table[wanted], kept)
-
-    def merged(self, group: NDArray[np.integer], count: int) -> Self:
-        """Rows of one group as one row; ``group`` has all of 0 .. count - 1."""
-        order = np.argsort(group, kind="stable")
-        starts = np.searchsorted(group[order], np.arange(count))
-        table = np.empty(count, PART)
-        for name, (_, add) in _FIELDS.items():
-            table[name] = add.reduceat(self.table[name][order], starts) if count else table[name]
-        moved = self.corners.copy()
-        moved["owner"] = group[moved["owner"]]
-        return type(self)(table, moved)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +58,7 @@ class Framed:
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class Found:
     """Components of a block."""
 
     box: Box
@@ -151,13 +91,13 @@ def framed(blocks: Iterable[Block], height: int, width: int) -> Iterator[Framed]
         yield Framed(block, keys, last)
 
 
-def find(framed: Framed, width: int) -> _Found:
+def find(framed: Framed, width: int) -> Found:
     """Components of one block of an image of this width."""
     block, box = framed.block, framed.block.box
     rows, cols = slice(1, box.height + 1), slice(1, box.width + 1)
     if not framed.keys.any():
         nothing, row, col = Components.none(), np.full(box.width, -1), np.full(box.height, -1)
-        return _Found(box, nothing, nothing, np.append(row, -1), col, row, col)
+        return Found(box, nothing, nothing, np.append(row, -1), col, row, col)
     found = np.asarray(label_components(framed.keys, background=0, connectivity=1))
     table = _measure(block, found[rows, cols], int(found.max()), width)
     table["perimeter"] = crossings(found, framed.keys)[1:]
@@ -175,7 +115,7 @@ def find(framed: Framed, width: int) -> _Found:
             shared[edge] = True
     both = Components(table, turns)
     place = np.append(-1, np.where(shared[1:], np.cumsum(shared[1:]) - 1, -1))  # of a label in ``open``
-    return _Found(box, both.where(~shared[1:]), both.where(shared[1:]), *(place[edge] for edge in edges))
+    return Found(box, both.where(~shared[1:]), both.where(shared[1:]), *(place[edge] for edge in edges))
 
 
 def _measure(block: Block, found: NDArray[np.integer], count: int, width: int) -> NDArray[np.void]:
@@ -200,12 +140,12 @@ def _measure(block: Block, found: NDArray[np.integer], count: int, width: int) -
         ("sources", sources, 0),
     ):
         column = np.full(count, nothing, table[name].dtype)
-        _FIELDS[name][1].at(column, owner, values.astype(column.dtype))
+        FIELDS[name][1].at(column, owner, values.astype(column.dtype))
         table[name] = column
     return table
 
 
-def merge(found: Iterable[_Found], height: int, width: int) -> Iterator[Components]:
+def merge(found: Iterable[Found], height: int, width: int) -> Iterator[Components]:
     """All components of an image whose blocks come in reading order, each once; sorted within a batch.
 
     Holds what may still go on: parts that touch the end of a block, for one row of blocks.
@@ -214,12 +154,12 @@ def merge(found: Iterable[_Found], height: int, width: int) -> Iterator[Componen
     row = _Row(pending, bottom)
     for each in found:
         if len(each.whole.table):
-            yield _in_order(each.whole)
+            yield each.whole.in_order()
         row.add(each)
         if each.box.right == width:
             done, pending, bottom = row.close(last=each.box.bottom == height)
             if len(done.table):
-                yield _in_order(done)
+                yield done.in_order()
             row = _Row(pending, bottom)
 
 
@@ -232,7 +172,7 @@ class _Row:
         self._bottom = np.full_like(above, -1)
         self._pairs: list[NDArray[np.int64]] = []
 
-    def add(self, found: _Found) -> None:
+    def add(self, found: Found) -> None:
         box, base = found.box, self._count
         self._pair(found.above + base, self._above[box.left : box.right + 1], found.above >= 0)
         if box.left:
@@ -258,13 +198,3 @@ class _Row:
             goes_on[bottom[bottom >= 0]] = True
         place = np.append(np.cumsum(goes_on) - 1, -1)  # the last one: of background
         return merged.where(~goes_on), merged.where(goes_on), place[bottom]
-
-
-def _in_order(found: Components) -> Components:
-    """By the first pixel; corners need no order."""
-    order = np.argsort(found.table["first"])
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    moved = found.corners.copy()
-    moved["owner"] = place[moved["owner"]]
-    return Components(found.table[order], moved)

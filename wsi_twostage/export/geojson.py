@@ -8,9 +8,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.export.components import Components
 from wsi_twostage.export.objects import About, measures
 from wsi_twostage.export.outlines import rings
+from wsi_twostage.export.parts import Components
 
 KINDS = ("annotation", "detection")
 """What QuPath takes objects for: annotations can be edited, of detections there can be many."""

@@ -12,7 +12,8 @@ from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 from wsi_twostage.events import Listener, Started, TilesDone, ignore
-from wsi_twostage.export.components import Block, Cells, Components, Framed, find, framed, merge
+from wsi_twostage.export.components import Block, Cells, Found, Framed, find, framed, merge
+from wsi_twostage.export.parts import Components
 from wsi_twostage.export.reading import read_labels
 from wsi_twostage.export.split import DEPTH_UM, HALO, split_keys
 from wsi_twostage.mask import SHARD, MaskPyramid, Source
@@ -84,17 +85,20 @@ def objects(
     def look(box: Box) -> Block:
         return _look(mask, box, tiles, name, split=split)
 
-    def parts(each: Framed) -> Any:
-        found = find(each, spec.width)
-        listener(TilesDone("export", 1, each.block.box.area / 1e6))
-        return found
+    def parts(each: Framed) -> Found:
+        return find(each, spec.width)
+
+    def told(found: Iterable[Found]) -> Iterator[Found]:
+        for each in found:
+            listener(TilesDone("export", 1, each.box.area / 1e6))
+            yield each
 
     listener(Started("export", len(blocks)))
     threads = min(CPU_COUNT, MOST_WORKERS) if workers is None else workers
     with ThreadPoolExecutor(threads) as pool:
         seen = in_turn(pool, look, map(blocks.box, blocks), threads + 1)
         found = in_turn(pool, parts, framed(seen, spec.height, spec.width), threads + 1)
-        for batch in merge(found, spec.height, spec.width):
+        for batch in merge(told(found), spec.height, spec.width):
             kept = batch.where(batch.table["area"] >= least) if least > 1 else batch
             if len(kept.table):
                 yield kept

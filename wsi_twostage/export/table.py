@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.export.components import Components
 from wsi_twostage.export.objects import About, measures
+from wsi_twostage.export.parts import Components
 
 GROUP = 50_000
 """Rows that are compressed together, at least; pyarrow holds so many."""
