@@ -64,6 +64,7 @@ ALLOWED: dict[str, set[str]] = {
         "batch", "errors", "events", "pipeline", "result", "selection", "stopping",
     },
     "verify": {"errors", "events", "ledger", "mask"},
+    "export": {"errors", "events", "mask", "pictures", "slide", "tiles", "uncertainty"},
     "planning": {
         "answers", "batches", "coarse", "errors", "mask", "models", "overview", "pipeline", "refine",
         "selection", "slide", "tiles", "tissue", "work",

@@ -31,6 +31,8 @@ def manifest_of(
             "mpp": slide.mpp,
             "mpp_source": slide.mpp_source,
             "reader": slide.reader,
+            "origin": list(slide.origin),
+            "bounds": list(slide.bounds),
         },
         "model": {"name": spec.name, "path": model.path, "sha256": model.sha256},
         "tissue": _file(Path(tissue)) if Path(tissue).is_file() else tissue,

@@ -7,6 +7,7 @@ import click
 from wsi_seg.calibrate import calibrate
 from wsi_seg.convert import convert
 from wsi_seg.curve import curve
+from wsi_seg.export import export
 from wsi_seg.info import info
 from wsi_seg.model import model
 from wsi_seg.plan import plan
@@ -40,7 +41,8 @@ def commands() -> None:
 
 
 for command in (
-    run, refine, verify, report, plan, info, convert, model, train, evaluate, calibrate, tables, curve,
+    run, refine, verify, report, export, plan, info, convert, model, train, evaluate, calibrate, tables,
+    curve,
 ):  # fmt: skip
     commands.add_command(command)
 

@@ -117,6 +117,8 @@ class Contents:
     mpp: FoundMpp | None
     origin: tuple[int, int] = (0, 0)
     """Where level 0 begins on the scanner's canvas, (row, col): what lies outside of it was not scanned."""
+    bounds: tuple[int, int] = (0, 0)
+    """Where the scanned part begins by the file's own words, (row, col) on the canvas."""
 
 
 def ensure_same(path: str, level: Level, levels: Sequence[Level]) -> None:

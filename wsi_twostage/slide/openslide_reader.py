@@ -159,6 +159,7 @@ def _describe(path: str, slide: openslide.OpenSlide) -> Contents:
             "openslide.mpp",
         ),
         origin=(scanned.top, scanned.left),
+        bounds=_bounds(slide),
     )
 
 
@@ -173,6 +174,16 @@ def _compression(path: str, properties: Mapping[str, str]) -> str:
 def _canvas(slide: openslide.OpenSlide) -> Box:
     width, height = slide.dimensions
     return Box(0, 0, height, width)
+
+
+def _bounds(slide: openslide.OpenSlide) -> tuple[int, int]:
+    """Where the slide says that the scanned part begins, (row, col); (0, 0) where it does not."""
+    names = openslide.PROPERTY_NAME_BOUNDS_Y, openslide.PROPERTY_NAME_BOUNDS_X
+    try:
+        row, col = (int(slide.properties[name]) for name in names)
+    except (KeyError, ValueError):
+        return 0, 0
+    return row, col
 
 
 def _scanned(slide: openslide.OpenSlide) -> Box:

@@ -46,6 +46,8 @@ class Slide:
     compression: str
     origin: tuple[int, int] = (0, 0)
     """Where level 0 begins on the scanner's canvas, (row, col) in its pixels."""
+    bounds: tuple[int, int] = (0, 0)
+    """Where the scanned part begins on it by the file's own words; QuPath counts from there."""
     warnings: tuple[str, ...] = ()
     """What a user may want to know before a run, a line each."""
 
@@ -188,6 +190,7 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader
         format=contents.format,
         compression=contents.compression,
         origin=contents.origin,
+        bounds=contents.bounds,
         warnings=tuple(_warnings(contents, scale)),
     )
 

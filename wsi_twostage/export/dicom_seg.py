@@ -1,0 +1,164 @@
+"""The mask as a DICOM Segmentation of a DICOM slide; by highdicom, which is an extra."""
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_twostage.errors import ConfigError, SlideError
+from wsi_twostage.events import Listener, Started, TilesDone
+from wsi_twostage.export.reading import read_labels
+from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.tiles import TileGrid
+
+TILE = 512  # pixels of a frame's side
+SERIES_NUMBER = 100
+_NUCLEUS = ("84640000", "SCT", "Nucleus")
+_OURS = "99WSISEG"  # DICOM wants 99 before the name of a private coding scheme
+
+
+def ensure_dicom() -> None:
+    """Raise ConfigError where highdicom is not installed."""
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "--to dicom-seg needs highdicom; pip install 'wsi-twostage[dicom]', or take another format"
+        ) from error
+
+
+def source_of(mask: MaskPyramid) -> Path:
+    """The file of the slide's finest level.
+
+    Raises
+    ------
+    ConfigError
+        The slide is not DICOM.
+    SlideError
+        It is not there any more.
+    """
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    path = Path(mask.manifest["slide"]["path"])
+    if not path.is_file():
+        raise SlideError(
+            f"{path}: the slide is not there any more, and DICOM SEG names its patient and study"
+        )
+    wanted = ["SeriesInstanceUID", "TotalPixelMatrixColumns", "ImageType"]
+    try:
+        series = pydicom.dcmread(path, specific_tags=wanted).SeriesInstanceUID
+    except (InvalidDicomError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is not a DICOM slide, whose patient and study DICOM SEG names; "
+            f"take --to geojson or --to ome-tiff"
+        ) from error
+
+    def levels() -> Iterator[tuple[int, Path]]:
+        for file in sorted(path.parent.iterdir()):
+            if file.is_file():
+                try:
+                    told = pydicom.dcmread(file, specific_tags=wanted)
+                except InvalidDicomError:
+                    continue
+                if told.get("SeriesInstanceUID") == series and "VOLUME" in told.get("ImageType", ()):
+                    yield int(told.get("TotalPixelMatrixColumns", 0)), file
+
+    return max(levels(), key=lambda level: level[0])[1]
+
+
+def write_dicom_seg(path: Path, mask: MaskPyramid, level: int, source: Path, listener: Listener) -> None:
+    """One level of the mask as a binary segmentation, a segment for each class; frames without any are left
+    out.
+
+    Its pixels lie in the slide's coordinate system as they lie on the slide.
+    """
+    import highdicom as hd
+    import pydicom
+
+    image = pydicom.dcmread(source, stop_before_pixels=True)
+    grid = TileGrid(*mask.shape(level), 2048)
+    listener(Started("export", len(grid)))
+    labels = np.empty((1, grid.height, grid.width), np.uint8)
+    for box in map(grid.box, grid):
+        labels[0][box.slices] = read_labels(mask, box, level)
+        listener(TilesDone("export", 1, box.area / 1e6))
+    mpp = mask.spec.mpp * 2**level
+    try:
+        made = hd.seg.Segmentation(
+            source_images=[image],
+            pixel_array=labels,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=_segments(mask),
+            series_instance_uid=hd.UID(),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="wsi_twostage",
+            manufacturer_model_name="wsi_twostage",
+            software_versions=version("wsi-twostage"),
+            device_serial_number="none",
+            pixel_measures=hd.PixelMeasuresSequence([mpp / 1000] * 2, slice_thickness=_thickness(image)),
+            plane_positions=[_position(image, (mpp - mask.manifest["slide"]["mpp"]) / 2 / 1000)],
+            tile_pixel_array=True,
+            tile_size=(TILE, TILE),
+        )
+    except (
+        AttributeError,
+        ValueError,
+        TypeError,
+    ) as error:  # of a source that lacks a part
+        raise ConfigError(f"{source}: no DICOM SEG can refer to it ({error})") from error
+    made.save_as(path)
+
+
+def _segments(mask: MaskPyramid) -> list[Any]:
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    model = mask.manifest["model"]
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=f"wsi_twostage {model['name']}"[:64],
+        version=str(model["sha256"])[:16] or "none",
+        family=codes.DCM.ArtificialIntelligence,
+    )
+    return [
+        hd.seg.SegmentDescription(
+            segment_number=label,
+            segment_label=name[:64],
+            segmented_property_category=codes.SCT.AnatomicalStructure,
+            segmented_property_type=Code(*_NUCLEUS)
+            if name.lower() in ("nucleus", "nuclei")
+            else Code(f"{label}", _OURS, name[:64]),
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+            tracking_uid=hd.UID(),
+            tracking_id=name[:64],
+            display_color=hd.color.CIELabColor.from_rgb(*colour),
+        )
+        for label, (name, colour) in enumerate(zip(mask.spec.classes, mask.spec.colours, strict=True), 1)
+    ]
+
+
+def _thickness(image: Any) -> float:
+    """Of the slide's pixels, in mm."""
+    measures = image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    return float(measures.get("SliceThickness") or 0.001)
+
+
+def _position(image: Any, shift_mm: float) -> Any:
+    """Where the centre of the mask's first pixel lies, ``shift_mm`` from that of the image's."""
+    import highdicom as hd
+
+    origin = image.TotalPixelMatrixOriginSequence[0]
+    along = np.array(image.ImageOrientationSlide, float).reshape(2, 3)  # of a row's and of a column's pixels
+    place = np.array(
+        [origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem, 0.0], float
+    )
+    place += along.sum(0) * shift_mm
+    return hd.PlanePositionSequence(
+        hd.CoordinateSystemNames.SLIDE, place.tolist(), pixel_matrix_position=(1, 1)
+    )
