@@ -63,6 +63,10 @@ ALLOWED: dict[str, set[str]] = {
         "selection", "slide", "tiles", "tissue", "work",
     },
     "preview": {"mask", "slide", "tiles", "uncertainty"},
+    "viewer": {
+        "errors", "events", "further", "ledger", "mask", "pipeline", "preview", "slide", "stopping", "tiles",
+        "uncertainty",
+    },
 }  # fmt: skip
 
 

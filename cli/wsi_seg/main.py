@@ -15,6 +15,7 @@ from wsi_seg.run import run
 from wsi_seg.tables import tables
 from wsi_seg.train import evaluate, train
 from wsi_seg.verify import verify
+from wsi_seg.view import view
 from wsi_twostage.errors import ClusterError, ExitCode, WsiError
 
 
@@ -38,7 +39,21 @@ def commands() -> None:
     """
 
 
-for command in (run, refine, verify, plan, info, convert, model, train, evaluate, calibrate, tables, curve):
+for command in (
+    run,
+    refine,
+    verify,
+    view,
+    plan,
+    info,
+    convert,
+    model,
+    train,
+    evaluate,
+    calibrate,
+    tables,
+    curve,
+):
     commands.add_command(command)
 
 
