@@ -123,7 +123,8 @@ def test_sources_lie_on_their_tiles(made: MaskPyramid) -> None:
     assert {Source.MODEL_1, Source.MODEL_2} <= {Source(value) for value in np.unique(sources)}
     for row, col in np.ndindex(4, 4):
         kind = Source(sources[row, col])
-        assert tuple(seen[128 * row + 64, 128 * col + 64]) == (*paint.SOURCES[kind], 255)
+        assert tuple(seen[128 * row + 64, 128 * col + 64]) == (*paint.SOURCES[kind], paint.INSIDE)
+        assert tuple(seen[128 * row, 128 * col + 64]) == (*paint.SOURCES[kind], 255)
 
 
 def test_without_its_slide_the_overview_is_shown_and_a_note_says_so(

@@ -244,7 +244,7 @@ def test_what_another_run_refines_is_shown(browser: Any, refining: Viewer, refin
 
     open_at(browser, refining, "#layers=slide:100,source:100")
     before = seen(browser)
-    refine(refinable.path, Fraction(0.2), settings=Settings(workers=1))
+    refine(refinable.path, Fraction(0.2), settings=Settings(workers=2))
     assert changes(browser, before)
 
 
@@ -258,6 +258,22 @@ def test_on_a_phone_the_panel_makes_room(browser: Any, viewer: Viewer) -> None:
         browser.find_element("id", "open").click()
         assert browser.find_element("id", "panel").is_displayed()
         assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    finally:
+        resize(browser, 1280, 800)
+
+
+def test_fingers_choose_and_zoom(browser: Any, viewer: Viewer) -> None:
+    resize(browser, 390, 844, phone=True)
+    try:
+        open_at(browser, viewer)
+        before = browser.execute_script("return world.mpp(false)")
+        at = {"x": 195, "y": 400}
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [at]})
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        assert "tile, row" in wait(browser, "document.getElementById('said').textContent").lower()
+        pinch = {**at, "scaleFactor": 2.5, "gestureSourceType": "touch"}
+        browser.execute_cdp_cmd("Input.synthesizePinchGesture", pinch)
+        wait(browser, f"world.mpp(false) < {before} / 1.5")
     finally:
         resize(browser, 1280, 800)
 

@@ -39,10 +39,10 @@ def view(
     """
     keep_freed_memory()
     from wsi_twostage.viewer import open_viewer
-    from wsi_twostage.viewer.refiner import With
+    from wsi_twostage.viewer.refiner import Tools
     from wsi_twostage.viewer.viewer import place_in
 
-    viewer = open_viewer(output, slide=slide, host=host, port=port, tools=With(model, device, workers))
+    viewer = open_viewer(output, slide=slide, host=host, port=port, tools=Tools(model, device, workers))
     for note in viewer.notes:
         click.echo(f"wsi-seg: {note}", err=True)
     place = place_in(at)
@@ -52,4 +52,7 @@ def view(
         if not no_browser:
             viewer.browse(place)
 
-    viewer.run(ready)
+    def ending() -> None:
+        click.echo("wsi-seg: the tiles at work are finished first; Ctrl-C again ends at once", err=True)
+
+    viewer.run(ready, ending)

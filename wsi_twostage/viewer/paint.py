@@ -27,6 +27,7 @@ SOURCES: dict[Source, tuple[int, int, int]] = {
 HEAT = ((254, 217, 118), (253, 141, 60), (227, 26, 28), (128, 0, 38))
 """From a little uncertain to most."""
 MOST_OPAQUE = 235
+INSIDE = 38  # opacity of a source within its frame
 
 
 def jpeg(rgb: Bytes) -> bytes:
@@ -47,8 +48,12 @@ def class_palette(colours: Sequence[tuple[int, int, int]]) -> Palette:
 
 
 def source_palette() -> Palette:
-    """Of `Source`: no tissue is clear."""
-    return tuple((*SOURCES[kind], 255) if kind in SOURCES else CLEAR for kind in Source)
+    """Of `Source`, and then of the frames of tiles of each `Source`: no tissue is clear."""
+    return tuple(
+        (*SOURCES[kind], opacity) if kind in SOURCES else CLEAR
+        for opacity in (INSIDE, 255)
+        for kind in Source
+    )
 
 
 def heat_palette() -> Palette:

@@ -21,6 +21,8 @@ FROM_OVERVIEW = 16
 PROBABILITIES = 4 * TILE**2
 """Read for one tile of the uncertainty, at most; further out it shows the mean of each tile."""
 
+FRAME_PX = 2  # of the source of a tile
+
 Bytes = NDArray[np.uint8]
 
 
@@ -102,8 +104,16 @@ class Pictures:
         return paint.png(np.rint(255 * _shrink(pixels, 2**level)).astype(np.uint8), self._heat)
 
     def _source(self, level: int, box: Box) -> bytes:
-        sources = self.scene.ledger.grid("source", Source.BACKGROUND)
-        return paint.png(self._of_tiles(sources, box, 2**level), self._sources)
+        """Tiles filled and framed."""
+        sources = self._of_tiles(self.scene.ledger.grid("source", Source.BACKGROUND), box, 2**level)
+        size = self.scene.store.spec.tile // 2**level  # px of this level
+        if size >= 4 * FRAME_PX:
+            rows, cols = (
+                np.minimum(at % size, size - 1 - at % size) < FRAME_PX
+                for at in (np.arange(box.top, box.bottom), np.arange(box.left, box.right))
+            )
+            sources[rows[:, None] | cols] += np.uint8(len(Source))
+        return paint.png(sources, self._sources)
 
     def _of_tiles(self, values: Bytes, box: Box, fine: int) -> Bytes:
         """A value for each tile -> pixels of a box whose pixels are ``fine`` fine pixels each."""

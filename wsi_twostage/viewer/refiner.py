@@ -34,7 +34,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class With:
+class Tools:
     """What refines, if not what a run takes by itself."""
 
     bundle: Path | None = None
@@ -46,8 +46,8 @@ class With:
 class Refiner:
     """Runs `refine` on regions of a scene's store."""
 
-    def __init__(self, scene: Scene, tools: With | None = None) -> None:
-        self.scene, self.tools = scene, tools or With()
+    def __init__(self, scene: Scene, tools: Tools | None = None) -> None:
+        self.scene, self.tools = scene, tools or Tools()
         self.progress = Progress()
         self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -92,7 +92,7 @@ class Refiner:
             self._refine(tiles)
         except WsiError as error:
             self.progress = Progress(text=str(error), failed=True)
-        except BaseException as error:
+        except Exception as error:  # nobody waits for this thread: the page has to be told
             logging.getLogger(__name__).exception("refining failed")
             self.progress = Progress(text=f"{type(error).__name__}: {error}", failed=True)
         else:
@@ -100,10 +100,12 @@ class Refiner:
             columns = self.scene.ledger.columns
             new = (columns["source"] == Source.MODEL_2) & ~before
             changed = float(np.nanmean(columns["disagreement"][new])) if new.any() else 0.0
-            stopped = "stopped; " if stopping.ASKED.is_set() else ""
+            stopped = "Stopped. " if stopping.ASKED.is_set() else ""
             count = f"{new.sum()} {'tile' if new.sum() == 1 else 'tiles'}"
             spent = time.perf_counter() - began
-            text = f"{stopped}{count} refined in {spent:.0f} s; {changed:.1%} of their pixels changed"
+            text = (
+                f"{stopped}{count} refined in {spent:.0f} s; {100 * changed:.1f} % of their pixels changed."
+            )
             self.progress = Progress(text=text)
         finally:
             stopping.ASKED.clear()

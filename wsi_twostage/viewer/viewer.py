@@ -12,7 +12,7 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.viewer.refiner import Refiner, With
+from wsi_twostage.viewer.refiner import Refiner, Tools
 from wsi_twostage.viewer.routes import LOCAL_NAMES
 from wsi_twostage.viewer.scene import Scene
 from wsi_twostage.viewer.server import Server
@@ -58,10 +58,12 @@ class Viewer:
         self._server.tickets.add(ticket)
         return webbrowser.open(f"{self._origin}/ticket/{ticket}{at}")
 
-    def run(self, ready: Callable[[], object] = lambda: None) -> None:
+    def run(
+        self, ready: Callable[[], object] = lambda: None, ending: Callable[[], object] = lambda: None
+    ) -> None:
         """Answer until SIGINT or SIGTERM; then Model 2, if it is at work, ends what it has begun.
 
-        ``ready`` is called when the first request can be answered.
+        ``ready`` is called when the first request can be answered, ``ending`` if Model 2 is waited for.
         """
 
         def end(number: int, frame: FrameType | None) -> None:
@@ -76,8 +78,10 @@ class Viewer:
         finally:
             signal.signal(signal.SIGTERM, before)
             self._server.server_close()
-            self.refiner.stop()
-            self.refiner.wait()
+            if self.refiner.progress.busy:
+                ending()
+                self.refiner.stop()
+                self.refiner.wait()
 
     def start(self) -> None:
         """Answer from a thread of its own, until `close`."""
@@ -97,7 +101,7 @@ def open_viewer(
     slide: str | Path | None = None,
     host: str = HOST,
     port: int = 0,
-    tools: With | None = None,
+    tools: Tools | None = None,
 ) -> Viewer:
     """Open a result and listen.
 

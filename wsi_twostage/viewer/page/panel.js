@@ -16,7 +16,7 @@ export const DEFAULTS = () => ({
   mask: { on: true, opacity: 30 },
   outlines: { on: true, opacity: 100 },
   uncertainty: { on: false, opacity: 70 },
-  source: { on: false, opacity: 35 },
+  source: { on: false, opacity: 80 },
   grid: { on: false, opacity: 45 },
 });
 
@@ -33,7 +33,7 @@ const byId = (id) => document.getElementById(id);
 const grouped = (number) => number.toLocaleString("en");
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 && share > 0 ? 1 : 0)} %`;
 
-export function showFacts(facts) {
+export function showFacts(facts, busy = false) {
   const { counts, mpp, height, width } = facts;
   const [rows, cols, scale] = facts.slide ?? [height, width, mpp];
   const refined = counts.tissue ? ` (${percent(counts.refined / counts.tissue)})` : "";
@@ -47,8 +47,8 @@ export function showFacts(facts) {
     `${grouped(counts.tissue)} tiles with tissue, ${grouped(counts.refined)} refined${refined}${unreadable}`,
     `${facts.model}${facts.rule ? `, ${facts.rule}` : ""}`,
   ].join("\n");
-  const notes = facts.complete ? facts.notes : [...facts.notes, "Its run is not complete: some chosen tiles wait for Model 2."];
-  byId("notes").replaceChildren(...notes.map((note) => element("p", note)));
+  const open = facts.complete || busy ? [] : ["Some chosen tiles still wait for Model 2; refining goes on with them."];
+  byId("notes").replaceChildren(...[...facts.notes, ...open].map((note) => element("p", note)));
 }
 
 export function makeLayers(facts, layers, changed) {

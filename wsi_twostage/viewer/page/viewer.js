@@ -95,6 +95,8 @@ async function choose(tile) {
     const told = chosen && (await ask(`tile/${tile.row}/${tile.col}`));
     if (chosen && (told.row !== chosen.row || told.col !== chosen.col)) return; // another was chosen meanwhile
     showTile(told);
+    const hidden = byId("tile").getBoundingClientRect().bottom - byId("refine").parentElement.getBoundingClientRect().top;
+    if (told && hidden > 0) byId("panel").scrollBy(0, hidden);
     if (told && byId("panel").classList.contains("away")) say(`${byId("tile-title").textContent}: ${inWords(told)}`);
   } catch (error) {
     say(error.message);
@@ -165,7 +167,7 @@ async function take(status) {
     world.facts.revision = status.revision;
     const facts = await ask("facts");
     world.refresh(facts);
-    showFacts(facts);
+    showFacts(facts, refining.busy);
     count();
     if (chosen) choose(chosen);
   }
@@ -197,7 +199,7 @@ const KEYS = {
 };
 
 function onKey(event) {
-  const typing = event.target.matches?.("input[type=range]") && event.key.startsWith("Arrow");
+  const typing = event.target.matches?.("input[type=range]") && /^(Arrow|Home|End|Page)/.test(event.key);
   if (event.ctrlKey || event.metaKey || event.altKey || typing || byId("keys").open) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (keyOf[key]) change(keyOf[key], { on: !layers[keyOf[key]].on });

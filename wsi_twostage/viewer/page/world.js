@@ -30,11 +30,13 @@ export class World {
       minZoomImageRatio: 0.6,
       visibilityRatio: 0.3,
       imageLoaderLimit: 8,
+      maxTilesPerFrame: 8,
       maxImageCacheCount: 400,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
       gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
       gestureSettingsPen: { clickToZoom: false, dblClickToZoom: true },
     });
+    this.osd.canvas.setAttribute("role", "application");
     this.osd.canvas.setAttribute("aria-label", "Slide; arrows move, plus and minus zoom");
     ORDER.forEach((name) => this.update(name));
   }
