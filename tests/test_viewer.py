@@ -216,14 +216,14 @@ def refinable(tmp_path: Path) -> MaskPyramid:
 
 def test_refining_refines_what_is_shown_and_nothing_else(refinable: MaskPyramid) -> None:
     scene = Scene.open(refinable.path)
-    refiner, before = Refiner(scene), scene.revision
+    refiner, before = Refiner(scene), scene.look()
     refiner.start(Box(140, 300, 200, 200))
     refiner.wait()
     assert not refiner.progress.failed, refiner.progress.text
     assert "4 tiles refined" in refiner.progress.text
     refined = np.argwhere(refinable.read_source() == Source.MODEL_2).tolist()
     assert refined == [[row, col] for row in (1, 2) for col in (2, 3)]
-    assert scene.revision > before
+    assert scene.look() > before
 
 
 def test_the_last_tiles_of_a_slide_are_refined_though_they_are_narrow(refinable: MaskPyramid) -> None:

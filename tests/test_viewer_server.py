@@ -11,9 +11,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from conftest import small_bundle
+from conftest import small_bundle, tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 from slides import pyramid, texture, write_slide
@@ -22,6 +23,7 @@ from wsi_twostage.errors import ConfigError
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.pipeline import Settings, segment
 from wsi_twostage.selection import Fraction
+from wsi_twostage.verify import verify
 from wsi_twostage.viewer import Viewer, open_viewer
 from wsi_twostage.viewer.refiner import Progress
 from wsi_twostage.viewer.routes import host_is_ours, parse
@@ -408,3 +410,24 @@ def test_listening_to_others_is_said_aloud(store: MaskPyramid) -> None:
     viewer.start()
     viewer.close()
     assert "everyone who can reach 0.0.0.0" in viewer.notes[0]
+
+
+def test_ctrl_c_while_model_2_is_at_work_leaves_a_sound_result(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(2100, 4200)])
+    model, settings = tiny_model(tmp_path / "tiny.safetensors"), Settings(tissue="none", workers=2)
+    store = segment(slide, tmp_path / "o.zarr", bundle=model, rule=Fraction(0), settings=settings).store
+    script = Path(sys.executable).with_name("wsi-seg")
+    command = [script, "view", store.path, "--no-browser", "--workers", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        place = urlsplit(process.stdout.readline().strip())
+        connection = http.client.HTTPConnection(place.netloc)
+        body = '{"top": 0, "left": 0, "height": 2100, "width": 4200}'
+        connection.request("POST", f"{place.path}refine", body, {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 202
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "finished first" in said
+    assert not verify(store.path).problems

@@ -41,7 +41,7 @@ class Shown:
 class Scene:
     """A store, the slide that it was made from if it is there, and the tile table as it is now.
 
-    Another process may refine while it is looked at: `revision` changes when the result does.
+    Another process may refine while it is looked at; `look` sees it.
     """
 
     def __init__(self, store: MaskPyramid, slide: Slide | None = None, notes: tuple[str, ...] = ()) -> None:
@@ -93,13 +93,8 @@ class Scene:
         assert self._ledger is not None
         return self._ledger
 
-    @property
-    def revision(self) -> int:
-        """Counts the changes of the result since it was opened; looks whether there is a new one."""
-        return self.look()
-
     def look(self) -> int:
-        """Read the tile table if it has changed; gives the revision."""
+        """Read the tile table if the result has changed; gives the revision, which counts the changes."""
         with self._lock:
             stamp = _stamp(self.store.path)
             if stamp != self._stamp:

@@ -83,7 +83,8 @@ function legend(name, facts) {
   if (name === "mask") {
     box.append(...facts.classes.map(([text, colour]) => swatch(text, `rgb(${colour.join()})`)));
   } else if (name === "source") {
-    box.append(...SOURCES.map(([text, colour]) => swatch(text, colour)));
+    const found = SOURCES.filter(([text]) => text !== "unreadable" || facts.counts.unreadable);
+    box.append(...found.map(([text, colour]) => swatch(text, colour)));
   } else if (name === "uncertainty") {
     const ends = element("span", "", { class: "ends" });
     ends.append(element("span", "certain"), element("span", "uncertain"));
