@@ -76,6 +76,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "pictures": {"mask", "tiles", "uncertainty"},
     "preview": {"mask", "pictures", "slide", "tiles"},
+    "viewer": {
+        "errors", "events", "further", "ledger", "mask", "pictures", "pipeline", "slide", "stopping", "tiles",
+        "uncertainty",
+    },
 }  # fmt: skip
 
 

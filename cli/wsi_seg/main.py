@@ -17,6 +17,7 @@ from wsi_seg.run import run
 from wsi_seg.tables import tables
 from wsi_seg.train import evaluate, train
 from wsi_seg.verify import verify
+from wsi_seg.view import view
 from wsi_twostage.errors import ClusterError, ExitCode, WriteError, WsiError
 
 
@@ -41,8 +42,8 @@ def commands() -> None:
 
 
 for command in (
-    run, refine, verify, report, export, plan, info, convert, model, train, evaluate, calibrate, tables,
-    curve,
+    run, refine, verify, report, view, export, plan, info, convert, model, train, evaluate, calibrate,
+    tables, curve,
 ):  # fmt: skip
     commands.add_command(command)
 

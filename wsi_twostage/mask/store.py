@@ -165,9 +165,12 @@ class MaskPyramid:
                 rgb = np.asarray(source[:, *_twice(box, finer).slices], np.uint8)  # (3, 2H, 2W)
                 target[:, *box.slices] = mean(rgb)  # (3, H, W)
 
-    def read_overview(self) -> NDArray[np.uint8]:
-        """The finest level of the overview, (H, W, 3); some megabytes."""
-        return np.ascontiguousarray(np.moveaxis(np.asarray(self._array("0")[...], np.uint8), 0, -1))
+    def read_overview(self, box: Box | None = None, level: int = 0) -> NDArray[np.uint8]:
+        """Colours of a box inside a level of the overview, (H, W, 3); of all, some megabytes, if None."""
+        rows, cols = (slice(None), slice(None)) if box is None else box.slices
+        return np.ascontiguousarray(
+            np.moveaxis(np.asarray(self._array(str(level))[:, rows, cols], np.uint8), 0, -1)
+        )
 
     def write_tissue(self, tissue: NDArray[np.bool_]) -> None:
         """Write where there is tissue, (H, W) on the overview's pixels."""

@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-
-import dask.array as da
+from typing import TYPE_CHECKING
 
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.slide import ome_zarr, openslide_reader, plain_image, tiff
 from wsi_twostage.slide.contents import Contents, FileKey, Level, Unsupported, cannot_open, is_url
 from wsi_twostage.slide.scale import choose_mpp
 from wsi_twostage.slide.view import View, drifts_little
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 COARSEST_PX = 512  # of a pyramid: halvings go on until the longer side is at most this
 LARGEST_STEP = 4.5  # between stored levels; scanners take 2 to 4
@@ -81,7 +83,7 @@ class Slide:
             raise cannot_open(self.path, error) from error
         return digest.hexdigest()
 
-    def at(self, mpp: float) -> da.Array:
+    def at(self, mpp: float) -> "da.Array":
         """The slide at ``mpp`` um per pixel: lazy, (rows, cols, 3) uint8.
 
         >>> open_slide("examples/data/CMU-1-Small-Region.svs").at(2.0).shape
@@ -89,7 +91,7 @@ class Slide:
         """
         return self.view_at(mpp).array()
 
-    def pyramid(self) -> tuple[da.Array, ...]:
+    def pyramid(self) -> "tuple[da.Array, ...]":
         """The slide and its halvings, lazy, (rows, cols, 3) uint8 each; see `views`.
 
         >>> [level.shape[0] for level in open_slide("examples/data/CMU-1-Small-Region.svs").pyramid()]

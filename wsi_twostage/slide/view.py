@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import dask.array as da
 import numpy as np
-from dask.base import tokenize
 from numpy.typing import NDArray
 
 from wsi_twostage.slide import ome_zarr, openslide_reader, plain_image, tiff
 from wsi_twostage.slide.contents import FileKey, Level
 from wsi_twostage.slide.resample import combine, shrink, taps
 from wsi_twostage.tiles import Box
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 READERS: dict[str, Callable[[str, Level, Box], NDArray[np.uint8]]] = {
     "tiff": tiff.read,
@@ -84,8 +85,11 @@ class View:
             out[inside.relative_to(box).slices] = self._read_inside(inside)
         return out
 
-    def array(self) -> da.Array:
+    def array(self) -> "da.Array":
         """The view as a dask array whose chunks are whole native tiles; nothing is read yet."""
+        import dask.array as da  # here, because it takes half a second, and reading does without
+        from dask.base import tokenize
+
         key = tokenize(FileKey.of(self.path), self.reader, self.level, self.shape, self.downsample)
         return da.from_array(
             self,
