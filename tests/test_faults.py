@@ -24,7 +24,7 @@ from wsi_twostage.pipeline import Settings, Views, prepare, segment
 from wsi_twostage.selection import TileCount
 from wsi_twostage.slide import Slide
 from wsi_twostage.tiles import Tile
-from wsi_twostage.verify import verify
+from wsi_twostage.verification import verify
 
 pytestmark = pytest.mark.timeout(600)
 EVERYWHERE = Settings(tissue="none", workers=1)

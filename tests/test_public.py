@@ -15,6 +15,13 @@ def test_every_public_name_is_there() -> None:
     assert sorted(wsi_twostage.__all__) == sorted(wsi_twostage._HOME)
 
 
+def test_no_module_hides_a_public_name() -> None:
+    """Importing ``wsi_twostage.x`` makes ``x`` of the package that module, for ever."""
+    package = Path(wsi_twostage.__file__).parent
+    modules = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert modules.isdisjoint(wsi_twostage.__all__)
+
+
 def test_the_model_card_in_the_docs_is_that_of_the_shipped_bundle() -> None:
     script = Path(sys.executable).with_name("wsi-seg")
     printed = subprocess.run([script, "model"], capture_output=True, text=True, check=True).stdout

@@ -23,7 +23,7 @@ from wsi_twostage.errors import ConfigError
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.pipeline import Settings, segment
 from wsi_twostage.selection import Fraction
-from wsi_twostage.verify import verify
+from wsi_twostage.verification import verify
 from wsi_twostage.viewer import Viewer, open_viewer
 from wsi_twostage.viewer.refiner import Progress
 from wsi_twostage.viewer.routes import host_is_ours, parse

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wsi_twostage.algorithm import two_stage
     from wsi_twostage.conversion import convert
     from wsi_twostage.errors import BundleError, ConfigError, SlideError, StoreError, WsiError
+    from wsi_twostage.further import refine
     from wsi_twostage.mask import MaskPyramid
     from wsi_twostage.models.bundle import ModelBundle, load_bundle
     from wsi_twostage.pipeline import Settings, segment
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from wsi_twostage.result import Result
     from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
     from wsi_twostage.slide import Slide, open_slide
+    from wsi_twostage.verification import verify
 
 _HOMES = {
     "algorithm": ("two_stage",),
@@ -42,7 +44,7 @@ _HOMES = {
     "result": ("Result",),
     "selection": ("ALL", "NONE", "Fraction", "Threshold"),
     "slide": ("Slide", "open_slide"),
-    "verify": ("verify",),
+    "verification": ("verify",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

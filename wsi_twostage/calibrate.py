@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from wsi_twostage.errors import ConfigError, SlideError
+from wsi_twostage.fine import coarse_labels
 from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.models.bundle import SHIPPED, BundleSpec, copy_bundle, load_net, read_spec
 from wsi_twostage.models.runner import choose_device
@@ -20,7 +21,6 @@ from wsi_twostage.quality import (
     mean_threshold,
     tally,
 )
-from wsi_twostage.refine import coarse_labels
 from wsi_twostage.selection import ALL
 from wsi_twostage.tiles import Tile
 from wsi_twostage.training.data import Sample, image_files, read_rgb

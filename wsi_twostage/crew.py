@@ -12,8 +12,8 @@ from wsi_twostage import cluster, dispatch, stopping
 from wsi_twostage.batches import Turns, full_weight, parcels
 from wsi_twostage.dispatch import Call
 from wsi_twostage.errors import ClusterError, ConfigError
+from wsi_twostage.fine import reduce_shard
 from wsi_twostage.mask import Shard
-from wsi_twostage.refine import reduce_shard
 from wsi_twostage.work import Clock, Done, Job, Work, give_up, missing, perform
 
 Results = list[tuple[Shard, Any]]

@@ -84,7 +84,7 @@ def refine(
                 tiles.release(tiles.open)  # what there was no time for
             if rule is not None:
                 tiles.choose_more(rule, inside)
-                where = f" in {region}" if region is not None else ""
+                where = f" in {region.name}" if region is not None else ""
                 mask.note(further=[*made.get("further", []), f"{rule}{where}"], complete=False, audit=None)
             mask.note(timed=isinstance(rule, Duration))
         with run.stoppable():

@@ -13,7 +13,7 @@ import torch
 from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
-from wsi_twostage import coarse, refine
+from wsi_twostage import coarse, fine
 from wsi_twostage.answers import enlarge, to_labels
 from wsi_twostage.batches import chosen_tiles
 from wsi_twostage.errors import UnreadableRegion
@@ -109,7 +109,7 @@ def plan(
         _stage(result, grid, view, tiles, shape, ratio, predict, workers)
         for view, tiles, shape, ratio, predict in (
             (views.coarse, tissue, coarse.shape(spec), spec.ratio, first),
-            (views.fine, some, refine.shape(spec), 1, second),
+            (views.fine, some, fine.shape(spec), 1, second),
         )
     ]
     writing = _time(lambda: _label(spec, result.channels), workers) * int(tissue.sum()) / workers

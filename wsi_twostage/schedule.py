@@ -17,11 +17,11 @@ from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.crew import Crew, heaviest_first
 from wsi_twostage.dispatch import Call
 from wsi_twostage.events import Finished, Listener, Note, Started, TilesDone
+from wsi_twostage.fine import first_shard, refine_shard, restore_shard, shape
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Shard, Source
 from wsi_twostage.overview import read_overview
 from wsi_twostage.pixels import Pixels
-from wsi_twostage.refine import first_shard, refine_shard, restore_shard, shape
 from wsi_twostage.result import Counts, Result, Seconds
 from wsi_twostage.tiles import Box, Tile, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles

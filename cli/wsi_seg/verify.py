@@ -21,7 +21,7 @@ def verify(ctx: click.Context, /, output: Path, as_json: bool, quiet: bool) -> N
 
     Ends with 0 where it is sound and complete, 1 where it is damaged, 75 where a run on it is unfinished.
     """
-    from wsi_twostage.verify import verify as look
+    from wsi_twostage.verification import verify as look
 
     with listener(output.name, quiet=quiet) as listen:
         found = look(output, listener=listen)

@@ -26,10 +26,10 @@ from distributed import as_completed
 from wsi_twostage import cluster, dispatch
 from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.dispatch import Call
+from wsi_twostage.fine import refine_shard
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.pipeline import Settings, prepare, segment
-from wsi_twostage.refine import refine_shard
 from wsi_twostage.schedule import Run
 from wsi_twostage.selection import Fraction, Rule, parse_budget
 from wsi_twostage.tiles import Tile

@@ -23,6 +23,7 @@ SOURCES: dict[Source, tuple[int, int, int]] = {
     Source.MODEL_2: (0, 120, 255),
     Source.UNREADABLE: (220, 20, 60),
     Source.PENDING: (120, 120, 120),
+    Source.CRASHED: (220, 20, 60),
 }
 HEAT = ((254, 217, 118), (253, 141, 60), (227, 26, 28), (128, 0, 38))
 """From a little uncertain to most."""

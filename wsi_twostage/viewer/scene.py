@@ -11,7 +11,7 @@ import numpy as np
 
 from wsi_twostage.errors import SlideError, StoreError
 from wsi_twostage.ledger import Ledger
-from wsi_twostage.mask import MaskPyramid, MaskSpec, Source
+from wsi_twostage.mask import FAILED, MaskPyramid, MaskSpec, Source
 from wsi_twostage.mask.layout import OURS
 from wsi_twostage.slide import Slide, open_slide
 from wsi_twostage.tiles import Box, Tile
@@ -23,6 +23,7 @@ SOURCE_NAMES = {
     Source.MODEL_2: "Model 2",
     Source.UNREADABLE: "unreadable",
     Source.PENDING: "not seen yet",
+    Source.CRASHED: "ended its worker",
 }
 _TELLING = ("zarr.json", "tiles/source/c/0")
 """Of what only we write: the manifest, and the column of the table with which a tile counts as done."""
@@ -120,7 +121,7 @@ class Scene:
             "counts": {
                 "tissue": len(source),
                 "refined": int((source == Source.MODEL_2).sum()),
-                "unreadable": int((source == Source.UNREADABLE).sum()),
+                "unreadable": int(np.isin(source, FAILED).sum()),
             },
             "model": manifest["model"]["name"],
             "rule": manifest.get("rule"),

@@ -8,7 +8,7 @@ const LAYERS = [
   ["source", "Source", "4"],
   ["grid", "Tile grid", "5"],
 ];
-const SOURCES = [["Model 1", "#f59e0b"], ["Model 2", "#0078ff"], ["unreadable", "#dc143c"]];
+const SOURCES = [["Model 1", "#f59e0b"], ["Model 2", "#0078ff"], ["unreadable or crashed", "#dc143c"]];
 const SVG = "http://www.w3.org/2000/svg";
 
 export const DEFAULTS = () => ({
@@ -37,7 +37,7 @@ export function showFacts(facts, busy = false) {
   const { counts, mpp, height, width } = facts;
   const [rows, cols, scale] = facts.slide ?? [height, width, mpp];
   const refined = counts.tissue ? ` (${percent(counts.refined / counts.tissue)})` : "";
-  const unreadable = counts.unreadable ? `, ${counts.unreadable} unreadable` : "";
+  const unreadable = counts.unreadable ? `, ${counts.unreadable} unreadable or crashed` : "";
   const millimetres = (pixels) => ((pixels * mpp) / 1000).toFixed(1);
   document.title = `${facts.name} – wsi-seg view`;
   byId("name").textContent = facts.name;
@@ -83,7 +83,7 @@ function legend(name, facts) {
   if (name === "mask") {
     box.append(...facts.classes.map(([text, colour]) => swatch(text, `rgb(${colour.join()})`)));
   } else if (name === "source") {
-    const found = SOURCES.filter(([text]) => text !== "unreadable" || facts.counts.unreadable);
+    const found = SOURCES.filter(([text]) => !text.startsWith("unreadable") || facts.counts.unreadable);
     box.append(...found.map(([text, colour]) => swatch(text, colour)));
   } else if (name === "uncertainty") {
     const ends = element("span", "", { class: "ends" });

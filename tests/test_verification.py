@@ -17,7 +17,7 @@ from wsi_twostage.events import Event, TilesDone
 from wsi_twostage.mask import MaskPyramid, Shard
 from wsi_twostage.pipeline import Settings, segment
 from wsi_twostage.selection import Fraction
-from wsi_twostage.verify import verify
+from wsi_twostage.verification import verify
 
 EVERYWHERE = Settings(tissue="none", workers=2)
 
