@@ -82,7 +82,7 @@ def test_a_level_is_chosen_by_mpp(store: Path) -> None:
     from wsi_twostage.result import Counts, Result, Seconds
 
     pyramid = MaskPyramid.open(store)
-    result = Result(pyramid, Counts(0, 0, 0, 0), Seconds(*[0.0] * 10))
+    result = Result(pyramid, Counts(0, 0, 0, 0), Seconds(*[0.0] * 11))
     assert result.mask(mpp=0.5).shape == (1111, 1357)
     assert result.mask(mpp=1.1).shape == (556, 679)
     assert result.mask(mpp=0.1).shape == (1111, 1357)

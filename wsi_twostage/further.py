@@ -91,5 +91,6 @@ def refine(
             with run.timed("stage 2"):
                 run.refine(tiles, until=end_of(rule, since))
             if settings.audit is not None:
-                run.audit(tiles, settings.audit)
+                with run.timed("audit"):
+                    run.audit(tiles, settings.audit)
         return run.finish(started, tiles)

@@ -117,6 +117,14 @@ class Ledger:
         self.enter_round(self.last_round + 1, order)
 
     @property
+    def changed(self) -> int:
+        """Pixels to which Model 2 gave another label than Model 1."""
+        grid = self.mask.spec.tiles
+        height = np.minimum(grid.height - self.columns["row"].astype(np.int64) * grid.tile, grid.tile)
+        width = np.minimum(grid.width - self.columns["col"].astype(np.int64) * grid.tile, grid.tile)
+        return round(float(np.nansum(self.columns["disagreement"] * (height * width))))
+
+    @property
     def last_round(self) -> int:
         """Number of the round that was chosen last; 0 if there was but the run's own."""
         return int(self.columns["round"].max(initial=0))

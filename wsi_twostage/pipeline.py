@@ -158,7 +158,8 @@ def segment(
             with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
                 run.refine(tiles, until=end_of(rule, since))
             if settings.audit is not None:
-                run.audit(tiles, settings.audit)
+                with run.timed("audit"):
+                    run.audit(tiles, settings.audit)
         return run.finish(started, tiles)
 
 

@@ -24,6 +24,8 @@ class Counts:
     unreadable: int
     crashed: int = 0
     """That ended their worker each time."""
+    changed: int = 0
+    """Pixels of the mask to which Model 2 gave another label than Model 1."""
 
     @property
     def failed(self) -> int:
@@ -44,7 +46,8 @@ class Seconds:
     stage_1: float
     selection: float
     stage_2: float
-    """Wall times, overview to stage_2."""
+    audit: float
+    """Wall times, overview to audit."""
     read: float
     model_1: float
     model_2: float
@@ -62,6 +65,7 @@ class Seconds:
             stage_1=walls.get("stage 1", 0.0),
             selection=walls.get("selection", 0.0),
             stage_2=walls.get("stage 2", 0.0),
+            audit=walls.get("audit", 0.0),
             read=first.read + second.read,
             model_1=first.network,
             model_2=second.network,

@@ -231,6 +231,7 @@ class Run:
             refined=int(ledger.having(Source.MODEL_2).sum()),
             unreadable=int(ledger.having(Source.UNREADABLE).sum()),
             crashed=int(ledger.having(Source.CRASHED).sum()),
+            changed=ledger.changed,
         )
         seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.crew.threads)
         self.mask.note(seconds=seconds.as_json(), counts=counts.as_json(), complete=self.complete)

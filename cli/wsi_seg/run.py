@@ -196,6 +196,8 @@ def summary(slide: str, target: Path, result: "Result") -> str:
         f"  tissue   {counts.tissue} of {counts.tiles} tiles of {spec.tile} px",
         f"  refined  {counts.refined} tiles, {counts.refined / max(counts.tissue, 1):.1%} of the tissue"
         f" ({', then '.join([manifest['rule'], *manifest.get('further', [])])})",
+        f"  changed  {counts.changed} px by Model 2, "
+        f"{counts.changed / max(counts.refined * spec.tile**2, 1):.2%} of the tiles that it saw",
     ]
     if counts.unreadable:
         lines.append(f"  UNREADABLE  {counts.unreadable} tiles; they are marked in wsi_twostage/tiles")

@@ -22,6 +22,7 @@ STAGES = (
     ("stage_1", "stage 1: Model 1"),
     ("selection", "selection"),
     ("stage_2", "stage 2: Model 2"),
+    ("audit", "audit"),
 )
 WORK = (("read", "reading the slide"), ("model_1", "Model 1"), ("model_2", "Model 2"), ("write", "writing"))
 
@@ -112,8 +113,8 @@ def uncertainty_chart(facts: Facts, threshold: float) -> Markup:
 
 def time_chart(spent: Mapping[str, float], threads: Sequence[tuple[str, str]] = WORK) -> Markup:
     """Bars: wall time of each stage, and below what the threads did in it."""
-    rest = max(spent["total"] - sum(spent[name] for name, _ in STAGES), 0.0)
-    walls = [(label, spent[name]) for name, label in STAGES] + [("audit, start and end", rest)]
+    rest = max(spent["total"] - sum(spent.get(name, 0.0) for name, _ in STAGES), 0.0)
+    walls = [(label, spent[name]) for name, label in STAGES if name in spent] + [("start and end", rest)]
     work = [(label, spent[name]) for name, label in threads]
     row, left, right = 17.0, 128.0, 316.0
     height = 20 + row * len(walls) + 28 + row * len(work) + 4
