@@ -65,7 +65,7 @@ class Crew:
         def over() -> bool:
             if not stop():
                 return False
-            if not self._told:
+            if stopping.ASKED.is_set() and not self._told:  # what time it is they know themselves
                 self._told = True
                 Thread(target=self._tell, daemon=True).start()  # a worker that hangs never answers
             return True
