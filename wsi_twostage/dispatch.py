@@ -86,23 +86,22 @@ def run(
                 desk.submit(alone)
             if (finished := desk.next()) is None:
                 continue
-            call, future = finished
-            try:
-                result = future.result()
-            except (FutureCancelledError, CommClosedError) as error:
-                raise ClusterError("the scheduler went away") from error
-            except KilledWorker:
+            call, outcome = finished
+            if isinstance(outcome, KilledWorker):
                 if call is alone:
                     suspects.extendleft(reversed(list(instead(call))))
                 else:
                     suspects.append(call)
+            elif isinstance(outcome, (FutureCancelledError, CommClosedError)):
+                raise ClusterError("the scheduler went away") from outcome
+            elif isinstance(outcome, BaseException):
+                raise outcome
             else:
-                for more in then(result):
+                for more in then(outcome):
                     desk.submit(more)
-                yield result
-            finally:
-                alone = None if call is alone else alone
-                future.release()
+                yield outcome
+            if call is alone:
+                alone = None
     finally:
         desk.clear()
 
@@ -122,7 +121,7 @@ class _Desk:
     def __init__(self, client: Client, priority: int) -> None:
         self._client, self._priority = client, priority
         self._calls: dict[Future, Call] = {}
-        self._done: SimpleQueue[Future] = SimpleQueue()
+        self._done: SimpleQueue[tuple[Future, Any]] = SimpleQueue()
         self._threads, self._counted, self._last_seen = 0, 0.0, time.monotonic()
         self._gpus = cluster.has_gpus(client)
 
@@ -149,16 +148,24 @@ class _Desk:
                 call.function, *call.arguments, pure=False, priority=self._priority, resources=resources
             )
         self._calls[future] = call
-        future.add_done_callback(self._done.put)
+        self._client.loop.add_callback(self._fetch, future)
 
-    def next(self) -> tuple[Call, Future] | None:
-        """A call that ended; None if none did for a while."""
+    async def _fetch(self, future: Future) -> None:
+        """Wait in the client's own loop: a result needs no second trip between threads."""
         try:
-            future = self._done.get(timeout=TICK_S)
+            outcome = await self._client.gather(future, asynchronous=True)
+        except BaseException as error:  # of the task, or of the cluster
+            outcome = error
+        self._done.put((future, outcome))
+
+    def next(self) -> tuple[Call, Any] | None:
+        """A call that ended, and its result or error; None if none did for a while."""
+        try:
+            future, outcome = self._done.get(timeout=TICK_S)
         except Empty:
             self.room()  # is anybody there?
             return None
-        return self._calls.pop(future), future
+        return self._calls.pop(future), outcome
 
     def clear(self) -> None:
         """Cancel what is left."""

@@ -188,7 +188,7 @@ class Job:
             around,
             mask,
             self.model,
-            replace(self.spec, calibration=None),  # most of its bytes, and they travel with each task
+            replace(self.spec, calibration=None, card={}),  # their bytes would travel with each task
             run=mask.manifest["held_by"],
             uncertainty=settings.uncertainty,
             until=settings.until,

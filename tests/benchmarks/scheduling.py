@@ -94,14 +94,7 @@ class Pretended:
     """A future of the pretended cluster; its task has been given its time and its answer."""
 
     def __init__(self, answer: Any) -> None:
-        self._answer = answer
-
-    def result(self) -> Any:
-        return self._answer
-
-    def release(self) -> None: ...
-
-    def add_done_callback(self, function: object) -> None: ...
+        self.answer = answer
 
 
 class Pretence:
@@ -142,7 +135,11 @@ class Pretence:
 
     def cancel(self, futures: object) -> None: ...
 
-    def put(self, future: object) -> None: ...
+    @property
+    def loop(self) -> "Pretence":
+        return self
+
+    def add_callback(self, *arguments: object) -> None: ...
 
     def submit(self, function: object, *arguments: Any, **options: object) -> Pretended:
         self._enter()
@@ -157,14 +154,14 @@ class Pretence:
         self._leave()
         return future
 
-    def get(self, timeout: float) -> Pretended:
+    def get(self, timeout: float) -> tuple[Pretended, Any]:
         if not self._results:
             raise Empty
         self._enter()
         end, _, future = heapq.heappop(self._results)
         self.now = max(self.now, self._through_scheduler(end))
         self._leave()
-        return future
+        return future, future.answer
 
     @property
     def scheduler_s(self) -> float:
@@ -191,19 +188,22 @@ def simulate(
     pretence = Pretence(workers, costs, task_s)
     dispatch.SimpleQueue = lambda: pretence  # type: ignore[assignment, misc]
     run = Run(replace(work, mask=mask), pretence, lambda event: None)
+    counts = [ledger.tissue.sum(), 0]
     marks = [(0.0, 0.0, 0.0, 0.0)]
     for stage in (lambda: run.coarse(ledger), lambda: run.refine(ledger)):
         stage()
         marks.append((pretence.now, pretence.busy, pretence.client_s, pretence.scheduler_s))
         ledger.choose(rule)
+    counts[1] = len(next(ledger.rounds()).order)
     cells = [f"{workers}"]
-    for before, after in pairwise(marks):
+    for (before, after), count in zip(pairwise(marks), counts, strict=True):
         wall, busy, client, scheduler = (b - a for a, b in zip(before, after, strict=True))
         cells += [
             f"{wall:.0f}",
             f"{busy / wall / workers:.0%}",
             f"{client / wall:.0%}",
             f"{scheduler / wall:.0%}",
+            f"{1000 * scheduler / count:.2f}",
         ]
     return "| " + " | ".join(cells) + " |"
 
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--slide", type=Path, default=SAMPLE)
     parser.add_argument("--tiles", type=int, default=1_000_000)
     parser.add_argument("--budget", default="10%")
-    parser.add_argument("--workers", type=int, nargs="*", default=[16, 64, 256, 1000])
+    parser.add_argument("--workers", type=int, nargs="*", default=[16, 64, 256, 500, 1000])
     parser.add_argument("--tasks", type=int, default=2000)
     arguments = parser.parse_args()
     rule = parse_budget(arguments.budget)
@@ -235,11 +235,10 @@ def main() -> None:
             f"in stage 2, {1000 * costs.write:.0f} ms a shard to write\n"
         )
         print(f"{arguments.tiles} tiles, {rule}:\n")
-        columns = ["workers"] + [
-            name for stage in (1, 2) for name in (f"stage {stage}, s", "efficiency", "client", "scheduler")
-        ]
+        parts = ("s", "efficiency", "client", "scheduler", "ms a tile")
+        columns = ["workers", *(f"stage {stage}: {part}" for stage in (1, 2) for part in parts)]
         print(f"| {' | '.join(columns)} |")
-        print("|" + "---|" * 9)
+        print("|" + "---|" * len(columns))
         for workers in arguments.workers:
             print(simulate(work, folder, arguments.tiles, workers, rule, costs, ours), flush=True)
 
