@@ -78,6 +78,15 @@ def test_a_bad_manifest_is_one_clear_line(tmp_path: Path, text: str, message: st
         entries([str(tmp_path / "list.csv")], Path())
 
 
+@pytest.mark.parametrize("place", ["../x.zarr", "/elsewhere/x.zarr", "sub/../../x.zarr"])
+def test_a_manifest_writes_nothing_outside(folder: Path, place: str) -> None:
+    (folder / "list.csv").write_text(f"wsi,output\na.tiff,{place}\n")
+    with pytest.raises(ConfigError, match=r"line 2: output .* neither in the manifest's folder nor in out"):
+        entries([str(folder / "list.csv")], Path("out"))
+    found = entries([str(folder / "list.csv")], Path("/"))
+    assert found[0].output.resolve().name == "x.zarr"
+
+
 def test_results_of_one_name_and_nothing_found_are_refused(folder: Path) -> None:
     (folder / "sub").mkdir()
     write_slide(folder / "sub" / "a.tiff", [texture(64, 64)])

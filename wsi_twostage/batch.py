@@ -137,7 +137,16 @@ def _manifest(path: Path, output: Path) -> Iterator[Entry]:
 
         slide = place("wsi")
         target = Path(place("output")) if told["output"] else _target(slide, output)
+        if not any(_inside(target, folder) for folder in (path.parent, output)):
+            raise ConfigError(
+                f"{path}, line {number}: output {told['output']!r} is neither in the manifest's folder nor "
+                f"in {output}; name a folder that holds all of them by --output"
+            )
         yield Entry(slide, target, value("mpp"), place("mask") or None, value("threshold"))
+
+
+def _inside(target: Path, folder: Path) -> bool:
+    return target.resolve().is_relative_to(folder.resolve())
 
 
 @dataclass(frozen=True, slots=True)
