@@ -73,7 +73,7 @@ def refer(
         _ensure_as_it_is(path, precision=precision, engine=engine)
         engine = "onnx"
     elif engine == "onnx":
-        raise ConfigError(f"engine='onnx' is for bundles of ONNX files; {path} has torch networks")
+        raise ConfigError(f"engine='onnx' is for bundles of ONNX files; {path}: use torch or openvino")
     device = "cpu" if (engine, device) == ("openvino", "auto") else device
     if not elsewhere:
         device = onnx_device(device) if onnx else choose_device(device)
