@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-GUIDES = ("thousand", "clusters")
+GUIDES = ("thousand", "clusters", "your-model")
 SCRIPTS = Path(sys.executable).parent
 
 _BLOCK = re.compile(
@@ -39,6 +39,9 @@ def blocks(guide: str) -> list[Block]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("guide", GUIDES)
 def test_the_blocks_of_a_guide_run_one_after_the_other(tmp_path: Path, guide: str) -> None:
+    if guide == "your-model":
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
     for block in blocks(guide):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wsi_twostage.further import refine
     from wsi_twostage.mask import MaskPyramid
     from wsi_twostage.models.bundle import ModelBundle, load_bundle
+    from wsi_twostage.models.own import bundle_of, pack
     from wsi_twostage.pipeline import Settings, segment
     from wsi_twostage.planning import plan
     from wsi_twostage.preview import write_preview
@@ -37,6 +38,7 @@ _HOMES = {
     "errors": ("BundleError", "ConfigError", "SlideError", "StoreError", "WsiError"),
     "mask": ("MaskPyramid",),
     "models.bundle": ("ModelBundle", "load_bundle"),
+    "models.own": ("bundle_of", "pack"),
     "pipeline": ("Settings", "segment"),
     "planning": ("plan",),
     "preview": ("write_preview",),
@@ -63,9 +65,11 @@ __all__ = [
     "StoreError",
     "Threshold",
     "WsiError",
+    "bundle_of",
     "convert",
     "load_bundle",
     "open_slide",
+    "pack",
     "plan",
     "refine",
     "segment",

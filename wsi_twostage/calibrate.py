@@ -10,8 +10,18 @@ import torch
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.fine import coarse_labels
 from wsi_twostage.mask import MaskPyramid, Source
-from wsi_twostage.models.bundle import SHIPPED, BundleSpec, copy_bundle, load_net, read_spec
+from wsi_twostage.models.bundle import (
+    SHIPPED,
+    BundleSpec,
+    ModelBundle,
+    copy_bundle,
+    load_bundle,
+    load_net,
+    read_spec,
+)
+from wsi_twostage.models.onnx_net import onnx_device
 from wsi_twostage.models.runner import choose_device
+from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.pipeline import Settings, segment
 from wsi_twostage.quality import (
     Case,
@@ -132,8 +142,13 @@ def _of_tile(store: MaskPyramid, spec: BundleSpec, tile: Tile) -> TileAnswers:
 
 
 def _images(paths: Sequence[Path], model: Path, settings: Settings) -> Iterable[Case]:
-    spec, device = read_spec(model), torch.device(choose_device(settings.device))
-    net = load_net(model).to(device)
+    spec = read_spec(model)
+    if spec.contract is not None:  # images reach ONNX Runtime from the CPU
+        net: ModelBundle | TwoStageNet = load_bundle(model, device=onnx_device(settings.device))
+        device = torch.device("cpu")
+    else:
+        device = torch.device(choose_device(settings.device))
+        net = load_net(model).to(device)
     unlabelled = torch.zeros(0, dtype=torch.uint8)
     samples = (Sample(path.name, read_rgb(path), unlabelled) for path in paths)
     for answer in answers(net, samples, spec, device):

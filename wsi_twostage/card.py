@@ -48,9 +48,10 @@ def card_of(spec: BundleSpec, *, size: int, sha256: str) -> Card:
         ("Model 2", f"{spec.mpp:g} um/px, tiles of {spec.tile} px with a halo of {spec.halo} px"),
         ("Model 1", f"{spec.mpp * spec.ratio:g} um/px, its answer at {spec.mpp * spec.step:g} um/px"),
         ("context of Model 2", _context(spec)),
+        *_contract(spec),
         ("temperature of Model 1", f"{spec.temperature:g}"),
         ("foreground from", f"{spec.decisions[0]:g} (Model 1), {spec.decisions[1]:g} (Model 2)"),
-        ("default threshold", f"entropy {spec.threshold:g}"),
+        ("default threshold", f"entropy {spec.threshold:g}{_uncalibrated(spec)}"),
         ("file", f"{size / 1e6:.1f} MB, sha256 {sha256}"),
     ]
     facts += [(key, str(told[key])) for key in ("date", "data", "licence", "split", "history") if key in told]
@@ -83,8 +84,27 @@ def _row(cells: tuple[str, ...]) -> str:
 def _context(spec: BundleSpec) -> str:
     if not spec.context:
         return "none"
+    if spec.contract:
+        return f"a second image, {spec.mpp * 4:g} um/px, four times coarser than the first"
     net = "a network of its own" if spec.context_net else "Model 1"
     return f"features of {net}, {spec.mpp * 4:g} um/px, join it at stride 4"
+
+
+def _uncalibrated(spec: BundleSpec) -> str:
+    return "; not calibrated, so it promises nothing" if spec.contract and not spec.calibration else ""
+
+
+def _contract(spec: BundleSpec) -> list[tuple[str, str]]:
+    """How networks from elsewhere are fed and read."""
+    if (told := spec.contract) is None:
+        return []
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (told.mean, told.std))
+    answer = "probabilities" if told.probabilities else "logits"
+    return [
+        ("networks", "ONNX files, run by ONNX Runtime"),
+        ("input", f"0..1 less {mean}, divided by {std}; sides of multiples of {told.multiple} px"),
+        ("answer", answer),
+    ]
 
 
 def _figures(spec: BundleSpec) -> Table:

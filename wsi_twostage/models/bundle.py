@@ -12,7 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from wsi_twostage.errors import BundleError
+from wsi_twostage.errors import BundleError, ConfigError
+from wsi_twostage.models.onnx_net import OnnxNet
+from wsi_twostage.models.stage import Contract, Stage, stages
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE, UNet
 
@@ -77,6 +79,8 @@ class BundleSpec:
     """Whether Model 2 takes another network's features."""
     context_net: NetSpec | None = None
     """That network; None: Model 1."""
+    contract: Contract | None = None
+    """How networks that were made elsewhere are used; None: they are those of `coarse` and `fine`."""
     calibration: Calibration | None = None
     card: dict[str, Any] = field(default_factory=dict, hash=False)
     """Data, licence, split, seed, figures, date: for people."""
@@ -110,6 +114,7 @@ class ModelBundle:
 
     ``f1(coarse)`` and ``f2(fine, around)`` take (B, 3, H, W) float32 in 0..1 and give logits; ``around``
     shows the same place as ``fine``, four times coarser and with a margin (see `TwoStageNet`).
+    `own.bundle_of` makes a bundle of two networks and sees that they keep it.
     """
 
     spec: BundleSpec
@@ -140,18 +145,22 @@ def save_bundle(path: Path, net: TwoStageNet, spec: BundleSpec) -> None:
         name: (value.half() if value.dim() > 1 else value).detach().cpu().contiguous()
         for name, value in net.state_dict().items()
     }
-    _write(path, tensors, spec)
+    write_bundle(path, tensors, spec)
 
 
 def copy_bundle(path: Path, target: Path, spec: BundleSpec) -> None:
     """The weights of a bundle, bit for bit, under another header."""
-    _write(target, load_file(path), spec)
+    write_bundle(target, load_file(path), spec)
 
 
-def _write(path: Path, tensors: dict[str, Tensor], spec: BundleSpec) -> None:
+def write_bundle(path: Path, tensors: dict[str, Tensor], spec: BundleSpec) -> None:
+    """Write tensors under a header; the file appears whole or not at all."""
+    header = asdict(spec)
+    if spec.contract is None:
+        del header["contract"]  # so that versions which do not know it read the file
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_bytes(save(tensors, metadata={_HEADER: json.dumps(asdict(spec))}))
+    temporary.write_bytes(save(tensors, metadata={_HEADER: json.dumps(header)}))
     temporary.replace(path)
 
 
@@ -180,6 +189,8 @@ def read_spec(path: Path) -> BundleSpec:
         for name in ("coarse", "fine", "context_net"):
             if net := stored.get(name):
                 stored[name] = NetSpec(tuple(net["widths"]), tuple(net["depths"]), net["scale"])
+        if told := stored.get("contract"):
+            stored["contract"] = Contract(**told | {key: tuple(told[key]) for key in ("mean", "std")})
         if found := stored.get("calibration"):
             for name in ("threshold", "gap", "refined"):
                 found[name] = tuple(found[name])
@@ -188,7 +199,7 @@ def read_spec(path: Path) -> BundleSpec:
             stored[name] = tuple(stored[name])
         stored["colours"] = tuple((r, g, b) for r, g, b in stored["colours"])
         return BundleSpec(**stored)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise BundleError(f"{path}: a damaged bundle header ({error!r})") from error
 
 
@@ -201,6 +212,8 @@ def load_net(path: Path) -> TwoStageNet:
         Not a bundle, or weights that do not fit its architecture.
     """
     spec = read_spec(path)
+    if spec.contract is not None:
+        raise BundleError(f"{path}: its networks are ONNX files; this needs those that wsi-seg train makes")
     if spec.coarse is None or spec.fine is None:
         raise BundleError(f"{path}: the header names no architecture")
     classes = 1 if len(spec.classes) == 1 else len(spec.classes) + 1
@@ -225,10 +238,28 @@ def load_bundle(path: Path | str | None = None, *, device: str = "cpu") -> Model
     ------
     BundleError
         As `load_net`.
+    ConfigError
+        Its networks are ONNX files, and ONNX Runtime is not installed, or has no such device.
     """
     path = SHIPPED if path is None else Path(path)
+    if (spec := read_spec(path)).contract is not None:
+        return ModelBundle(spec, *_load_onnx(path, spec, device), sha256_of(path))
     net = load_net(path).to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return ModelBundle(read_spec(path), net.f1, net.f2, sha256_of(path))
+    return ModelBundle(spec, net.f1, net.f2, sha256_of(path))
+
+
+def _load_onnx(path: Path, spec: BundleSpec, device: str) -> tuple[Stage, Stage]:
+    """Both stages; one network may serve both."""
+    stored = {key: value.numpy().tobytes() for key, value in load_file(path).items()}
+    if spec.contract is None or "coarse.onnx" not in stored:
+        raise BundleError(f"{path}: a damaged bundle (no coarse.onnx in it)")
+    first = OnnxNet(stored["coarse.onnx"], name=f"{path}, coarse.onnx", device=device)
+    second = first
+    if "fine.onnx" in stored:
+        second = OnnxNet(stored["fine.onnx"], name=f"{path}, fine.onnx", device=device)
+    return stages(
+        first, second, spec.contract, classes=len(spec.classes), scale=spec.scale, context=spec.context
+    )
 
 
 def sha256_of(path: Path) -> str:

@@ -1,6 +1,6 @@
 """A bundle at work: loaded once per process, folded, on its device and in its precision."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,9 +16,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from wsi_twostage.errors import BundleError, ConfigError
 from wsi_twostage.models.bundle import SHIPPED, BundleSpec, ModelBundle, load_bundle, read_spec, sha256_of
 from wsi_twostage.models.compiled import Compiled, compile_bundle
+from wsi_twostage.models.onnx_net import OnnxNet, onnx_device
+from wsi_twostage.models.stage import Stage
 from wsi_twostage.models.twostage import TwoStageNet
 
-ENGINES = ("torch", "openvino")
+ENGINES = ("torch", "openvino", "onnx")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _in_memory: dict[str, ModelBundle] = {}
@@ -35,6 +37,7 @@ class ModelRef:
     """Or ``auto``, which each worker decides for itself."""
     precision: str = "fp32"
     engine: str = "torch"
+    """What runs the networks; ``onnx`` for a bundle of ONNX files."""
 
 
 def refer(
@@ -57,23 +60,55 @@ def refer(
     ConfigError
         A device, precision or engine that is not to be had here.
     """
-    device = "cpu" if (engine, device) == ("openvino", "auto") else device
-    if not elsewhere:
-        device = choose_device(device)
     if engine not in ENGINES:
-        raise ConfigError(f"engine={engine!r}; use {' or '.join(ENGINES)}")
-    if engine == "openvino" and (device != "cpu" or isinstance(bundle, ModelBundle)):
-        raise ConfigError("engine='openvino' is for bundles in files, on the CPU")
+        raise ConfigError(f"engine={engine!r}; use {' or '.join(ENGINES[:2])}")
     if precision not in PRECISIONS:
         raise ConfigError(f"precision={precision!r}; use {', '.join(PRECISIONS)}")
     if isinstance(bundle, ModelBundle):
-        key = f"memory:{id(bundle)}"
-        _in_memory[key] = bundle
-        return ModelRef(key, bundle.sha256, device, precision), bundle.spec
+        return _refer_to_memory(bundle, device=device, precision=precision, engine=engine)
     path = SHIPPED if bundle is None else Path(bundle)
-    read_spec(path)  # before the hash, so that what is no bundle says so
+    spec = read_spec(path)  # before the hash, so that what is no bundle says so
+    onnx = spec.contract is not None
+    if onnx:
+        _ensure_as_it_is(path, precision=precision, engine=engine)
+        engine = "onnx"
+    elif engine == "onnx":
+        raise ConfigError(f"engine='onnx' is for bundles of ONNX files; {path}: use torch or openvino")
+    device = "cpu" if (engine, device) == ("openvino", "auto") else device
+    if not elsewhere:
+        device = onnx_device(device) if onnx else choose_device(device)
+    if engine == "openvino" and device != "cpu":
+        raise ConfigError(_OPENVINO)
     ref = ModelRef(str(path.absolute()), sha256_of(path), device, precision, engine)
-    return ref, read_spec(path) if elsewhere else runner(ref).spec
+    return ref, spec if elsewhere else runner(ref).spec
+
+
+_OPENVINO = "engine='openvino' is for bundles in files, on the CPU"
+
+
+def _refer_to_memory(
+    bundle: ModelBundle, *, device: str, precision: str, engine: str
+) -> tuple[ModelRef, BundleSpec]:
+    if engine != "torch":
+        raise ConfigError(_OPENVINO if engine == "openvino" else "engine='onnx' is for bundles in files")
+    if _has_onnx(bundle):
+        _ensure_as_it_is(bundle.spec.name, precision=precision, engine=engine)
+        device = onnx_device(device)
+    key = f"memory:{id(bundle)}"
+    _in_memory[key] = bundle
+    return ModelRef(key, bundle.sha256, choose_device(device), precision), bundle.spec
+
+
+def _has_onnx(bundle: ModelBundle) -> bool:
+    return any(isinstance(f, Stage) and isinstance(f.net, OnnxNet) for f in (bundle.f1, bundle.f2))
+
+
+def _ensure_as_it_is(name: object, *, precision: str, engine: str) -> None:
+    """An ONNX file says its numbers itself, and ONNX Runtime runs it."""
+    if engine == "openvino":
+        raise ConfigError(f"{name}: engine='openvino' is not for ONNX files; ONNX Runtime runs them")
+    if precision != "fp32":
+        raise ConfigError(f"{name}: precision={precision!r} is not for ONNX files; export it in 16 bits")
 
 
 def choose_device(name: str) -> str:
@@ -126,16 +161,29 @@ def runner(ref: ModelRef) -> Runner | Compiled:
 
 @lru_cache(maxsize=4)
 def _runner(ref: ModelRef) -> Runner | Compiled:
+    kept = _in_memory.get(ref.path)
+    if kept is not None:
+        return _in_place(kept, torch.device(choose_device(ref.device)), ref)
+    if ref.engine == "onnx":  # images go to ONNX Runtime from the CPU, whatever its own device
+        bundle = load_bundle(_place(ref), device=onnx_device(ref.device))
+        return Runner(bundle, torch.device("cpu"), torch.float32)
     device = choose_device(ref.device)
-    bundle = _in_memory.get(ref.path) or load_bundle(_place(ref), device=device)
+    bundle = load_bundle(_place(ref), device=device)
     for stage in (bundle.f1, bundle.f2):
         net = getattr(stage, "__self__", None)
-        if isinstance(net, nn.Module) and not ref.path.startswith("memory:"):
+        if isinstance(net, nn.Module):
             fold_batch_norms(net)
             if ref.engine == "openvino":
                 assert isinstance(net, TwoStageNet)
                 return compile_bundle(bundle, net, precision=ref.precision)
     return Runner(bundle, torch.device(device), PRECISIONS[ref.precision])
+
+
+def _in_place(bundle: ModelBundle, device: torch.device, ref: ModelRef) -> Runner:
+    """A bundle of this process on a device; plain functions are left where they are."""
+    f1 = bundle.f1.on(device) if isinstance(bundle.f1, Stage) else bundle.f1
+    f2 = bundle.f2.on(device) if isinstance(bundle.f2, Stage) else bundle.f2
+    return Runner(replace(bundle, f1=f1, f2=f2), device, PRECISIONS[ref.precision])
 
 
 def _place(ref: ModelRef) -> Path:

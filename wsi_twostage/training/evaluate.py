@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsi_twostage.answers import enlarge, to_labels, to_probability
-from wsi_twostage.models.bundle import BundleSpec
+from wsi_twostage.models.bundle import BundleSpec, ModelBundle
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE
 from wsi_twostage.quality import Case, TileAnswers, tally
@@ -45,7 +45,7 @@ class Answer:
 
 @torch.inference_mode()
 def answers(
-    net: TwoStageNet, samples: Iterable[Sample], spec: BundleSpec, device: torch.device
+    net: TwoStageNet | ModelBundle, samples: Iterable[Sample], spec: BundleSpec, device: torch.device
 ) -> Iterator[Answer]:
     """Run both stages on whole images, with glass around them as beyond the edge of a slide."""
     for sample in samples:
