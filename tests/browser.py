@@ -36,15 +36,15 @@ needs_chromium = pytest.mark.skipif(not has_chromium(), reason="no chromium and 
 
 
 @contextmanager
-def chromium(width: int = 1280, height: int = 800) -> Iterator[Any]:
-    """A driver of a browser with a fresh profile and a window of this size."""
+def chromium(width: int = 1280, height: int = 800, *more: str) -> Iterator[Any]:
+    """A driver of a browser with a fresh profile and a window of this size; ``more`` are flags."""
     from selenium.webdriver import Chrome, ChromeOptions
     from selenium.webdriver.chrome.service import Service
 
     options = ChromeOptions()
     options.binary_location = _chromium() or ""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        for flag in (*FLAGS, *more, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         driver = Chrome(options=options, service=Service(shutil.which("chromedriver")))

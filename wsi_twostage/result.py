@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.work import Clock
+
+if TYPE_CHECKING:
+    from wsi_twostage.export import Exported, Options
 
 STATUSES = ("ok", "done", "empty", "partial", "stopped", "skipped", "failed")
 """How a slide's run ends; ``failed`` is one without a result, ``skipped`` one that was not begun."""
@@ -114,3 +118,58 @@ class Result:
         finest = self.store.spec.mpp
         level = int(np.clip(np.floor(np.log2(mpp / finest) + 1e-6), 0, self.store.levels - 1))
         return self.store.lazy(level)
+
+    def plot(self, *layers: str, axes: Any = None, side_px: int = 1000) -> list[Any]:
+        """Slide with outlines, uncertainty, and which model was where, as matplotlib axes in millimetres.
+
+        As `wsi_twostage.notebook.plot`; needs the extra ``plot``.
+
+        >>> result.plot("slide", "model")[0].figure.savefig("result.png")  # doctest: +SKIP
+        """
+        from wsi_twostage.notebook import plot
+
+        return plot(self.store, *layers, axes=axes, side_px=side_px)
+
+    def export(
+        self,
+        target: Path | str | None = None,
+        *,
+        to: str | None = None,
+        options: "Options | None" = None,
+        overwrite: bool = False,
+    ) -> "Exported":
+        """Write the mask in a format of other programs, as `wsi_twostage.export.export`.
+
+        >>> result.export("cells.geojson")  # doctest: +SKIP
+        """
+        from wsi_twostage.export import export
+
+        return export(self.store, target, to=to, options=options, overwrite=overwrite)
+
+    def __fspath__(self) -> str:
+        """Where the store is: a result can be given wherever its path can."""
+        return str(self.store.path)
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows: a small picture and a few facts."""
+        from wsi_twostage.notebook import html_of
+
+        counts = self.counts
+        share = counts.refined / counts.tissue if counts.tissue else 0.0
+        facts = {
+            "tissue": f"{counts.tissue:,} of {counts.tiles:,} tiles of {self.store.spec.tile} px",
+            "refined": f"{counts.refined:,} tiles, {share:.1%} of the tissue ({self.store.manifest['rule']})",
+            "status": self.status,
+            "time": f"{self.seconds.total:.1f} s",
+        }
+        if counts.failed:
+            facts["failed"] = f"{counts.failed:,} tiles"
+        for one in self.audit:
+            facts[f"estimated gap, {one['name']}"] = f"{one['gap']:.4f}, at most {one['bound']:.4f}"
+        return html_of(self.store, facts)
+
+    def _repr_png_(self) -> bytes:
+        """For front ends that show no HTML."""
+        from wsi_twostage.notebook import png_of
+
+        return png_of(self.store)

@@ -86,6 +86,10 @@ class MaskPyramid:
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise StoreError(f"{path} was written by another version of wsi_twostage: {error}") from error
 
+    def __fspath__(self) -> str:
+        """A store can be given wherever its path can."""
+        return str(self.path)
+
     @property
     def levels(self) -> int:
         return self.spec.levels
