@@ -245,7 +245,7 @@ def test_a_slide_that_vanishes_is_no_hole(tmp_path: Path) -> None:
 def test_a_bundle_in_memory_cannot_go_to_a_scheduler(tmp_path: Path) -> None:
     slide = write_slide(tmp_path / "slide.tiff", [texture(200, 200)])
     settings = Settings(scheduler="tcp://127.0.0.1:1")
-    with pytest.raises(ConfigError, match="save it to a file"):
+    with pytest.raises(ConfigError, match="pack it into a file"):
         segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), settings=settings)
     assert not (tmp_path / "o.zarr").exists()
 

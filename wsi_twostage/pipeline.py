@@ -200,7 +200,7 @@ def prepare(slide: str | Path | Slide, bundle: ModelBundle | str | Path | None, 
     """Open the slide and load the model; errors as `segment`."""
     slide = slide if isinstance(slide, Slide) else open_slide(slide, settings.mpp, reader=settings.reader)
     if isinstance(bundle, ModelBundle) and (settings.scheduler or settings.processes):
-        raise ConfigError("a bundle in memory cannot reach workers in other processes; save it to a file")
+        raise ConfigError("a bundle in memory cannot reach workers in other processes; pack it into a file")
     model, spec = refer(
         bundle,
         device=settings.device,
