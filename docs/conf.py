@@ -1,17 +1,16 @@
 """Sphinx builds these pages: pip install ".[docs]" && sphinx-build -W -b html docs site."""
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 
 project = "wsi_twostage"
 author = "the authors of wsi_twostage"
 try:
-    release = version("wsi-twostage")
-except PackageNotFoundError:
+    release = metadata.version("wsi-twostage")
+except metadata.PackageNotFoundError:
     release = ""
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
 exclude_patterns = ["results"]
-suppress_warnings = ["toc.empty_glob"]
 
 myst_heading_anchors = 3  # links such as runs.md#how-runs-end, as on a code host
 myst_enable_extensions = ["colon_fence"]
