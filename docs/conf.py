@@ -15,6 +15,9 @@ exclude_patterns = ["results"]
 myst_heading_anchors = 3  # links such as runs.md#how-runs-end, as on a code host
 myst_enable_extensions = ["colon_fence"]
 
+default_role = "code"  # what stands in single backticks in docstrings
+smartquotes = False  # two dashes begin an option
+
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
