@@ -5,35 +5,15 @@ import re
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from pages import blocks, page
 
 GUIDES = ("thousand", "clusters", "your-model")
 SCRIPTS = Path(sys.executable).parent
-
-_BLOCK = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL
-)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced piece of a guide."""
-
-    language: str
-    text: str
-    reason: str | None
-    """Why it is not run."""
-
-
-def blocks(guide: str) -> list[Block]:
-    """In the order of the text."""
-    text = (ROOT / "docs" / f"{guide}.md").read_text(encoding="utf-8")
-    return [Block(found["language"], found["text"], found["reason"]) for found in _BLOCK.finditer(text)]
 
 
 @pytest.mark.timeout(600)
@@ -44,7 +24,7 @@ def test_the_blocks_of_a_guide_run_one_after_the_other(tmp_path: Path, guide: st
         pytest.importorskip("onnxruntime")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
-    for block in blocks(guide):
+    for block in blocks(page(guide)):
         if block.reason is not None or block.language not in ("bash", "python"):
             continue
         program = (
@@ -65,7 +45,7 @@ def test_the_blocks_of_a_guide_run_one_after_the_other(tmp_path: Path, guide: st
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_bash_in_a_guide_is_sound_and_what_it_names_is_there(guide: str) -> None:
-    for block in blocks(guide):
+    for block in blocks(page(guide)):
         if block.language == "bash":
             subprocess.run(["bash", "-n", "-c", block.text], check=True)
             for name in re.findall(r"examples/[\w./-]+", block.text):
@@ -73,7 +53,7 @@ def test_bash_in_a_guide_is_sound_and_what_it_names_is_there(guide: str) -> None
 
 
 def test_kubernetes_objects_are_yaml_with_one_scheduler_name() -> None:
-    found = [yaml.safe_load(block.text) for block in blocks("clusters") if block.language == "yaml"]
+    found = [yaml.safe_load(block.text) for block in blocks(page("clusters")) if block.language == "yaml"]
     objects = {each["kind"]: each for each in found}
     assert set(objects) == {"PersistentVolumeClaim", "DaskCluster", "Job"}
     dask, job = objects["DaskCluster"], objects["Job"]
@@ -84,20 +64,6 @@ def test_kubernetes_objects_are_yaml_with_one_scheduler_name() -> None:
         worker["volumeMounts"] == container["volumeMounts"]
     )  # the same slides and results, at the same path
     assert 75 not in job["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
-
-
-@pytest.mark.parametrize("guide", GUIDES)
-def test_links_of_a_guide_lead_somewhere(guide: str) -> None:
-    text = (ROOT / "docs" / f"{guide}.md").read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if "://" in target:
-            continue
-        name, _, anchor = target.partition("#")
-        there = (ROOT / "docs" / name).resolve() if name else ROOT / "docs" / f"{guide}.md"
-        assert there.exists(), target
-        if anchor:
-            titles = re.findall(r"^#+ (.*)", there.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
 
 CONTAINERFILE = (ROOT / "Containerfile").read_text(encoding="utf-8")
