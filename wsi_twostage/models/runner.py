@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from wsi_twostage.errors import BundleError, ConfigError
+from wsi_twostage.errors import BundleError, ConfigError, did_you_mean
 from wsi_twostage.models.bundle import SHIPPED, BundleSpec, ModelBundle, load_bundle, read_spec, sha256_of
 from wsi_twostage.models.compiled import Compiled, compile_bundle
 from wsi_twostage.models.twostage import TwoStageNet
@@ -61,11 +61,12 @@ def refer(
     if not elsewhere:
         device = choose_device(device)
     if engine not in ENGINES:
-        raise ConfigError(f"engine={engine!r}; use {' or '.join(ENGINES)}")
+        raise ConfigError(f"engine={engine!r}; use {' or '.join(ENGINES)}{did_you_mean(engine, ENGINES)}")
     if engine == "openvino" and (device != "cpu" or isinstance(bundle, ModelBundle)):
         raise ConfigError("engine='openvino' is for bundles in files, on the CPU")
     if precision not in PRECISIONS:
-        raise ConfigError(f"precision={precision!r}; use {', '.join(PRECISIONS)}")
+        near = did_you_mean(precision, PRECISIONS)
+        raise ConfigError(f"precision={precision!r}; use {', '.join(PRECISIONS)}{near}")
     if isinstance(bundle, ModelBundle):
         key = f"memory:{id(bundle)}"
         _in_memory[key] = bundle
