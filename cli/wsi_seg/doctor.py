@@ -10,6 +10,7 @@ import click
 from wsi_seg import options
 from wsi_seg.help import Command
 from wsi_twostage.errors import ExitCode
+from wsi_twostage.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from wsi_twostage.doctor import Finding
@@ -39,6 +40,7 @@ def doctor(ctx: click.Context, /, output: Path, model: Path | None, device: str,
     Takes some seconds. What is written to the folder is removed again. Ends with 0, or with 1 where
     something would make a run fail.
     """
+    keep_freed_memory()  # as in a run
     from wsi_twostage.doctor import examine
 
     findings = list["Finding"]()
@@ -61,7 +63,9 @@ def _show(finding: "Finding") -> None:
     from rich.console import Console
     from rich.text import Text
 
-    line = Text.assemble((f"{finding.state:8}", _STYLES[finding.state]), f" {finding.what:11}", finding.found)
+    line = Text.assemble(
+        (f"{finding.state:8}", _STYLES[finding.state]), f" {finding.what:11} ", finding.found
+    )
     if finding.advice:
         line.append(f"\n{'':9}-> {finding.advice}")
     Console(highlight=False).print(line, soft_wrap=True)

@@ -112,10 +112,15 @@ class Commands(click.Group):
 
 
 def write_examples(examples: Examples, formatter: click.HelpFormatter) -> None:
-    """Command lines with what they are for beside them; or below, where there is no room."""
-    if examples:
-        with formatter.section("Examples"):
-            formatter.write_dl(examples, col_max=50)
+    """Command lines with what they are for beside them; or below, where not all have room."""
+    if not examples:
+        return
+    column = max(len(line) for line, _ in examples) + 2
+    beside = all(2 + column + len(text) <= formatter.width for _, text in examples)
+    with formatter.section("Examples"):
+        for line, text in examples:
+            shown = f"{line:{column}}{text}" if beside else f"{line}\n{'':6}{text}"
+            formatter.write(f"  {shown.rstrip()}\n")
 
 
 def files(ctx: click.Context, param: click.Parameter | None, incomplete: str) -> list[Any]:

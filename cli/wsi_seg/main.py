@@ -32,7 +32,7 @@ GROUPS = {
     "This machine": (doctor, completion),
 }
 EXAMPLES = (
-    ("wsi-seg slide.svs", "-> slide.seg.ome.zarr, in this folder"),
+    ("wsi-seg slide.svs", "-> slide.seg.ome.zarr, here"),
     ("wsi-seg slides/ -o results --budget 10%", "all slides of a folder"),
     ("wsi-seg view slide.seg.ome.zarr", "look at it in the browser"),
 )

@@ -92,10 +92,10 @@ def export(
 
     >>> export("slide.seg.ome.zarr", "cells.geojson")  # doctest: +SKIP
     """
-    mask = result if isinstance(result, MaskPyramid) else MaskPyramid.open(result)
     options = options or Options()
     to = to or _format_of(target)
     _ensure_fits(to, options)
+    mask = result if isinstance(result, MaskPyramid) else MaskPyramid.open(result)
     path = Path(target) if target is not None else _beside(mask.path, to, compressed=options.gzip)
     if to in ("geojson", "csv") and path.name.endswith(".gz"):
         options = replace(options, gzip=True)
