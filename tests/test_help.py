@@ -100,7 +100,9 @@ def test_the_version_is_said(flag: str) -> None:
     ("arguments", "said"),
     [
         (["repot", "x"], "'repot' is neither a command nor a slide; did you mean report?"),
+        (["hlep"], "did you mean help?"),
         ([str(SVS), "--bugdet", "5%"], "--budget"),
+        ([str(SVS), "--mpp", "250"], "did you mean 0.25, that is 250 nm?"),
         ([str(SVS), "--engine", "torhc"], "did you mean torch?"),
         ([str(SVS), "--precision", "FP61"], "did you mean fp16?"),
         ([str(SVS), "--uncertainty", "entrpy"], "did you mean entropy?"),

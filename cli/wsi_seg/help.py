@@ -91,7 +91,7 @@ class Commands(click.Group):
         if first.isalpha() and not Path(first).exists():
             if first == "help":
                 return [*args[1:2], "--help"]
-            if near := did_you_mean(first, self.commands):
+            if near := did_you_mean(first, ("help", *self.commands)):
                 raise click.UsageError(f"{first!r} is neither a command nor a slide{near}", ctx)
         return ["run", *args]
 
