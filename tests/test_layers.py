@@ -75,6 +75,7 @@ ALLOWED: dict[str, set[str]] = {
         "audit", "batch", "card", "errors", "events", "ledger", "mask", "models", "pictures", "fine",
         "slide", "tiles",
     },
+    "doctor": {"errors", "models"},
     "pictures": {"mask", "tiles", "uncertainty"},
     "preview": {"mask", "pictures", "slide", "tiles"},
     "viewer": {

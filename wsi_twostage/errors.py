@@ -13,8 +13,17 @@ Each message is one line: where, what was found, what would work.
 Bugs stay ``AssertionError`` and ``TypeError`` and keep their traceback.
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
+from itertools import islice
+from pathlib import Path
 from typing import Self
+
+_ALIKE = 0.75
+"""Of a file's name, and of a missing one, before one is taken for the other."""
+
+_MOST_NAMES = 10_000
+"""Of a folder that are compared."""
 
 
 class ExitCode(IntEnum):
@@ -62,3 +71,48 @@ class WriteError(StoreError):
 
 class ClusterError(WsiError):
     """Workers that were lost; what is on disk is valid, and can be gone on with."""
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """The end of a line about an unknown word: the known one that is nearest to it, if one is near.
+
+    >>> did_you_mean("fp61", ("fp32", "fp16"))
+    '; did you mean fp16?'
+    """
+    from difflib import get_close_matches
+
+    words = {word.lower(): word for word in known}
+    near = get_close_matches(str(given).lower(), words, 1)
+    return f"; did you mean {words[near[0]]}?" if near else ""
+
+
+def similar_file(missing: str | Path) -> str:
+    """The end of a line about a missing file: one that is there under nearly the same name, if there is.
+
+    Names with other digits are other slides, not slips.
+    """
+    from difflib import SequenceMatcher
+
+    place = Path(missing)
+    while not place.parent.is_dir() and place.parent != place:
+        place = place.parent  # the first part of the path that is missing
+
+    def likeness(there: Path) -> tuple[float, float]:
+        pairs = (there.stem, place.stem), (there.suffix, place.suffix)
+        stem, suffix = (SequenceMatcher(None, a.lower(), b.lower()).ratio() for a, b in pairs)
+        return stem, suffix
+
+    try:
+        names = [
+            there
+            for there in islice(place.parent.iterdir(), _MOST_NAMES)
+            if _digits(there.stem) == _digits(place.stem) and there != place
+        ]
+    except OSError:
+        return ""
+    nearest = max(names, key=likeness, default=None)
+    return f"; did you mean {nearest}?" if nearest and likeness(nearest)[0] >= _ALIKE else ""
+
+
+def _digits(name: str) -> list[str]:
+    return [letter for letter in name if letter.isdigit()]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_twostage import cluster
 from wsi_twostage.audit import LEAST
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, did_you_mean, similar_file
 from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.manifest import manifest_of, writing
 from wsi_twostage.mask import MaskPyramid, MaskSpec
@@ -64,9 +64,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.uncertainty not in UNCERTAINTIES:
-            raise ConfigError(f"uncertainty={self.uncertainty!r}; use {', '.join(UNCERTAINTIES)}")
+            near = did_you_mean(self.uncertainty, UNCERTAINTIES)
+            raise ConfigError(f"uncertainty={self.uncertainty!r}; use {', '.join(UNCERTAINTIES)}{near}")
         if self.tissue not in TISSUES and not Path(self.tissue).is_file():
-            raise ConfigError(f"tissue={self.tissue!r}; use {', '.join(TISSUES)} or a mask image or GeoJSON")
+            near = did_you_mean(self.tissue, TISSUES) or similar_file(self.tissue)
+            raise ConfigError(
+                f"tissue={self.tissue!r}; use {', '.join(TISSUES)} or a mask image or GeoJSON{near}"
+            )
         for name, count in (("workers", self.workers), ("processes", self.processes)):
             if count is not None and count < 1:
                 raise ConfigError(f"{name}={count}; at least 1")

@@ -5,10 +5,15 @@ from pathlib import Path
 import click
 
 from wsi_seg import options
+from wsi_seg.help import Command
 from wsi_twostage.errors import ConfigError
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Measure a model's gap on your own slides, without labels.",
+    examples=(("wsi-seg calibrate *.svs -o mine.safetensors", ""),),
+)
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
 @options.model

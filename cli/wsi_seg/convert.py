@@ -5,11 +5,19 @@ from pathlib import Path
 import click
 
 from wsi_seg import options
+from wsi_seg.help import Command, files
 from wsi_seg.progress import listener
 
 
-@click.command()
-@click.argument("slide")
+@click.command(
+    cls=Command,
+    short_help="A slide as an OME-Zarr pyramid.",
+    examples=(
+        ("wsi-seg convert slide.svs slide.ome.zarr", "the same pixels"),
+        ("wsi-seg convert slide.svs slide.ome.zarr --compression jpeg:90", "smaller"),
+    ),
+)
+@click.argument("slide", shell_complete=files)
 @click.argument("output", type=click.Path(path_type=Path))
 @options.mpp
 @options.reader

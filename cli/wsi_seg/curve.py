@@ -5,9 +5,15 @@ from typing import Any
 
 import click
 
+from wsi_seg.help import Command, files
 
-@click.command()
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+
+@click.command(
+    cls=Command,
+    short_help="Dice over time, as numbers and as a picture.",
+    examples=(("wsi-seg curve nuclei-he --data DATA -o curve.json", "the shipped model"),),
+)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=files)
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder that holds the data.")
 @click.option("--runs", type=click.Path(path_type=Path), help="Folder of the experiments' weights.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write, .json.")

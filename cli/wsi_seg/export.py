@@ -8,14 +8,24 @@ from typing import Any
 import click
 
 from wsi_seg import options
+from wsi_seg.help import Command
 from wsi_seg.progress import listener
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="A result as GeoJSON, CSV, Parquet, OME-TIFF, PNG or DICOM.",
+    examples=(
+        ("wsi-seg export slide.seg.ome.zarr --to geojson --split", "for QuPath"),
+        ("wsi-seg export slide.seg.ome.zarr -o nuclei.csv", "a row for each object"),
+        ("wsi-seg export slide.seg.ome.zarr --to png --overlay", "a picture"),
+    ),
+)
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option(
     "--to",
     metavar="FORMAT",
+    shell_complete=options.known("geojson", "csv", "parquet", "ome-tiff", "png", "dicom-seg"),
     help="geojson, csv, parquet: objects; ome-tiff, png, dicom-seg: pixels.  [default: as -o says]",
 )
 @click.option(
@@ -35,7 +45,12 @@ from wsi_seg.progress import listener
     help="Objects: no smaller ones.",
 )
 @click.option(
-    "--as", "kind", default="", metavar="KIND", help="GeoJSON: annotation or detection.  [default: detection]"
+    "--as",
+    "kind",
+    default="",
+    metavar="KIND",
+    shell_complete=options.known("annotation", "detection"),
+    help="GeoJSON: annotation or detection.  [default: detection]",
 )
 @click.option(
     "--simplify",

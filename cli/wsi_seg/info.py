@@ -6,10 +6,15 @@ from dataclasses import asdict
 import click
 
 from wsi_seg import options
+from wsi_seg.help import Command, files
 
 
-@click.command()
-@click.argument("slide")
+@click.command(
+    cls=Command,
+    short_help="Reader, scale and levels of a slide.",
+    examples=(("wsi-seg info slide.svs", ""),),
+)
+@click.argument("slide", shell_complete=files)
 @options.mpp
 @options.reader
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

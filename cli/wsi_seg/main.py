@@ -5,9 +5,12 @@ import sys
 import click
 
 from wsi_seg.calibrate import calibrate
+from wsi_seg.completion import completion
 from wsi_seg.convert import convert
 from wsi_seg.curve import curve
+from wsi_seg.doctor import doctor
 from wsi_seg.export import export
+from wsi_seg.help import Commands
 from wsi_seg.info import info
 from wsi_seg.model import model
 from wsi_seg.plan import plan
@@ -20,38 +23,44 @@ from wsi_seg.verify import verify
 from wsi_seg.view import view
 from wsi_twostage.errors import ClusterError, ExitCode, WriteError, WsiError
 
+GROUPS = {
+    "Segment": (run, refine, plan, verify),
+    "Look and export": (view, report, export),
+    "Slides": (info, convert),
+    "Models": (model, calibrate, train, evaluate),
+    "The paper": (curve, tables),
+    "This machine": (doctor, completion),
+}
+EXAMPLES = (
+    ("wsi-seg slide.svs", "-> slide.seg.ome.zarr, here"),
+    ("wsi-seg slides/ -o results --budget 10%", "all slides of a folder"),
+    ("wsi-seg view slide.seg.ome.zarr", "look at it in the browser"),
+)
 
-class Commands(click.Group):
-    """``wsi-seg SLIDE...`` is ``wsi-seg run SLIDE...``."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        first = args[0] if args else "--help"
-        if first not in self.commands and first not in ("--help", "-h", "--version"):
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="wsi-twostage")
+@click.group(
+    "wsi-seg",
+    cls=Commands,
+    groups=GROUPS,
+    examples=EXAMPLES,
+    options_metavar="",
+    subcommand_metavar="SLIDE... | COMMAND ...",
+    epilog="`wsi-seg COMMAND --help` says more.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(None, "-v", "--version", package_name="wsi-twostage", message="wsi-seg %(version)s")
 def commands() -> None:
-    """Segment whole-slide images in two stages: wsi-seg SLIDE...
+    """Segment whole-slide images in two stages.
 
     Model 1 looks at the whole slide at low resolution, Model 2 at full resolution only where Model 1 is
     uncertain. The result is an OME-Zarr mask pyramid. `wsi-seg SLIDE` is short for `wsi-seg run SLIDE`.
     """
 
 
-for command in (
-    run, refine, verify, report, view, export, plan, info, convert, model, train, evaluate, calibrate,
-    tables, curve,
-):  # fmt: skip
-    commands.add_command(command)
-
-
 def main() -> None:
     """The console script."""
     try:
-        code = commands(standalone_mode=False)
+        code = commands(prog_name="wsi-seg", standalone_mode=False)
     except WsiError as error:
         click.echo(f"wsi-seg: {error}", err=True)
         code = ExitCode.USAGE

@@ -4,11 +4,18 @@ from pathlib import Path
 
 import click
 
+from wsi_seg.help import Command, write_examples
 from wsi_twostage.errors import ConfigError
 
 
 class Model(click.Group):
     """``wsi-seg model BUNDLE`` is ``wsi-seg model show BUNDLE``."""
+
+    examples = (
+        ("wsi-seg model", "the shipped one"),
+        ("wsi-seg model mine.safetensors", ""),
+        ("wsi-seg model pack --help", "a bundle of your own networks"),
+    )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = args[0] if args else "show"
@@ -16,13 +23,17 @@ class Model(click.Group):
             args = ["show", *args]
         return super().parse_args(ctx, args or ["show"])
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(self.examples, formatter)
+        super().format_options(ctx, formatter)
 
-@click.group(cls=Model)
+
+@click.group(cls=Model, short_help="The card of a model: classes, scale, data, figures; or make one.")
 def model() -> None:
     """Print the card of a bundle: wsi-seg model [BUNDLE]. Or make one: wsi-seg model pack."""
 
 
-@model.command()
+@model.command(cls=Command, examples=Model.examples[:2])
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 def show(bundle: Path | None) -> None:
     """Print the card of a BUNDLE, or of the shipped one, as Markdown."""

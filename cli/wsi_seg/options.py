@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsi_seg.help import files
 from wsi_twostage.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,14 +14,48 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 
+SECTIONS = {
+    "What Model 2 gets": ("threshold", "budget", "refine", "target_gap", "region", "audit"),
+    "The slide": ("slide", "mpp", "reader", "tissue"),
+    "The model": ("model", "uncertainty", "precision", "engine"),
+    "Where and how long": (
+        "device", "workers", "processes", "scheduler", "patience", "at_once", "fail_fast", "max_seconds",
+    ),
+    "Results": ("output", "overwrite", "preview", "as_json", "quiet"),
+}  # fmt: skip
+"""Headings of the help, and the options under them."""
+
+
+def known(*values: str, or_file: bool = False) -> Callable[..., list[Any]]:
+    """Lets the shell complete values; whether one makes sense, the library says."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(value) for value in values if value.startswith(incomplete)]
+        return [*(files(ctx, param, incomplete) if or_file else ()), *found]
+
+    return complete
+
+
 model = click.option(
     "--model", type=click.Path(path_type=Path), help="Bundle.  [default: nuclei in H&E, shipped]"
 )
 mpp = click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
 reader = click.option(
-    "--reader", default="auto", show_default=True, help="auto, tiff, openslide, zarr or image."
+    "--reader",
+    default="auto",
+    show_default=True,
+    shell_complete=known("auto", "tiff", "openslide", "zarr", "image"),
+    help="auto, tiff, openslide, zarr or image.",
 )
-device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+device = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    shell_complete=known("auto", "cpu", "cuda"),
+    help="auto, cpu, cuda, cuda:1, ...",
+)
 workers = click.option(
     "--workers", type=int, help="Threads of the local cluster.  [default: the cores it may use]"
 )
@@ -28,6 +63,7 @@ scheduler = click.option(
     "--scheduler",
     "--scheduler-file",
     metavar="ADDRESS|FILE",
+    shell_complete=files,
     help="Of a running Dask scheduler, whose workers are used.",
 )
 processes = click.option(
@@ -68,7 +104,11 @@ _RULE = (
 _WORKERS = (device, workers, processes, scheduler, patience)
 _SETTINGS = (
     click.option(
-        "--uncertainty", default="entropy", show_default=True, help="entropy, margin, expected_gain or paper."
+        "--uncertainty",
+        default="entropy",
+        show_default=True,
+        shell_complete=known("entropy", "margin", "expected_gain", "paper"),
+        help="entropy, margin, expected_gain or paper.",
     ),
     mpp,
     reader,
@@ -76,10 +116,23 @@ _SETTINGS = (
         "--tissue",
         default="otsu",
         show_default=True,
+        shell_complete=known("otsu", "none", or_file=True),
         help="otsu; none to look everywhere; or a FILE that says it: a mask image or GeoJSON.",
     ),
-    click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16."),
-    click.option("--engine", default="torch", show_default=True, help="torch, or openvino on a CPU."),
+    click.option(
+        "--precision",
+        default="fp32",
+        show_default=True,
+        shell_complete=known("fp32", "bf16", "fp16"),
+        help="fp32, bf16 or fp16.",
+    ),
+    click.option(
+        "--engine",
+        default="torch",
+        show_default=True,
+        shell_complete=known("torch", "openvino"),
+        help="torch, or openvino on a CPU; networks in ONNX files bring their own.",
+    ),
 )
 
 

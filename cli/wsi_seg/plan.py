@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsi_seg import options
+from wsi_seg.help import Command, files
 from wsi_twostage.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from wsi_twostage.planning import Plan
 
 
-@click.command()
-@click.argument("slide")
+@click.command(
+    cls=Command,
+    short_help="What a run would do and cost.",
+    sections=options.SECTIONS,
+    examples=(("wsi-seg plan slide.svs --budget 10%", "before anything is spent"),),
+)
+@click.argument("slide", shell_complete=files)
 @options.model
 @options.rule
 @options.settings

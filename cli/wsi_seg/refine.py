@@ -8,13 +8,22 @@ import click
 import psutil
 
 from wsi_seg import options
+from wsi_seg.help import Command, files
 from wsi_seg.progress import listener
 from wsi_twostage import stopping
-from wsi_twostage.errors import ConfigError, ExitCode
+from wsi_twostage.errors import ConfigError, ExitCode, similar_file
 from wsi_twostage.memory import keep_freed_memory
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="More of Model 2 on a result, by budget or region.",
+    sections=options.SECTIONS,
+    examples=(
+        ("wsi-seg refine slide.seg.ome.zarr --budget +10%", "a tenth of the tissue on top"),
+        ("wsi-seg refine slide.seg.ome.zarr --region tumour.geojson", "all tiles of a region"),
+    ),
+)
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option(
     "--budget",
@@ -24,7 +33,7 @@ from wsi_twostage.memory import keep_freed_memory
 @click.option(
     "--region", type=click.Path(path_type=Path), help="GeoJSON or mask image: only the tiles that it touches."
 )
-@click.option("--slide", help="Where the slide is now.  [default: where it was]")
+@click.option("--slide", shell_complete=files, help="Where the slide is now.  [default: where it was]")
 @click.option(
     "--model", type=click.Path(path_type=Path), help="Where its bundle is.  [default: where it was]"
 )
@@ -59,7 +68,7 @@ def refine(
     from wsi_twostage.selection import parse_budget
 
     if region is not None and not region.is_file():
-        raise ConfigError(f"{region}: no such file; give GeoJSON or a mask image")
+        raise ConfigError(f"{region}: no such file; give GeoJSON or a mask image{similar_file(region)}")
     rule = None if budget is None else parse_budget(budget.removeprefix("+"))
     since = psutil.Process().create_time()
     until = None if max_seconds is None else since + max_seconds

@@ -5,10 +5,15 @@ from pathlib import Path
 import click
 
 from wsi_seg import options
+from wsi_seg.help import Command
 from wsi_seg.progress import listener
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="One HTML file about one result, or many.",
+    examples=(("wsi-seg report results -o results.html", "of a batch"),),
+)
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o",

@@ -11,6 +11,7 @@ import click
 import psutil
 
 from wsi_seg import options
+from wsi_seg.help import Command, files
 from wsi_seg.progress import listener
 from wsi_twostage import stopping
 from wsi_twostage.batch import Entry, Line, entries, is_batch, name_of, write_summary
@@ -22,8 +23,18 @@ if TYPE_CHECKING:
     from wsi_twostage.result import Result
 
 
-@click.command()
-@click.argument("slides", nargs=-1, required=True)
+@click.command(
+    cls=Command,
+    short_help="Segment slides; what `wsi-seg SLIDE...` is short for.",
+    sections=options.SECTIONS,
+    examples=(
+        ("wsi-seg run slide.svs --budget 10% --preview", "the most uncertain tenth, and a picture"),
+        ("wsi-seg run slides/ -o results --budget 30min", "all slides of a folder, half an hour for each"),
+        ("wsi-seg run 'slides/*.svs' -o results --refine none", "Model 1 alone"),
+        ("wsi-seg run slide.tiff --mpp 0.25", "a file that does not know its scale"),
+    ),
+)
+@click.argument("slides", nargs=-1, required=True, shell_complete=files)
 @click.option(
     "-o",
     "--output",

@@ -4,8 +4,17 @@ from pathlib import Path
 
 import click
 
+from wsi_seg.help import Command
 
-@click.command()
+
+@click.command(
+    cls=Command,
+    short_help="Tables 1, 3 and 4 of the paper, ours beside its own.",
+    examples=(
+        ("wsi-seg tables 1", ""),
+        ("wsi-seg tables 3 runs", "from the reports in a folder"),
+    ),
+)
 @click.argument("number", type=click.Choice(["1", "3", "4"]))
 @click.argument("runs", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -18,7 +27,7 @@ def tables(number: str, runs: Path | None, data: tuple[str, ...]) -> None:
     `wsi-seg evaluate` wrote; what has no report is left out. `wsi-seg tables 4 --rows bowl` prints the names
     of the experiments that Table 4 needs on BOWL, beside those of Table 3.
     """
-    from wsi_twostage.errors import ConfigError
+    from wsi_twostage.errors import ConfigError, did_you_mean
     from wsi_twostage.paper.datasets import DATASETS
     from wsi_twostage.paper.evaluate import read_report
     from wsi_twostage.paper.experiment import rows
@@ -28,7 +37,8 @@ def tables(number: str, runs: Path | None, data: tuple[str, ...]) -> None:
         click.echo(table1())
     elif data:
         if unknown := sorted(set(data) - set(DATASETS)):
-            raise ConfigError(f"--rows {unknown[0]}: no such data; known: {', '.join(DATASETS)}")
+            near = did_you_mean(unknown[0], DATASETS)
+            raise ConfigError(f"--rows {unknown[0]}: no such data; known: {', '.join(DATASETS)}{near}")
         click.echo("\n".join(rows(int(number), data)))
     else:
         reports = []

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wsi_seg.help import Command, files
+
 if TYPE_CHECKING:
     from wsi_twostage.training.recipe import Figures
 
@@ -22,8 +24,15 @@ _SET = click.option(
 )
 
 
-@click.command()
-@click.argument("configs", nargs=-1, required=True, metavar="CONFIG...")
+@click.command(
+    cls=Command,
+    short_help="Train a model, or an experiment of the paper.",
+    examples=(
+        ("wsi-seg train CONFIG.toml --data DATA -o mine.safetensors", "a model"),
+        ("wsi-seg train unet-bowl --data DATA -o runs", "a row of the paper's Table 3"),
+    ),
+)
+@click.argument("configs", nargs=-1, required=True, metavar="CONFIG...", shell_complete=files)
 @_DATA
 @click.option(
     "-o",
@@ -115,8 +124,15 @@ def _train_bundle(
     click.echo(json.dumps(spec.card["figures"], indent=2))
 
 
-@click.command()
-@click.argument("configs", nargs=-1, metavar="[CONFIG...]")
+@click.command(
+    cls=Command,
+    short_help="Dice of a model or an experiment on held-out images.",
+    examples=(
+        ("wsi-seg evaluate --data DATA --model mine.safetensors", "a model"),
+        ("wsi-seg evaluate unet-bowl --data DATA -o runs", "an experiment"),
+    ),
+)
+@click.argument("configs", nargs=-1, metavar="[CONFIG...]", shell_complete=files)
 @_DATA
 @click.option("--model", type=click.Path(path_type=Path), help="Bundle.  [default: the shipped one]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the experiments' weights.")

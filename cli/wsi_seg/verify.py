@@ -7,11 +7,16 @@ from pathlib import Path
 import click
 
 from wsi_seg import options
+from wsi_seg.help import Command
 from wsi_seg.progress import listener
 from wsi_twostage.errors import ExitCode
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Whether a result is sound and complete.",
+    examples=(("wsi-seg verify slide.seg.ome.zarr", ""),),
+)
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @options.quiet

@@ -5,12 +5,20 @@ from pathlib import Path
 import click
 
 from wsi_seg import options
+from wsi_seg.help import Command, files
 from wsi_twostage.memory import keep_freed_memory
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Look at a result in the browser, and refine there.",
+    examples=(
+        ("wsi-seg view slide.seg.ome.zarr", "on this machine"),
+        ("wsi-seg view slide.seg.ome.zarr --no-browser --port 8000", "through an SSH tunnel"),
+    ),
+)
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--slide", help="Where the slide is now.  [default: where it was]")
+@click.option("--slide", shell_complete=files, help="Where the slide is now.  [default: where it was]")
 @click.option(
     "--model", type=click.Path(path_type=Path), help="Where its bundle is.  [default: where it was]"
 )

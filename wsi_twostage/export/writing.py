@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from wsi_twostage.errors import ConfigError, StoreError
+from wsi_twostage.errors import ConfigError, StoreError, did_you_mean
 from wsi_twostage.events import Finished, Listener, Note, ignore
 from wsi_twostage.export import dicom_seg, geojson, images, objects, simplify, table
 from wsi_twostage.mask import MaskPyramid
@@ -92,10 +92,10 @@ def export(
 
     >>> export("slide.seg.ome.zarr", "cells.geojson")  # doctest: +SKIP
     """
-    mask = result if isinstance(result, MaskPyramid) else MaskPyramid.open(result)
     options = options or Options()
     to = to or _format_of(target)
     _ensure_fits(to, options)
+    mask = result if isinstance(result, MaskPyramid) else MaskPyramid.open(result)
     path = Path(target) if target is not None else _beside(mask.path, to, compressed=options.gzip)
     if to in ("geojson", "csv") and path.name.endswith(".gz"):
         options = replace(options, gzip=True)
@@ -158,7 +158,7 @@ def _beside(result: Path, to: str, *, compressed: bool) -> Path:
 def _ensure_fits(to: str, options: Options) -> None:
     """The format is known, its packages are there, and the options are its own and make sense."""
     if to not in SUFFIXES:
-        raise ConfigError(f"--to {to} is unknown; use {', '.join(SUFFIXES)}")
+        raise ConfigError(f"--to {to} is unknown; use {', '.join(SUFFIXES)}{did_you_mean(to, SUFFIXES)}")
     of_objects, text = OBJECTS, ("geojson", "csv")
     for given, name, formats in (
         (options.split, "--split", of_objects),
@@ -172,7 +172,8 @@ def _ensure_fits(to: str, options: Options) -> None:
         if given and to not in formats:
             raise ConfigError(f"{name} is for --to {' and '.join(formats)}, not for {to}")
     if options.kind not in ("", *geojson.KINDS):
-        raise ConfigError(f"--as {options.kind} is unknown; use {' or '.join(geojson.KINDS)}")
+        near = did_you_mean(options.kind, geojson.KINDS)
+        raise ConfigError(f"--as {options.kind} is unknown; use {' or '.join(geojson.KINDS)}{near}")
     for number, name in ((options.min_area_um2, "--min-area"), (options.simplify_px, "--simplify")):
         if not (number >= 0 and math.isfinite(number)):
             raise ConfigError(f"{name} {number:g}; it must be 0 or more")

@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from wsi_twostage.errors import ConfigError, StoreError
+from wsi_twostage.errors import ConfigError, StoreError, similar_file
 from wsi_twostage.mask.layout import OURS, create_store, read_attributes, replacing
 from wsi_twostage.mask.reduce import majority, mean
 from wsi_twostage.mask.spec import SHARD, MaskSpec, Shard
@@ -73,7 +73,7 @@ class MaskPyramid:
         """
         path = Path(path).absolute()
         if not path.exists():
-            raise StoreError(f"{path} does not exist")
+            raise StoreError(f"{path} does not exist{similar_file(path)}")
         attributes = read_attributes(path)
         if attributes is None:
             raise StoreError(f"{path} is not a wsi_twostage result")

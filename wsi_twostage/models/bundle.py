@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from wsi_twostage.errors import BundleError, ConfigError
+from wsi_twostage.errors import BundleError, ConfigError, similar_file
 from wsi_twostage.models.onnx_net import OnnxNet
 from wsi_twostage.models.stage import Contract, Stage, stages
 from wsi_twostage.models.twostage import TwoStageNet
@@ -173,7 +173,10 @@ def read_spec(path: Path) -> BundleSpec:
         No such file, or not a bundle.
     """
     if not path.is_file():
-        raise BundleError(f"{path}: no such model; give a .safetensors bundle, or none for the shipped one")
+        raise BundleError(
+            f"{path}: no such model; give a .safetensors bundle, or none for the shipped one"
+            f"{similar_file(path)}"
+        )
     try:
         with safe_open(path, "pt") as file:
             header = (file.metadata() or {}).get(_HEADER)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from wsi_twostage.errors import BundleError, ConfigError
+from wsi_twostage.errors import BundleError, ConfigError, did_you_mean
 from wsi_twostage.models.bundle import SHIPPED, BundleSpec, ModelBundle, load_bundle, read_spec, sha256_of
 from wsi_twostage.models.compiled import Compiled, compile_bundle
 from wsi_twostage.models.onnx_net import OnnxNet, onnx_device
@@ -61,9 +61,11 @@ def refer(
         A device, precision or engine that is not to be had here.
     """
     if engine not in ENGINES:
-        raise ConfigError(f"engine={engine!r}; use {' or '.join(ENGINES[:2])}")
+        names = ENGINES[:2]
+        raise ConfigError(f"engine={engine!r}; use {' or '.join(names)}{did_you_mean(engine, names)}")
     if precision not in PRECISIONS:
-        raise ConfigError(f"precision={precision!r}; use {', '.join(PRECISIONS)}")
+        near = did_you_mean(precision, PRECISIONS)
+        raise ConfigError(f"precision={precision!r}; use {', '.join(PRECISIONS)}{near}")
     if isinstance(bundle, ModelBundle):
         return _refer_to_memory(bundle, device=device, precision=precision, engine=engine)
     path = SHIPPED if bundle is None else Path(bundle)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, did_you_mean
 from wsi_twostage.training.data import image_files, read_labels, read_mask, read_rgb
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -87,7 +87,9 @@ def open_set(name: str, root: Path, *, seed: int = 123, share: float = 0.7) -> P
     """
     known = DATASETS.get(name)
     if known is None:
-        raise ConfigError(f"data {name!r} is not known; known: {', '.join(DATASETS)}")
+        raise ConfigError(
+            f"data {name!r} is not known; known: {', '.join(DATASETS)}{did_you_mean(name, DATASETS)}"
+        )
     found = known.find(root)
     if not found:
         raise ConfigError(f"{root}: no {name} here; expected {known.expected}")

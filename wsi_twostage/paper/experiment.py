@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, did_you_mean
 from wsi_twostage.paper.backbones import BACKBONES
 from wsi_twostage.paper.datasets import DATASETS
 from wsi_twostage.paper.networks import ARCHITECTURES, PRESETS
@@ -79,7 +79,10 @@ class Experiment:
         }
         for key, known in choices.items():
             if (value := getattr(self, key)) not in known:
-                raise ConfigError(f"{self.name}: {key}={value!r} is not known; known: {', '.join(known)}")
+                near = did_you_mean(value, known)
+                raise ConfigError(
+                    f"{self.name}: {key}={value!r} is not known; known: {', '.join(known)}{near}"
+                )
         ratio = math.isqrt(max(self.patches, 0))
         if ratio**2 != self.patches or ratio < 2 or self.side % ratio**2 or self.side < 1:
             raise ConfigError(
@@ -164,6 +167,12 @@ def rows(table: int, sets: Sequence[str] = ("bdd", "kitti", "bowl", "ph2")) -> l
     return [f"deeplab-{data}-{change}" for data in sets for change in TABLE4]
 
 
+def _names() -> list[str]:
+    """Of all rows, the paper's and ours."""
+    known = rows(3, tuple(DATASETS)) + rows(4, tuple(DATASETS))
+    return known + [f"ours-{name}" for name in known]
+
+
 def row(name: str) -> Experiment:
     """The experiment of a name: ``ARCHITECTURE-DATA``, ``deeplab-DATA-CHANGE``, ``ours-ARCHITECTURE-DATA``.
 
@@ -178,7 +187,7 @@ def row(name: str) -> Experiment:
     if architecture not in ARCHITECTURES or data not in DATASETS or (change and change not in TABLE4):
         raise ConfigError(
             f"{name}: no such file, and no row of a table; rows are, for example, unet-bowl, "
-            f"deeplab-bowl-patches-4, ours-unet-bowl"
+            f"deeplab-bowl-patches-4, ours-unet-bowl{did_you_mean(name, _names())}"
         )
     values: dict[str, Any] = {**(OURS if ours else {}), **TABLE4.get(change, {})}
     if architecture == "deeplab" and not change:
@@ -227,7 +236,8 @@ def read_experiment(config: str, changes: Sequence[str] = ()) -> Experiment:
 def _make(content: dict[str, Any], where: str) -> Experiment:
     kinds = {f.name: f.type for f in fields(Experiment)}
     if unknown := sorted(set(content) - set(kinds)):
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(kinds)}")
+        near = did_you_mean(unknown[0], kinds)
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(kinds)}{near}")
     values = {}
     for key, value in content.items():
         if key == "thresholds":

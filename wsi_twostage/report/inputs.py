@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_twostage.batch import name_of
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, similar_file
 from wsi_twostage.mask.layout import read_attributes
 
 SUMMARY = "summary.json"
@@ -61,7 +61,7 @@ def _expand(given: Path) -> Iterator[Found]:
         yield from _summary(given)
     else:
         what = "is not a result of wsi-seg, a folder of results or a summary.json"
-        raise ConfigError(f"{given}: {what if given.exists() else 'does not exist'}")
+        raise ConfigError(f"{given}: {what if given.exists() else f'does not exist{similar_file(given)}'}")
 
 
 def _summary(path: Path) -> Iterator[Found]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.errors import SlideError
+from wsi_twostage.errors import SlideError, similar_file
 
 _DESCRIPTIONS = ("zarr.json", ".zattrs", ".zgroup")  # of a zarr group, 3 and 2
 
@@ -67,7 +67,8 @@ class FileKey(NamedTuple):
 
 def cannot_open(path: str, error: OSError) -> SlideError:
     """The one line for a file that the system will not open or read."""
-    return SlideError(f"{path}: cannot be opened ({error.strerror or error})")
+    hint = similar_file(path) if isinstance(error, FileNotFoundError) else ""
+    return SlideError(f"{path}: cannot be opened ({error.strerror or error}){hint}")
 
 
 def on_background(pixels: NDArray[np.uint8], colour: int | NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -26,7 +26,12 @@ def choose_mpp(path: str, given: float | None, found: FoundMpp | None) -> tuple[
     remedy = "give them, e.g. --mpp 0.25"
     if given is not None:
         if not low <= given <= high:
-            raise SlideError(f"{path}: --mpp {given:g} is outside {low:g}..{high:g} um per pixel")
+            near = (
+                f"; did you mean {given / 1000:g}, that is {given:g} nm?"
+                if low <= given / 1000 <= high
+                else ""
+            )
+            raise SlideError(f"{path}: --mpp {given:g} is outside {low:g}..{high:g} um per pixel{near}")
         return given, "given"
     if found is None:
         raise SlideError(f"{path}: no micrometres per pixel in the file; {remedy}")

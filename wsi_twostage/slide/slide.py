@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from wsi_twostage.errors import ConfigError, SlideError
+from wsi_twostage.errors import ConfigError, SlideError, did_you_mean
 from wsi_twostage.slide import ome_zarr, openslide_reader, plain_image, tiff
 from wsi_twostage.slide.contents import Contents, FileKey, Level, Unsupported, cannot_open, is_url
 from wsi_twostage.slide.scale import choose_mpp
@@ -165,7 +165,8 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader
     0.499
     """
     if reader != "auto" and reader not in _DESCRIBE:
-        raise ConfigError(f"reader={reader!r}; use auto, {' or '.join(_DESCRIBE)}")
+        near = did_you_mean(reader, ("auto", *_DESCRIBE))
+        raise ConfigError(f"reader={reader!r}; use auto, {' or '.join(_DESCRIBE)}{near}")
     place = os.fspath(path)
     key = FileKey.of(place)
     remote, folder = is_url(place), os.path.isdir(place)

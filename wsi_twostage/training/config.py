@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, did_you_mean, similar_file
 from wsi_twostage.models.bundle import NetSpec
 from wsi_twostage.models.unet import STRIDE
 from wsi_twostage.training.augment import Augmentation
@@ -92,7 +92,8 @@ def read_recipe(path: Path) -> Recipe:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+        hint = similar_file(path) if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}){hint}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
     later, student = content.pop("then", []), content.pop("student", None)
@@ -125,7 +126,8 @@ def _make(kind: Any, table: object, where: str) -> Any:
         raise ConfigError(f"{where}: expected a table, got {table!r}")
     known = {f.name for f in fields(kind)}
     if unknown := sorted(set(table) - known):
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        near = did_you_mean(unknown[0], known)
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}{near}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     try:
         return kind(**values)
