@@ -34,14 +34,15 @@ class BadView:
             raise AttributeError(name)
         return getattr(self.view, name)
 
-    def read(self, box: object) -> NDArray[np.uint8]:
-        from wsi_twostage.errors import SlideError
+    @property
+    def path(self) -> str:
+        gone = self.kind == "missing" and str(os.getpid()) != PARENT and self.flag.exists()
+        return f"{self.view.path}{'.gone' if gone else ''}"  # type: ignore[attr-defined]
 
+    def read(self, box: object) -> NDArray[np.uint8]:
         row, col = self.spot
         inside = box.top <= row < box.bottom and box.left <= col < box.right  # type: ignore[attr-defined]
         if str(os.getpid()) != PARENT and self.flag.exists():
-            if self.kind == "missing":
-                raise SlideError(f"{self.view.path}: no such file")  # type: ignore[attr-defined]
             if inside and self.kind == "crash":
                 os._exit(1)
             if inside and self.kind == "hang":

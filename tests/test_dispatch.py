@@ -77,6 +77,19 @@ def test_what_ends_its_worker_is_parted_until_the_cause_stands_alone(processes: 
     assert (5,) in results
 
 
+def test_a_run_that_wants_to_be_alone_waits_for_the_others(processes: Client) -> None:
+    one, two = dispatch._Desk(processes, 0), dispatch._Desk(processes, 0)
+    one.submit(Call(die_of, (None, (1,))))
+    assert not two.claim()
+    assert one.room() == 0
+    while one.busy:
+        one.next()
+    assert two.claim()
+    assert one.room() == 0
+    two.clear()
+    assert one.room() > 0
+
+
 @pytest.mark.timeout(600)
 def test_what_cannot_be_parted_is_an_error(processes: Client) -> None:
     with pytest.raises(ClusterError, match="die_of"):

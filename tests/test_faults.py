@@ -168,7 +168,7 @@ def test_a_worker_that_lacks_the_slide_says_so_at_once(
     tmp_path: Path, model: Path, slide: Path, processes: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, "missing", (0, 0), tmp_path / "flag")
-    with pytest.raises(ConfigError, match=rf"worker tcp://\S+: {slide}: no such file; slide"):
+    with pytest.raises(ConfigError, match=rf"worker tcp://\S+: {slide}.gone: no such file"):
         segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=EVERYWHERE, client=processes)
 
 

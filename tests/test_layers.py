@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "curves": {
         "errors", "mask", "models", "paper", "pipeline", "selection", "slide", "tiles", "training",
     },
-    "stopping": set(),
+    "stopping": {"errors"},
     "watchdog": set(),
     "work": {"errors", "mask", "models", "pixels", "stopping", "tiles", "watchdog"},
     "coarse": {"answers", "mask", "models", "pixels", "tiles", "uncertainty", "work"},

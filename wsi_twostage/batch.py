@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, WriteError
 
 SUFFIXES = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".png", ".jpg", ".jpeg",
@@ -170,13 +170,13 @@ def write_summary(folder: Path, lines: Iterable[Line]) -> Path:
 
     Raises
     ------
-    ConfigError
+    WriteError
         The folder cannot be written to.
     """
     try:
         return _write_summary(folder, lines)
     except OSError as error:
-        raise ConfigError(f"{folder}: the summary cannot be written ({error.strerror})") from error
+        raise WriteError(f"{folder}: the summary cannot be written ({error.strerror})") from error
 
 
 def _write_summary(folder: Path, lines: Iterable[Line]) -> Path:

@@ -15,7 +15,7 @@ import torch
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ClusterError, ConfigError
 from wsi_twostage.memory import keep_freed_memory
 
 FIRST_WORKER_S = 300
@@ -137,6 +137,21 @@ def _ensure_same_version(client: Client) -> None:
             raise ConfigError(f"worker {address} has {said}, here it is {here}; install the same there")
 
 
+@contextmanager
+def reached() -> Iterator[None]:
+    """Around what asks the scheduler.
+
+    Raises
+    ------
+    ClusterError
+        It went away.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # no connection; a client that has given up
+        raise ClusterError("the scheduler went away") from error
+
+
 def threads(client: Client) -> int:
     """Tasks that run at the same time; 0 while there is no worker."""
     return int(sum(client.nthreads().values()))
@@ -144,5 +159,5 @@ def threads(client: Client) -> int:
 
 def has_gpus(client: Client) -> bool:
     """Whether some worker was started with the resource ``GPU``."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = client.scheduler_info(n_workers=-1).get("workers", {}).values()
     return any("GPU" in worker.get("resources", {}) for worker in workers)

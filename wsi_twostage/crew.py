@@ -11,7 +11,7 @@ from distributed import Client
 from wsi_twostage import cluster, dispatch, stopping
 from wsi_twostage.batches import Turns, full_weight, parcels
 from wsi_twostage.dispatch import Call
-from wsi_twostage.errors import ClusterError, ConfigError
+from wsi_twostage.errors import ConfigError, WriteError
 from wsi_twostage.fine import reduce_shard
 from wsi_twostage.mask import Shard
 from wsi_twostage.work import Clock, Done, Job, Work, give_up, missing, perform
@@ -33,9 +33,10 @@ class Crew:
 
     def __init__(self, work: Work, client: Client, *, priority: int = 0) -> None:
         self._work, self._mask, self._client, self._priority = work, work.mask, client, priority
-        self.threads = max(cluster.threads(client), 1)
         self._told = False
-        said: dict[str, str] = client.run(missing, work)
+        with cluster.reached():
+            self.threads = max(cluster.threads(client), 1)
+            said: dict[str, str] = client.run(missing, work, cluster.has_gpus(client))
         for address, what in said.items():
             if what:
                 raise ConfigError(f"worker {address}: {what}; slide, model and output must be there, too")
@@ -73,7 +74,7 @@ class Crew:
         def halves(call: Call) -> list[Call]:
             work, jobs = call.arguments
             if len(jobs) == 1 and not call.network:
-                raise ClusterError(
+                raise WriteError(
                     f"{jobs[0].task.__name__} of {jobs[0].shard} ended its worker again and again"
                 )
             if len(jobs) == 1 and len(jobs[0].tiles) == 1:
@@ -96,11 +97,13 @@ class Crew:
         with suppress(Exception):  # the run ends anyway
             self._client.run(stopping.ask, self._work.run, on_error="ignore")
 
-    def run_with_levels(self, turns: Turns, stop: Callable[[], bool]) -> Iterator[Done | Clock]:
+    def run_with_levels(
+        self, turns: Turns, stop: Callable[[], bool]
+    ) -> Iterator[tuple[Shard | None, Done | Clock]]:
         """Run calls on shards of level 0, and reduce each shard over them once what lies under it is final.
 
         Two calls are never at work on one shard. Where the run is stopped, the levels are brought to what was
-        done.
+        done. Gives what each job gave, and its shard; of levels that come last without one.
         """
         written, reduced, ready = set[Shard](), set[Shard](), list[Job]()
         to_come = turns.counts()
@@ -125,9 +128,9 @@ class Crew:
             to_come[shard] += 1
 
         with closing(self.run(turns, then=parents, stop=stop, parted=parted)) as results:
-            for _, done in results:
-                yield done
-        yield from self.reduce_above(written, but=reduced)
+            yield from results
+        for clock in self.reduce_above(written, but=reduced):
+            yield None, clock
 
     def reduce_above(self, written: set[Shard], *, but: Collection[Shard] = ()) -> Iterator[Clock]:
         """Reduce what lies over these shards, level by level."""

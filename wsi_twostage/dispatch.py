@@ -2,12 +2,14 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from distributed import Client, Future
 from distributed.client import FutureCancelledError
@@ -53,8 +55,8 @@ def run(
 ) -> Generator[Any, None, None]:
     """Run calls with few in flight, and yield results as they come.
 
-    A call whose workers died is tried again when nothing else is at work, so that no other call is blamed;
-    if it ends its worker again and again, then it is to blame.
+    A call whose workers died is tried again when nothing else of this client is at work, so that no other
+    call is blamed; if it ends its worker again and again, then it is to blame.
 
     Parameters
     ----------
@@ -82,9 +84,12 @@ def run(
             if not desk.busy:
                 if not suspects or stop():
                     return
-                alone = suspects.popleft()
-                desk.submit(alone)
+                if desk.claim():
+                    alone = suspects.popleft()
+                    desk.submit(alone)
             if (finished := desk.next()) is None:
+                if desk.deserted and stop():  # nobody will ever do it
+                    return
                 continue
             call, outcome = finished
             if isinstance(outcome, KilledWorker):
@@ -102,17 +107,21 @@ def run(
                 yield outcome
             if call is alone:
                 alone = None
+                desk.unclaim()
     finally:
         desk.clear()
 
 
-@contextmanager
-def _reached() -> Iterator[None]:
-    """Around what asks the scheduler."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # no connection; a client that has given up
-        raise ClusterError("the scheduler went away") from error
+@dataclass(eq=False)
+class _Gate:
+    """What all runs on one client have in flight, and which of them wants to be alone."""
+
+    lock: Lock = field(default_factory=Lock)
+    in_flight: int = 0
+    alone: "_Desk | None" = None
+
+
+_GATES: WeakKeyDictionary[Client, _Gate] = WeakKeyDictionary()
 
 
 class _Desk:
@@ -123,7 +132,9 @@ class _Desk:
         self._calls: dict[Future, Call] = {}
         self._done: SimpleQueue[tuple[Future, Any]] = SimpleQueue()
         self._threads, self._counted, self._last_seen = 0, 0.0, time.monotonic()
-        self._gpus = cluster.has_gpus(client)
+        self._gate = _GATES.setdefault(client, _Gate())
+        with cluster.reached():
+            self._gpus = cluster.has_gpus(client)
 
     @property
     def busy(self) -> bool:
@@ -133,21 +144,46 @@ class _Desk:
         """How many more may be submitted; follows workers that come and go."""
         now = time.monotonic()
         if now - self._counted > TICK_S:
-            with _reached():
+            with cluster.reached():
                 self._threads, self._counted = cluster.threads(self._client), now
-            if self._threads:
+                seen = self._threads and (not self._gpus or cluster.has_gpus(self._client))
+            if seen:
                 self._last_seen = now
             elif now - self._last_seen > NO_WORKER_S:
                 raise ClusterError(f"no worker is left, and none came for {NO_WORKER_S:.0f} s")
+        if self._gate.alone not in (None, self):
+            return 0
         return max(AHEAD * max(self._threads, 1) - len(self._calls), 0)
+
+    @property
+    def deserted(self) -> bool:
+        """No worker is there."""
+        return not self._threads
+
+    def claim(self) -> bool:
+        """Whether no other run on this client has anything in flight; from now on none begins more."""
+        with self._gate.lock:
+            self._gate.alone = self._gate.alone or self
+            return self._gate.alone is self and not self._gate.in_flight
+
+    def unclaim(self) -> None:
+        """The others go on."""
+        with self._gate.lock:
+            if self._gate.alone is self:
+                self._gate.alone = None
+
+    def _count(self, more: int) -> None:
+        with self._gate.lock:
+            self._gate.in_flight += more
 
     def submit(self, call: Call) -> None:
         resources = {"GPU": 1} if call.network and self._gpus else None
-        with _reached():
+        with cluster.reached():
             future = self._client.submit(
                 call.function, *call.arguments, pure=False, priority=self._priority, resources=resources
             )
         self._calls[future] = call
+        self._count(1)
         self._client.loop.add_callback(self._fetch, future)
 
     async def _fetch(self, future: Future) -> None:
@@ -165,9 +201,12 @@ class _Desk:
         except Empty:
             self.room()  # is anybody there?
             return None
+        self._count(-1)
         return self._calls.pop(future), outcome
 
     def clear(self) -> None:
         """Cancel what is left."""
-        with suppress(ClusterError), _reached():
+        self.unclaim()
+        self._count(-len(self._calls))
+        with suppress(ClusterError), cluster.reached():
             self._client.cancel(list(self._calls))

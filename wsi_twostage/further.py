@@ -80,6 +80,7 @@ def refine(
     ):
         run, tiles = Run(job.work(mask, settings), workers, listener), Ledger.read(mask)
         with run.timed("selection"):
+            run.restore(tiles)
             if made.get("timed"):
                 tiles.release(tiles.open)  # what there was no time for
             if rule is not None:

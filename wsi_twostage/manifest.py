@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,12 @@ def writing(
             mask.note(held_by=new_holder())
             yield mask
             mask.note(held_by=None)
-        except OSError as error:
-            raise WriteError.of(path, error) from error
+        except Exception as error:
+            with suppress(OSError):
+                mask.note(held_by=None)
+            if isinstance(error, OSError):
+                raise WriteError.of(path, error) from error
+            raise
 
 
 def _ensure_same(path: Path, spec: MaskSpec, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -146,12 +146,13 @@ def segment(
         settings.connect(client) as workers,
         writing(Path(output), job.mask, manifest, overwrite=settings.overwrite) as mask,
     ):
+        run = Run(job.work(mask, settings), workers, listener, priority=priority)
         timed = isinstance(rule, Duration)
         audit = mask.manifest.get("audit") if mask.manifest.get("rule") == said and not timed else None
         mask.note(rule=said, timed=timed, audit=audit, complete=False)
-        run = Run(job.work(mask, settings), workers, listener, priority=priority)
         with run.timed("overview"):
             tiles = run.look(job.views.overview, settings.tissue, drawn)
+            run.restore(tiles)
         if not tiles.tissue.any():
             listener(Note("no tissue found; the mask is empty"))
         with run.stoppable():

@@ -123,12 +123,29 @@ class Run:
         start = time.perf_counter()
         jobs = [Job(shard, first_shard, (tiles,)) for shard, tiles in self._by_shard(ledger.tissue)]
         turns = Turns(self.crew.calls(jobs))
-        for clock in self.crew.run_with_levels(turns, self.work.over):
+        missing = set(turns.counts())
+        for shard, clock in self.crew.run_with_levels(turns, self.work.over):
             self._count("stage 1", clock)
-        if len(turns):
+            missing.discard(shard)
+        if missing:
             raise Stopped
         self.mask.note(whole=True, levels=True)
         self._levels_s = time.perf_counter() - start
+
+    def restore(self, ledger: Ledger) -> None:
+        """After a run that was killed: what it may have written without entering it is Model 1's again.
+
+        Before anything new is chosen; which tiles these are is known from what was chosen then.
+        """
+        if not self.mask.manifest.get("whole") or self.mask.manifest.get("levels"):
+            return
+        unsure = self._by_shard(ledger.unsure)
+        restored = self.crew.calls(Job(shard, restore_shard, (tiles,)) for shard, tiles in unsure)
+        for _, clock in self.crew.run(restored):
+            self._count("stage 2", clock)
+        for clock in self.crew.reduce_above({shard for shard, _ in self._by_shard(ledger.tissue)}):
+            self._count("stage 2", clock)
+        self.mask.note(levels=True)
 
     def refine(self, ledger: Ledger, *, until: float | None = None) -> None:
         """Line 3: Model 2's labels of the chosen tiles, the most uncertain first, and all levels above.
@@ -142,13 +159,6 @@ class Run:
         chosen = np.any([patches.chosen for patches in rounds], axis=0)
         # Where all are chosen and there is time for all, no order is to be kept: larger windows cost less.
         in_order = until is not None or bool((ledger.seen & ~chosen).any())
-        if not self.mask.manifest["levels"]:  # the run before was killed
-            unsure = self._by_shard(ledger.unsure if ends else ledger.unsure & ~chosen)
-            restored = self.crew.calls(Job(shard, restore_shard, (tiles,)) for shard, tiles in unsure)
-            for _, clock in self.crew.run(restored):
-                self._count("stage 2", clock)
-            for clock in self.crew.reduce_above({shard for shard, _ in self._by_shard(ledger.tissue)}):
-                self._count("stage 2", clock)
         self.listen(Started("stage 2", int((chosen & ~done).sum())))
         turns = Turns(
             call
@@ -158,7 +168,7 @@ class Run:
         )
         self.mask.note(levels=False)
         with ledger.kept():
-            for result in self.crew.run_with_levels(turns, work.over):
+            for _, result in self.crew.run_with_levels(turns, work.over):
                 if isinstance(result, Clock):
                     self._count("stage 2", result)
                     continue

@@ -1,11 +1,14 @@
 """When a run ends early: at a time, or because it was asked to; tasks look before each window."""
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from wsi_twostage.errors import ExitCode
 
 ASKED = threading.Event()
 """Set, every run in this process ends within seconds, with a valid store."""
@@ -27,13 +30,13 @@ def over(until: float | None, *, in_seconds: float = 0.0, run: str = "") -> bool
 
 @contextmanager
 def on_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM ask to stop; a second one is obeyed at once."""
+    """SIGINT and SIGTERM ask to stop; a second one ends the process at once, whatever hangs in it."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: FrameType | None) -> None:
+        if ASKED.is_set():
+            os._exit(ExitCode.INTERRUPTED)
         ASKED.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
     for number in before:
         signal.signal(number, ask)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
@@ -18,7 +18,7 @@ from wsi_twostage.mask.lock import is_here, this_process
 from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.runner import ModelRef, runner
 from wsi_twostage.pixels import Pixels
-from wsi_twostage.tiles import Box, Tile, Window, merge
+from wsi_twostage.tiles import Tile, Window, merge
 from wsi_twostage.watchdog import PATIENCE_S, ended_after
 
 
@@ -191,17 +191,20 @@ def give_up(work: Work, shard: Shard, tiles: tuple[Tile, ...], *more: object) ->
     return Done((), np.zeros(0, np.float32), crashed=tiles)
 
 
-def missing(work: Work) -> str:
-    """What this worker lacks for the work, in one line; empty: nothing. Loads the model."""
+def missing(work: Work, gpus: bool, dask_worker: Any = None) -> str:
+    """What this worker lacks for the work, in one line; empty: nothing. Loads the model where it will run.
+
+    Pixels are not read: what hangs or crashes there is found by tasks, which can be lost.
+    """
     if is_here(work.run):
         return ""
+    slide = getattr(work.fine, "path", "")
+    if "://" not in slide and not os.access(slide, os.R_OK):
+        return f"{slide}: no such file, or it may not be read"
     try:
-        runner(work.model)
-        with suppress(UnreadableRegion):
-            work.fine.read(Box(0, 0, 1, 1))
+        if not gpus or "GPU" in dask_worker.state.total_resources:
+            runner(work.model)
         work.ensure_ours()
-        if not os.access(work.mask.path, os.W_OK):
-            return f"{work.mask.path} cannot be written"
     except WsiError as error:
         return str(error)
-    return ""
+    return "" if os.access(work.mask.path, os.W_OK) else f"{work.mask.path} cannot be written"

@@ -15,7 +15,7 @@ from wsi_seg.help import Command, files
 from wsi_seg.progress import listener
 from wsi_twostage import stopping
 from wsi_twostage.batch import Entry, Line, entries, is_batch, name_of, write_summary
-from wsi_twostage.errors import ConfigError, ExitCode, WsiError
+from wsi_twostage.errors import ConfigError, ExitCode, WriteError, WsiError
 from wsi_twostage.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -105,7 +105,10 @@ def run(
         return write_summary(folder, [lines[entry] for entry in found if entry in lines])
 
     if batch:
-        place = summarize()  # that it can be written shows before anything is spent
+        try:
+            place = summarize()  # that it can be written shows before anything is spent
+        except WriteError as error:
+            raise ConfigError(str(error)) from error
     with stopping.on_signals():
         for outcome in segment_many(
             found,
