@@ -18,10 +18,8 @@ from wsi_seg.main import main
 from wsi_twostage import Fraction, open_slide, segment
 from wsi_twostage.batch import Line, write_summary
 
-RUN = (
-    "start", "method", "choosing", "training", "python", "runs", "store", "slides", "report", "exports",
-    "viewer",
-)  # fmt: skip
+LONG = [pytest.param(name, marks=pytest.mark.pages) for name in ("start", "choosing", "training")]
+RUN = ("method", "python", "runs", "store", "slides", "report", "exports", "viewer", *LONG)
 
 CANNOT = {
     "wsi-seg view": "stays until Ctrl-C",
