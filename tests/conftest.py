@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from slides import pyramid, texture, write_slide
 from torch import Tensor
 from torch.nn import functional
 
@@ -92,3 +93,15 @@ def tiny_model(path: Path) -> Path:
         torch.manual_seed(4)
         save_bundle(path, build(tiny, tiny, context=True), spec)
     return path
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle in a file: one in memory is never the same as another."""
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of three levels; its mask has 2 x 2 shards, 324 tiles of that model."""
+    return write_slide(tmp_path_factory.mktemp("slides") / "slide.tiff", pyramid(texture(2200, 2300), 3))

@@ -68,7 +68,9 @@ def write_store(
     place: Path, labels: NDArray[np.uint8], spec: MaskSpec = SPEC, **slide: object
 ) -> MaskPyramid:
     """A finished result with this mask."""
-    told = {"path": str(place.with_name("slide.tiff")), "fingerprint": "f", "mpp": 0.5, "reader": "tiff"}
+    path = place.with_name("slide.tiff")
+    told = {"path": str(path), "mpp": 0.5, "mpp_source": "file", "reader": "tiff"}
+    told["fingerprint"] = open_slide(path).fingerprint if path.exists() else "gone"
     manifest = {"slide": told | slide, "uncertainty": "margin", "model": {"name": "m", "sha256": "0" * 64}}
     mask = MaskPyramid.create(place, spec, manifest=manifest)
     for level in range(mask.levels):

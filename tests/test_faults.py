@@ -10,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_model
 from distributed import Client, LocalCluster
 from faults import PARENT, BadView
-from slides import pyramid, texture, write_slide
 
 from wsi_twostage import cluster, pipeline
 from wsi_twostage.coarse import coarse_shard
@@ -29,17 +27,6 @@ from wsi_twostage.verification import verify
 pytestmark = pytest.mark.timeout(600)
 EVERYWHERE = Settings(tissue="none", workers=1)
 RULE = TileCount(4)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("models") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2 x 2 shards."""
-    return write_slide(tmp_path_factory.mktemp("slides") / "slide.tiff", pyramid(texture(2200, 2300), 3))
 
 
 @pytest.fixture(scope="module")

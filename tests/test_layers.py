@@ -76,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
         "slide", "tiles",
     },
     "doctor": {"errors", "models"},
-    "pictures": {"mask", "tiles", "uncertainty"},
+    "pictures": {"errors", "mask", "slide", "tiles", "uncertainty"},
     "preview": {"mask", "pictures", "slide", "tiles"},
     "viewer": {
         "errors", "events", "further", "ledger", "mask", "pictures", "pipeline", "slide", "stopping", "tiles",

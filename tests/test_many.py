@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_model
 from slides import texture, write_slide
 
 from wsi_twostage import many
@@ -20,11 +19,6 @@ from wsi_twostage.selection import Duration, Fraction
 
 EVERYWHERE = Settings(tissue="none", workers=2)
 RULE = Fraction(0.5)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("models") / "tiny.safetensors")
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import small_bundle, tiny_model
-from slides import pyramid, texture, write_slide
+from conftest import small_bundle
+from slides import texture, write_slide
 
 from wsi_twostage import stopping
 from wsi_twostage.batches import batches
@@ -37,18 +37,6 @@ RULE = Fraction(0.5)
 
 class Killed(BaseException):
     """Like a SIGKILL: nobody is asked."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle in a file: one in memory is never the same as another."""
-    return tiny_model(tmp_path_factory.mktemp("models") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2 x 2 shards, 306 tiles."""
-    return write_slide(tmp_path_factory.mktemp("slides") / "slide.tiff", pyramid(texture(2200, 2300), 3))
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.dispatch import Call
-from wsi_twostage.mask import MaskPyramid, Shard
+from wsi_twostage.mask import MaskSpec, Shard
 from wsi_twostage.selection import Selection
-from wsi_twostage.tiles import Box, Tile, TileGrid
+from wsi_twostage.tiles import Tile
 from wsi_twostage.work import Job
 
 FIRST_BATCH = 64
@@ -35,16 +35,10 @@ _TASKS, _TASKS_PER_THREAD = 64, 4
 """At least so many: with fewer, some threads end long before the others."""
 
 
-def chosen_tiles(grid: TileGrid, box: Box, chosen: NDArray[np.bool_]) -> tuple[Tile, ...]:
-    """The chosen tiles of a box of whole tiles."""
-    top, left = box.top // grid.tile, box.left // grid.tile
-    part = chosen[top : -(-box.bottom // grid.tile), left : -(-box.right // grid.tile)]
-    return tuple(Tile(int(row) + top, int(col) + left) for row, col in np.argwhere(part))
-
-
-def tiles_of_shards(mask: MaskPyramid, chosen: NDArray[np.bool_]) -> dict[Shard, tuple[Tile, ...]]:
+def tiles_of_shards(spec: MaskSpec, chosen: NDArray[np.bool_]) -> dict[Shard, tuple[Tile, ...]]:
     """The chosen tiles, (rows, cols), of each shard that has some; row by row."""
-    edge, cols = mask.spec.shards(0).tile // mask.spec.tile, mask.spec.shards(0).cols
+    shards = spec.shards(0)
+    edge, cols = shards.tile // spec.tile, shards.cols
     places = np.argwhere(chosen)
     number = places[:, 0] // edge * cols + places[:, 1] // edge
     order = np.argsort(number, kind="stable")
@@ -92,10 +86,6 @@ class Turns:
 
     def __iter__(self) -> Self:
         return self
-
-    def __len__(self) -> int:
-        """Calls that have not had their turn."""
-        return len(self._waiting)
 
     def __next__(self) -> Call:
         for place, call in enumerate(self._waiting):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from threading import Thread
 from typing import Any
 
@@ -73,18 +74,17 @@ class Crew:
 
         def halves(call: Call) -> list[Call]:
             work, jobs = call.arguments
-            if len(jobs) == 1 and not call.network:
-                raise WriteError(
-                    f"{jobs[0].task.__name__} of {jobs[0].shard} ended its worker again and again"
-                )
-            if len(jobs) == 1 and len(jobs[0].tiles) == 1:
-                return [Call(perform, (work, [Job(jobs[0].shard, give_up, jobs[0].arguments)]))]
-            if len(jobs) == 1:
-                parted(jobs[0].shard)
-                parts = [[half] for half in jobs[0].halves()]
+            first, middle = jobs[0], len(jobs) // 2
+            if middle:
+                parts = [jobs[:middle], jobs[middle:]]
+            elif not call.network:
+                raise WriteError(f"{first.task.__name__} of {first.shard} ended its worker again and again")
+            elif len(first.tiles) > 1:
+                parted(first.shard)
+                parts = [[half] for half in first.halves()]
             else:
-                parts = [jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]]
-            return [Call(perform, (work, part), network=call.network) for part in parts]
+                parts = [[replace(first, task=give_up)]]
+            return [replace(call, arguments=(work, part)) for part in parts]
 
         with closing(
             dispatch.run(self._client, calls, then=then, stop=over, instead=halves, priority=self._priority)
@@ -136,10 +136,9 @@ class Crew:
         """Reduce what lies over these shards, level by level."""
         for _ in range(self._mask.levels - 1):
             written = {parent for shard in written if (parent := self._mask.parent(shard))}
-            for _, clock in self.run(
-                self.calls(Job(s, reduce_shard) for s in sorted(written.difference(but)))
-            ):
-                yield clock
+            if left := sorted(written.difference(but)):
+                for _, clock in self.run(self.calls(Job(shard, reduce_shard) for shard in left)):
+                    yield clock
 
     def _children_to_come(self, written: set[Shard]) -> Counter[Shard]:
         """How many children of each parent will be written; empty shards never are."""

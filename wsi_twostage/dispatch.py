@@ -114,10 +114,10 @@ def run(
 
 @dataclass(eq=False)
 class _Gate:
-    """What all runs on one client have in flight, and which of them wants to be alone."""
+    """The runs on one client, and which of them wants to be alone."""
 
     lock: Lock = field(default_factory=Lock)
-    in_flight: int = 0
+    desks: "set[_Desk]" = field(default_factory=set)
     alone: "_Desk | None" = None
 
 
@@ -133,6 +133,8 @@ class _Desk:
         self._done: SimpleQueue[tuple[Future, Any]] = SimpleQueue()
         self._threads, self._counted, self._last_seen = 0, 0.0, time.monotonic()
         self._gate = _GATES.setdefault(client, _Gate())
+        with self._gate.lock:
+            self._gate.desks.add(self)
         with cluster.reached():
             self._gpus = cluster.has_gpus(client)
 
@@ -164,17 +166,13 @@ class _Desk:
         """Whether no other run on this client has anything in flight; from now on none begins more."""
         with self._gate.lock:
             self._gate.alone = self._gate.alone or self
-            return self._gate.alone is self and not self._gate.in_flight
+            return self._gate.alone is self and not any(desk.busy for desk in self._gate.desks)
 
     def unclaim(self) -> None:
         """The others go on."""
         with self._gate.lock:
             if self._gate.alone is self:
                 self._gate.alone = None
-
-    def _count(self, more: int) -> None:
-        with self._gate.lock:
-            self._gate.in_flight += more
 
     def submit(self, call: Call) -> None:
         resources = {"GPU": 1} if call.network and self._gpus else None
@@ -183,7 +181,6 @@ class _Desk:
                 call.function, *call.arguments, pure=False, priority=self._priority, resources=resources
             )
         self._calls[future] = call
-        self._count(1)
         self._client.loop.add_callback(self._fetch, future)
 
     async def _fetch(self, future: Future) -> None:
@@ -201,12 +198,12 @@ class _Desk:
         except Empty:
             self.room()  # is anybody there?
             return None
-        self._count(-1)
         return self._calls.pop(future), outcome
 
     def clear(self) -> None:
-        """Cancel what is left."""
+        """Cancel what is left, and leave."""
         self.unclaim()
-        self._count(-len(self._calls))
+        with self._gate.lock:
+            self._gate.desks.discard(self)
         with suppress(ClusterError), cluster.reached():
             self._client.cancel(list(self._calls))

@@ -1,9 +1,14 @@
 """Pixels for pictures of a result: outlines, the heat of uncertainty, tissue and slide at a level's size."""
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from wsi_twostage.errors import SlideError, StoreError
 from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.slide import Slide, open_slide
 from wsi_twostage.tiles import Box, Tile
 from wsi_twostage.uncertainty import of_bytes
 
@@ -37,6 +42,52 @@ def level_within(store: MaskPyramid, side: int) -> int:
     """The finest level whose longer side is at most ``side`` px; the last one where none is."""
     fitting = (level for level in range(store.levels) if max(store.shape(level)) <= side)
     return next(fitting, store.levels - 1)
+
+
+def slide_of(store: MaskPyramid, path: str | Path | None = None) -> Slide:
+    """The slide that a result was made from, where it was or at ``path``.
+
+    Raises
+    ------
+    SlideError
+        It is gone, or cannot be read.
+    StoreError
+        It is another one by now.
+    """
+    made = store.manifest["slide"]
+    given = made["mpp"] if made["mpp_source"] == "given" else None
+    slide = open_slide(made["path"] if path is None else path, given, reader=made["reader"])
+    if slide.fingerprint != made["fingerprint"]:
+        raise StoreError(f"{slide.path} is not the slide that {store.path} was made from")
+    return slide
+
+
+def backdrop(store: MaskPyramid, level: int, slide: Slide | None) -> tuple[RGB, bool]:
+    """The slide on the pixels of a level, (H, W, 3), and whether it is blurred.
+
+    From the overview where that is as fine; or, blurred, where there is no slide or it cannot be read.
+    """
+    finer = store.spec.overview_downsample > 2**level
+    if slide is not None and finer:
+        try:
+            view = slide.view(store.spec.mpp / slide.mpp * 2**level)
+            return view.read(Box(0, 0, *store.shape(level))), False
+        except SlideError:
+            pass
+    return overview_at(store, level), finer
+
+
+def overview_at(store: MaskPyramid, level: int) -> RGB:
+    """The overview, from its level that is nearest, at the size of a level of the mask, (H, W, 3)."""
+    spec, (height, width) = store.spec, store.shape(level)
+    stored = int(np.clip(np.floor(np.log2(2**level / spec.overview_downsample)), 0, store.levels - 1))
+    overview = Image.fromarray(store.read_overview(level=stored))
+    fine = spec.overview_downsample * 2**stored  # fine pixels per pixel of what was read
+    right, bottom = (
+        min(size * 2**level / fine, own) for size, own in zip((width, height), overview.size, strict=True)
+    )
+    resized = overview.resize((width, height), Image.Resampling.BICUBIC, box=(0, 0, right, bottom))
+    return np.array(resized, np.uint8)
 
 
 def tissue_at(store: MaskPyramid, level: int) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_twostage import coarse, fine
 from wsi_twostage.answers import enlarge, to_labels
-from wsi_twostage.batches import chosen_tiles
+from wsi_twostage.batches import tiles_of_shards
 from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.mask import MaskSpec, majority
 from wsi_twostage.models.bundle import BundleSpec, ModelBundle
@@ -179,11 +179,10 @@ def _stage(
     workers: int,
 ) -> Stage:
     """Windows of a network, and how long they take: as on one window per worker at a time."""
-    shards = result.shards(0)
     windows = [
         window
-        for shard in shards
-        for window in merge(chosen_tiles(grid, shards.box(shard), tiles), grid, **shape)
+        for chosen in tiles_of_shards(result, tiles).values()
+        for window in merge(chosen, grid, **shape)
     ]
     seen = [w.box.grow(shape["halo"]).area / ratio**2 / 1e6 for w in windows]
     decoded = sum(seen) * float(np.prod(view.scale))

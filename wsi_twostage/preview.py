@@ -7,8 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.mask import FAILED, MaskPyramid, Source
-from wsi_twostage.pictures import RGB, box_around, heat, level_within, outline, tissue_at, uncertainty_at
-from wsi_twostage.slide import Slide, open_slide
+from wsi_twostage.pictures import (
+    RGB,
+    box_around,
+    heat,
+    level_within,
+    outline,
+    slide_of,
+    tissue_at,
+    uncertainty_at,
+)  # fmt: skip
+from wsi_twostage.slide import Slide
 from wsi_twostage.tiles import Box, Tile
 
 SIDE_PX = 1000  # longer side of a panel, at most
@@ -28,11 +37,10 @@ def write_preview(store: MaskPyramid, path: Path) -> None:
 
     Raises
     ------
-    SlideError
-        The slide is no longer where it was.
+    SlideError, StoreError
+        The slide is no longer where it was, or another one is.
     """
-    made_from = store.manifest["slide"]
-    slide = open_slide(made_from["path"], made_from["mpp"], reader=made_from["reader"])
+    slide = slide_of(store)
     panels = [_thumbnail(store, slide), _uncertainty(store), _close_up(store, slide)]
     height = max(panel.shape[0] for panel in panels)
     columns = []

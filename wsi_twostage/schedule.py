@@ -112,7 +112,7 @@ class Run:
         with ledger.kept(), closing(self.crew.run(calls, stop=self.work.over)) as results:
             for _, done in results:
                 ledger.enter(done.tiles, uncertainty=done.values, source=Source.MODEL_1)
-                self._enter_failures(ledger, "stage 1", done)
+                self._conclude(ledger, "stage 1", done)
         if ledger.having(Source.PENDING).any():
             raise Stopped
         if not self.mask.manifest["whole"]:
@@ -178,7 +178,7 @@ class Run:
                     milliseconds=result.milliseconds,
                     source=Source.MODEL_2,
                 )
-                self._enter_failures(ledger, "stage 2", result)
+                self._conclude(ledger, "stage 2", result)
         self.mask.note(levels=True)
         left = chosen & ~ledger.settled
         asked = stopping.ASKED.is_set() or (
@@ -203,7 +203,7 @@ class Run:
         self.mask.note(audit={**told, "left": left})
 
     def _by_shard(self, chosen: NDArray[np.bool_]) -> list[tuple[Shard, tuple[Tile, ...]]]:
-        return list(tiles_of_shards(self.mask, chosen).items())
+        return list(tiles_of_shards(self.mask.spec, chosen).items())
 
     def _refining(
         self,
@@ -252,8 +252,8 @@ class Run:
     def _count(self, stage: str, clock: Done | Clock) -> None:
         self.clocks[stage].add(clock.clock if isinstance(clock, Done) else clock)
 
-    def _enter_failures(self, ledger: Ledger, stage: str, done: Done) -> None:
-        """What a task could not do, and what it did, to the table and to who listens."""
+    def _conclude(self, ledger: Ledger, stage: str, done: Done) -> None:
+        """What follows every job of a network: its failures, its time, and who listens."""
         ledger.enter(done.unreadable, source=Source.UNREADABLE)
         ledger.enter(done.crashed, source=Source.CRASHED)
         ledger.commit(now=False)

@@ -1,7 +1,7 @@
 """A worker process that hangs ends itself, so that its task goes to another."""
 
+import logging
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ def ended_after(seconds: float | None, what: str) -> Iterator[None]:
         return
 
     def end() -> None:
-        print(f"wsi-seg: {what} took more than {seconds:g} s; this worker ends", file=sys.stderr, flush=True)
+        logging.getLogger(__name__).critical("%s took more than %g s; this worker ends", what, seconds)
         os._exit(1)
 
     timer = threading.Timer(seconds, end)

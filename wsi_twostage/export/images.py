@@ -9,12 +9,11 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_twostage.errors import ConfigError, SlideError
+from wsi_twostage.errors import ConfigError, SlideError, StoreError
 from wsi_twostage.events import Listener, Note, Started, TilesDone
 from wsi_twostage.export.reading import read_labels
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.pictures import outline
-from wsi_twostage.slide import open_slide
+from wsi_twostage.pictures import outline, overview_at, slide_of
 from wsi_twostage.tiles import Box, TileGrid
 
 TILE = 512
@@ -134,17 +133,16 @@ def write_png(
 
 def _overlay(mask: MaskPyramid, level: int, bands: list[Box], listener: Listener) -> NDArray[np.uint8]:
     """The slide with the outlines, (H, W, 3)."""
-    made_from = mask.manifest["slide"]
     height, width = mask.shape(level)
     picture = np.empty((height, width, 3), np.uint8)
     try:
-        slide = open_slide(made_from["path"], made_from["mpp"], reader=made_from["reader"])
+        slide = slide_of(mask)
         view = slide.view(mask.spec.mpp / slide.mpp * 2**level)
         for band in bands:
             picture[band.slices] = view.read(band)
-    except SlideError as error:
+    except (SlideError, StoreError) as error:
         listener(Note(f"the overview is drawn instead of the slide: {error}"))
-        picture[...] = _overview(mask, level)
+        picture[...] = overview_at(mask, level)
     colours = _palette(mask)
     for band in bands:
         around = Box(band.top - 1, 0, band.height + 2, width).clip(height, width)
@@ -154,14 +152,3 @@ def _overlay(mask: MaskPyramid, level: int, bands: list[Box], listener: Listener
         picture[band.slices][edge] = colours[labels[edge]]
         listener(TilesDone("export", 1, band.area / 1e6))
     return picture
-
-
-def _overview(mask: MaskPyramid, level: int) -> NDArray[np.uint8]:
-    """The overview at the size of a level, (H, W, 3); each pixel as it is stored."""
-    overview = mask.read_overview()
-    scale = 2**level / mask.spec.overview_downsample
-    at = [
-        np.minimum(((np.arange(size) + 0.5) * scale).astype(np.intp), stored - 1)
-        for size, stored in zip(mask.shape(level), overview.shape[:2], strict=True)
-    ]
-    return np.asarray(overview[at[0]][:, at[1]])

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.batch import name_of
-from wsi_twostage.errors import WsiError
+from wsi_twostage.errors import StoreError, WsiError
 from wsi_twostage.mask import FAILED, MaskPyramid, MaskSpec, Source
 from wsi_twostage.models.bundle import SHIPPED, BundleSpec, read_spec, sha256_of
+from wsi_twostage.pictures import slide_of
 from wsi_twostage.report.measure import Measured
-from wsi_twostage.slide import Slide, open_slide
+from wsi_twostage.slide import Slide
 
 Table = Mapping[str, NDArray[Any]]
 """The tile table of a store, column by column."""
@@ -153,7 +154,7 @@ def facts_of(store: MaskPyramid, measured: Measured) -> Facts:
             spec.classes, spec.colours, measured.pixels.tolist(), measured.objects.tolist(), strict=True
         )
     )
-    slide, lost = _slide(made["slide"])
+    slide, lost = _slide(store, str(made["slide"]["path"]))
     path = find_model(str(made["model"]["path"]), str(made["model"]["sha256"]))
     return Facts(
         path=store.path,
@@ -195,15 +196,14 @@ def _counts(table: Table, tiles: int, audit: Audit | None) -> TileCounts:
     )
 
 
-def _slide(told: Mapping[str, Any]) -> tuple[Slide | None, str]:
+def _slide(store: MaskPyramid, path: str) -> tuple[Slide | None, str]:
     """The slide that made a result, or why it is not to be had."""
     try:
-        slide = open_slide(told["path"], told["mpp"], reader=told["reader"])
-        if slide.fingerprint != told["fingerprint"]:
-            return None, "another file is there now"
+        return slide_of(store), ""
+    except StoreError:
+        return None, "another file is there now"
     except (WsiError, OSError) as error:
-        return None, str(error).removeprefix(f"{told['path']}: ")
-    return slide, ""
+        return None, str(error).removeprefix(f"{path}: ")
 
 
 @lru_cache(maxsize=64)

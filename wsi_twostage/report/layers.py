@@ -4,13 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from wsi_twostage.errors import SlideError
 from wsi_twostage.mask import FAILED, MaskPyramid, Source
 from wsi_twostage.pictures import (
     HEAT,
-    RGB,
+    backdrop,
     level_within,
     outline,
     tissue_at,
@@ -19,7 +17,6 @@ from wsi_twostage.pictures import (
 from wsi_twostage.report.close_ups import CloseUp, close_ups_of
 from wsi_twostage.report.encode import jpeg, png, png_line
 from wsi_twostage.report.facts import Facts
-from wsi_twostage.slide import Slide
 from wsi_twostage.tiles import Box
 
 _INSIDE = 90  # of 255: how much the inside of an object is coloured
@@ -69,7 +66,7 @@ def scene_of(store: MaskPyramid, facts: Facts, detail: Detail) -> Scene:
     level = level_within(store, detail.side)
     height, width = store.shape(level)
     box = Box(0, 0, height, width)
-    image, blurred = _whole(store, facts.slide, level)
+    image, blurred = backdrop(store, level, facts.slide)
     labels = store.read(box, level)
     colours = np.array([(0, 0, 0), *facts.spec.colours], np.uint8)
     tissue = tissue_at(store, level)
@@ -91,26 +88,6 @@ def scene_of(store: MaskPyramid, facts: Facts, detail: Detail) -> Scene:
         unreadable=_crosses(*(table[n][np.isin(table["source"], FAILED)] for n in ("row", "col"))),
         close_ups=close_ups_of(store, facts, count=detail.close_ups, side=detail.close_px),
     )
-
-
-def _whole(store: MaskPyramid, slide: Slide | None, level: int) -> tuple[RGB, bool]:
-    """The slide on a level's pixels; from the overview where that is as fine or, blurred, has to do."""
-    height, width = store.shape(level)
-    finer = store.spec.overview_downsample > 2**level
-    if slide is not None and finer:
-        try:
-            view = slide.view(store.spec.mpp / slide.mpp * 2**level)
-            return view.read(Box(0, 0, height, width)), False
-        except SlideError:
-            pass
-    overview = Image.fromarray(store.read_overview())
-    spec = store.spec
-    right, bottom = (
-        min(fine / spec.overview_downsample, own)
-        for fine, own in zip((spec.width, spec.height), overview.size, strict=True)
-    )
-    shown = overview.resize((width, height), Image.Resampling.BICUBIC, box=(0, 0, right, bottom))
-    return np.asarray(shown, np.uint8), finer
 
 
 def _heat(store: MaskPyramid, side: int, tissue: NDArray[np.bool_]) -> str:

@@ -13,7 +13,8 @@ from wsi_twostage.errors import SlideError, StoreError
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import FAILED, MaskPyramid, MaskSpec, Source
 from wsi_twostage.mask.layout import OURS
-from wsi_twostage.slide import Slide, open_slide
+from wsi_twostage.pictures import slide_of
+from wsi_twostage.slide import Slide
 from wsi_twostage.tiles import Box, Tile
 from wsi_twostage.viewer.pyramid import Pyramid
 
@@ -82,7 +83,7 @@ class Scene:
         """
         store = MaskPyramid.open(output)
         try:
-            return cls(store, _slide_of(store, slide))
+            return cls(store, slide_of(store, slide))
         except (SlideError, StoreError) as error:
             if slide is not None:
                 raise
@@ -156,16 +157,6 @@ class Scene:
         tiles = box.clip(grid.height, grid.width).coarser(grid.tile)
         refinable = self.ledger.having(Source.MODEL_1) & self.ledger.seen
         return Shown(tiles, int(refinable[tiles.slices].sum()))
-
-
-def _slide_of(store: MaskPyramid, path: str | Path | None) -> Slide:
-    """The slide that made a result."""
-    made = store.manifest["slide"]
-    given = made["mpp"] if made["mpp_source"] == "given" else None
-    slide = open_slide(made["path"] if path is None else path, given, reader=made["reader"])
-    if slide.fingerprint != made["fingerprint"]:
-        raise StoreError(f"{slide.path} is not the slide that {store.path} was made from")
-    return slide
 
 
 def _slide_pyramid(spec: MaskSpec, slide: Slide | None) -> Pyramid:
