@@ -12,6 +12,7 @@ from conftest import SVS
 from slides import texture, write_slide
 
 from wsi_seg.main import main
+from wsi_twostage.errors import ClusterError, LostSlide, SlideError, StoreError, WriteError, WsiError
 from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.models.bundle import BundleSpec, NetSpec, build, save_bundle
 
@@ -198,3 +199,20 @@ def test_the_preview_shows_slide_uncertainty_and_a_close_up(tmp_path: Path, mode
     wsi_seg(slide, "--model", model, "--preview", "--tissue", "none", "-q", cwd=tmp_path)
     picture = np.asarray(imagecodecs.imread(tmp_path / "slide.preview.png"))
     assert picture.shape == (700, 900 + 12 + 900 + 12 + 600, 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(SlideError, 2), (StoreError, 2), (LostSlide, 1), (WriteError, 1), (ClusterError, 75)],
+)
+def test_how_an_error_ends_the_command(
+    error: type[WsiError], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise error("slide.svs: what was found; what would work")
+
+    monkeypatch.setattr("wsi_seg.main.commands", fail)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    assert capsys.readouterr().err.startswith("wsi-seg: slide.svs: what was found; what would work\n")

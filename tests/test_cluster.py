@@ -1,14 +1,17 @@
 """Tasks on this machine, and on workers in processes of their own."""
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 from slides import texture, write_slide
 
-from wsi_twostage import cluster
-from wsi_twostage.errors import ConfigError
+from wsi_twostage import cluster, stopping
+from wsi_twostage.errors import ClusterError, ConfigError
+from wsi_twostage.models import runner
 from wsi_twostage.models.bundle import BundleSpec, NetSpec, build, save_bundle
 from wsi_twostage.pipeline import Settings, segment
 from wsi_twostage.selection import Fraction
@@ -17,6 +20,46 @@ from wsi_twostage.selection import Fraction
 def test_a_scheduler_that_does_not_answer_is_one_clear_line() -> None:
     with pytest.raises(ConfigError, match="no answer"), cluster.connect(scheduler="nonsense"):
         pass
+
+
+def test_whoever_waits_for_the_first_worker_hears_a_stop() -> None:
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as nobody:
+        asking = threading.Timer(0.5, stopping.ASKED.set)
+        asking.start()
+        try:
+            with (
+                pytest.raises(ClusterError, match="stopped before a worker came"),
+                cluster.connect(scheduler=nobody.scheduler_address),
+            ):
+                pass
+        finally:
+            stopping.ASKED.clear()
+
+
+def test_networks_run_where_the_gpus_are(tmp_path: Path, model: Path, slide: Path) -> None:
+    """Of two workers one says that it has a GPU; here it computes on its CPU like the other."""
+    far = {"GPU": {"GPU": 1}, "none": {}}
+    spec = {
+        name: {"cls": Nanny, "options": {"nthreads": 1, "resources": resources}}
+        for name, resources in far.items()
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "port": 0}}
+    chosen = {"bundle": model, "rule": Fraction(0.1)}
+    everywhere = Settings(tissue="none")
+    with (
+        SpecCluster(spec, scheduler, silence_logs=50) as workers,
+        Client(workers, set_as_default=False) as us,
+    ):
+        result = segment(slide, tmp_path / "far.zarr", settings=everywhere, client=us, **chosen)
+        loaded = us.run(networks_loaded)
+        names = {address: its["name"] for address, its in us.scheduler_info(n_workers=-1)["workers"].items()}
+    assert {names[address]: count for address, count in loaded.items()} == {"GPU": 1, "none": 0}
+    here = segment(slide, tmp_path / "here.zarr", settings=replace(everywhere, workers=1), **chosen)
+    np.testing.assert_array_equal(result.store.lazy().compute(), here.store.lazy().compute())
+
+
+def networks_loaded() -> int:
+    return runner._runner.cache_info().currsize
 
 
 def test_workers_in_other_processes_give_the_same_result(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """What happens to workers in other processes: nothing is lost, nothing is done twice in the result."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from faults import PARENT, BadView
 from wsi_twostage import cluster, pipeline
 from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.errors import ClusterError, ConfigError, StoreError, WriteError
-from wsi_twostage.events import Event, Note, TilesDone
+from wsi_twostage.events import Event, Finished, Note, TilesDone
 from wsi_twostage.mask import MaskPyramid, Shard, Source
 from wsi_twostage.pipeline import Settings, Views, prepare, segment
 from wsi_twostage.selection import TileCount
@@ -159,8 +161,44 @@ def test_a_worker_that_lacks_the_slide_says_so_at_once(
         segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=EVERYWHERE, client=processes)
 
 
+def test_a_worker_that_comes_late_and_lacks_the_slide_is_sent_away(
+    tmp_path: Path,
+    model: Path,
+    slide: Path,
+    whole: MaskPyramid,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flag, said = tmp_path / "flag", list[str]()
+    spoil(monkeypatch, "missing", (0, 0), flag)
+    flag.unlink()
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as workers:
+
+        def hear(event: Event) -> None:
+            if isinstance(event, TilesDone) and event.stage == "stage 1" and not flag.exists():
+                flag.write_text("bad")
+                workers.scale(2)
+            elif isinstance(event, Finished) and event.stage == "stage 1":
+                patience = time.monotonic() + 60
+                while not said and time.monotonic() < patience:
+                    time.sleep(0.1)
+            elif isinstance(event, Note):
+                said.append(event.text)
+
+        far = replace(EVERYWHERE, workers=None, scheduler=workers.scheduler_address)
+        result = segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=far, listener=hear)
+    assert len(said) == 1
+    assert re.fullmatch(rf"worker tcp://\S+ came and was sent away: {slide}.gone: no such file, .*", said[0])
+    assert result.status == "ok"
+    assert_same(result.store, whole)
+
+
+@pytest.mark.parametrize(
+    "moment", [TilesDone("stage 1", 0, 0), Finished("overview", 0), Finished("stage 1", 0)]
+)
 def test_a_scheduler_that_goes_away_loses_nothing(
-    tmp_path: Path, model: Path, slide: Path, whole: MaskPyramid
+    tmp_path: Path, model: Path, slide: Path, whole: MaskPyramid, moment: TilesDone | Finished
 ) -> None:
     settings = replace(EVERYWHERE, workers=None)
     with LocalCluster(
@@ -168,7 +206,7 @@ def test_a_scheduler_that_goes_away_loses_nothing(
     ) as workers:
 
         def close(event: Event) -> None:
-            if isinstance(event, TilesDone) and event.stage == "stage 1":
+            if isinstance(event, type(moment)) and event.stage == moment.stage:
                 workers.close()
 
         far = replace(settings, scheduler=workers.scheduler_address)

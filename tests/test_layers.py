@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "fine": {"answers", "coarse", "mask", "models", "tiles", "work"},
     "batch": {"errors"},
     "memory": set(),
-    "cluster": {"errors", "memory"},
+    "cluster": {"errors", "memory", "stopping"},
     "dispatch": {"cluster", "errors"},
     "notebook": {"errors", "mask", "pictures", "slide", "tiles"},
     "result": {"export", "mask", "notebook", "work"},
@@ -48,17 +48,18 @@ ALLOWED: dict[str, set[str]] = {
     "manifest": {"errors", "mask", "models", "slide"},
     "overview": {"errors", "pixels", "tiles"},
     "batches": {"dispatch", "mask", "selection", "tiles", "work"},
+    "fitness": {"cluster", "errors", "mask", "models", "work"},
     "crew": {"batches", "cluster", "dispatch", "errors", "mask", "fine", "stopping", "work"},
     "schedule": {
         "audit", "batches", "coarse", "crew", "dispatch", "events", "ledger", "mask", "overview", "pixels",
-        "fine", "result", "selection", "stopping", "tiles", "tissue", "work",
+        "fine", "fitness", "result", "selection", "stopping", "tiles", "tissue", "work",
     },
     "pipeline": {
         "audit", "cluster", "errors", "events", "manifest", "mask", "models", "quality", "result", "schedule",
         "selection", "slide", "tissue_file", "uncertainty", "watchdog", "work",
     },
     "further": {
-        "events", "ledger", "manifest", "mask", "pipeline", "result", "schedule", "selection",
+        "cluster", "events", "ledger", "manifest", "mask", "pipeline", "result", "schedule", "selection",
         "slide", "tissue", "tissue_file",
     },
     "many": {

@@ -11,7 +11,7 @@ from slides import texture, write_slide
 
 from wsi_twostage import many
 from wsi_twostage.batch import Entry
-from wsi_twostage.errors import ClusterError, ConfigError
+from wsi_twostage.errors import BundleError, ClusterError, ConfigError
 from wsi_twostage.events import Event, Listener, Started
 from wsi_twostage.many import segment_many
 from wsi_twostage.pipeline import Settings, segment
@@ -72,6 +72,14 @@ def test_a_slide_is_begun_while_another_is_at_work(batch: list[Entry], model: Pa
 def test_fail_fast_begins_no_more(batch: list[Entry], model: Path) -> None:
     outcomes = segment_many(batch, bundle=model, rule=RULE, settings=EVERYWHERE, fail_fast=True)
     assert [outcome.status for outcome in outcomes] == ["ok", "failed", "skipped"]
+
+
+def test_what_no_slide_could_be_segmented_with_is_said_once(batch: list[Entry], tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"0\.tiff"):
+        list(segment_many(batch, bundle=tmp_path / "0.tiff", settings=EVERYWHERE))
+    with pytest.raises(ConfigError, match="threshold is of entropy"):
+        list(segment_many(batch, settings=replace(EVERYWHERE, uncertainty="margin")))
+    assert not [entry for entry in batch if entry.output.exists()]
 
 
 def test_a_lost_cluster_ends_the_batch_but_fails_nothing(

@@ -23,9 +23,13 @@ def slide(tmp_path: Path) -> Path:
     return write_slide(tmp_path / "slide.tiff", [IMAGE])
 
 
-@pytest.mark.parametrize("rule", [ALL, NONE, Fraction(0.2)])
-def test_the_plan_is_what_the_run_does(tmp_path: Path, slide: Path, rule: Fraction) -> None:
-    bundle, settings = small_bundle(), Settings(workers=2)
+@pytest.mark.parametrize(
+    ("rule", "audit"), [(ALL, None), (ALL, 8), (NONE, None), (NONE, 8), (Fraction(0.2), 8)]
+)
+def test_the_plan_is_what_the_run_does(
+    tmp_path: Path, slide: Path, rule: Fraction, audit: int | None
+) -> None:
+    bundle, settings = small_bundle(), Settings(workers=2, audit=audit)
     made = plan(slide, bundle=bundle, rule=rule, settings=settings)
     result = segment(slide, tmp_path / "o.zarr", bundle=bundle, rule=rule, settings=settings)
     assert (made.tiles, made.tissue) == (result.counts.tiles, result.counts.tissue)

@@ -22,8 +22,8 @@ from slides import texture, write_slide
 
 from wsi_twostage import stopping
 from wsi_twostage.batches import batches
-from wsi_twostage.errors import StoreError
-from wsi_twostage.events import Event, TilesDone
+from wsi_twostage.errors import LostSlide, StoreError
+from wsi_twostage.events import Event, Finished, TilesDone
 from wsi_twostage.further import refine
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, Source, majority
@@ -150,10 +150,11 @@ def test_a_stop_before_model_1s_mask_is_written_is_no_whole_mask(
     assert content(out) == content(whole)
 
 
+@pytest.mark.parametrize("stopped_between", [False, True])
 def test_what_a_killed_run_wrote_and_did_not_enter_does_not_stay(
-    tmp_path: Path, model: Path, slide: Path
+    tmp_path: Path, model: Path, slide: Path, stopped_between: bool
 ) -> None:
-    """Where the next run does not want it."""
+    """Where the next run does not want it, nor the one after it."""
     outs = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
 
     def kill(event: Event) -> None:
@@ -162,6 +163,9 @@ def test_what_a_killed_run_wrote_and_did_not_enter_does_not_stay(
 
     with pytest.raises(Killed):
         segment(slide, outs[0], bundle=model, rule=RULE, settings=EVERYWHERE, listener=kill)
+    if stopped_between:
+        over = replace(EVERYWHERE, until=time.time())
+        assert not segment(slide, outs[0], bundle=model, rule=RULE, settings=over).complete
     for out in outs:
         segment(slide, out, bundle=model, rule=NONE, settings=EVERYWHERE)
     assert Ledger.read(MaskPyramid.open(outs[0])).having(Source.MODEL_2).sum() == 0
@@ -203,6 +207,36 @@ def test_batches_double_and_hold_each_chosen_tile_once() -> None:
     np.testing.assert_array_equal(np.sum(found, axis=0), patches.chosen)
     for first, second in pairwise(found):
         assert scores[first].min() >= scores[second].max()
+
+
+def test_a_second_signal_ends_whatever_hangs() -> None:
+    code = """
+import os, signal, time
+from wsi_twostage import stopping
+with stopping.on_signals():
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stopping.ASKED.wait(10)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=50, check=False).returncode == 75
+
+
+def test_a_slide_that_is_cut_during_a_run_is_lost_and_what_is_on_disk_is_valid(
+    tmp_path: Path, model: Path
+) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(600, 700)])
+    kept, out = slide.read_bytes(), tmp_path / "o.zarr"
+
+    def cut(event: Event) -> None:
+        if isinstance(event, Finished) and event.stage == "stage 1":
+            os.truncate(slide, 500)
+
+    with pytest.raises(LostSlide, match=r"slide\.tiff: truncated"):
+        segment(slide, out, bundle=model, rule=ALL, settings=EVERYWHERE, listener=cut)
+    slide.write_bytes(kept)
+    assert MaskPyramid.open(out).manifest["held_by"] is None
+    assert segment(slide, out, bundle=model, rule=ALL, settings=EVERYWHERE).status == "ok"
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "--max-seconds"])

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
@@ -15,6 +16,7 @@ import torch
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
+from wsi_twostage import stopping
 from wsi_twostage.errors import ClusterError, ConfigError
 from wsi_twostage.memory import keep_freed_memory
 
@@ -117,13 +119,21 @@ def _remote(scheduler: str) -> Iterator[Client]:
     except (OSError, TypeError, ValueError) as error:  # TypeError: one that wants TLS
         raise ConfigError(f"scheduler {scheduler!r}: no answer ({error})") from error
     with client:
-        try:
-            client.wait_for_workers(1, timeout=FIRST_WORKER_S)
-        except TimeoutError as error:
-            raise ConfigError(f"scheduler {scheduler!r}: no worker came within {FIRST_WORKER_S} s") from error
+        _wait_for_worker(client, scheduler)
         _ensure_same_version(client)
         client.register_plugin(Prepare())
         yield client
+
+
+def _wait_for_worker(client: Client, scheduler: str) -> None:
+    end = time.monotonic() + FIRST_WORKER_S
+    with reached():
+        while not threads(client):
+            if stopping.ASKED.is_set():
+                raise ClusterError(f"scheduler {scheduler!r}: stopped before a worker came")
+            if time.monotonic() > end:
+                raise ConfigError(f"scheduler {scheduler!r}: no worker came within {FIRST_WORKER_S} s")
+            time.sleep(0.1)
 
 
 def _ensure_same_version(client: Client) -> None:
@@ -150,6 +160,11 @@ def reached() -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:  # no connection; a client that has given up
         raise ClusterError("the scheduler went away") from error
+
+
+def is_elsewhere(client: Client | None) -> bool:
+    """Whether a client's workers may be on other machines."""
+    return client is not None and not isinstance(client.cluster, LocalCluster)
 
 
 def threads(client: Client) -> int:

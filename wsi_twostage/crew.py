@@ -12,10 +12,10 @@ from distributed import Client
 from wsi_twostage import cluster, dispatch, stopping
 from wsi_twostage.batches import Turns, full_weight, parcels
 from wsi_twostage.dispatch import Call
-from wsi_twostage.errors import ConfigError, WriteError
+from wsi_twostage.errors import WriteError
 from wsi_twostage.fine import reduce_shard
 from wsi_twostage.mask import Shard
-from wsi_twostage.work import Clock, Done, Job, Work, give_up, missing, perform
+from wsi_twostage.work import Clock, Done, Job, Work, give_up, perform
 
 Results = list[tuple[Shard, Any]]
 
@@ -24,23 +24,13 @@ QUICK = 32
 
 
 class Crew:
-    """Workers that have what the jobs of a run need.
-
-    Raises
-    ------
-    ConfigError
-        A worker cannot see the slide, the model or the output.
-    """
+    """Workers that have what the jobs of a run need (`fitness`)."""
 
     def __init__(self, work: Work, client: Client, *, priority: int = 0) -> None:
         self._work, self._mask, self._client, self._priority = work, work.mask, client, priority
         self._told = False
         with cluster.reached():
             self.threads = max(cluster.threads(client), 1)
-            said: dict[str, str] = client.run(missing, work, cluster.has_gpus(client))
-        for address, what in said.items():
-            if what:
-                raise ConfigError(f"worker {address}: {what}; slide, model and output must be there, too")
 
     def calls(self, jobs: Iterable[Job], *, tiles: int | None = None, work: Work | None = None) -> list[Call]:
         """Tasks of several jobs where there are more than enough for all workers.

@@ -3,6 +3,7 @@
 * WsiError
   + SlideError    (missing, unreadable, truncated, no mpp)
     + UnreadableRegion
+    + LostSlide   (went away, or was replaced, during a run)
   + ConfigError   (a value the user can fix)
   + BundleError   (not a bundle, or weights that do not fit the architecture)
   + StoreError    (an output that exists, or is not ours)
@@ -46,6 +47,10 @@ class SlideError(WsiError):
 
 class UnreadableRegion(SlideError):
     """A region of an open slide whose pixels cannot be decoded; the rest may be sound."""
+
+
+class LostSlide(SlideError):
+    """A slide that can be read no more; what is on disk is valid, and can be gone on with."""
 
 
 class ConfigError(WsiError):

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from distributed import Client
 
+from wsi_twostage import cluster
 from wsi_twostage.events import Listener, ignore
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.manifest import writing
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.pipeline import Settings, end_of, prepare
 from wsi_twostage.result import Result
-from wsi_twostage.schedule import Run
+from wsi_twostage.schedule import begin
 from wsi_twostage.selection import ALL, Duration, Rule
 from wsi_twostage.slide import Slide
 from wsi_twostage.tissue import tissue_tiles
@@ -44,7 +45,6 @@ def refine(
         Where they are now; None: where they were.
     settings
         Device, workers, scheduler and time; what decides the pixels is as it was.
-
     client
         Of a Dask cluster to use, instead of what the settings say.
 
@@ -52,7 +52,7 @@ def refine(
     ------
     StoreError
         There is no whole mask, or the slide or the model is not the one that made it.
-    SlideError, BundleError, ConfigError, ClusterError
+    SlideError, BundleError, ConfigError, ClusterError, WriteError
         As `segment`.
     """
     started, since = time.perf_counter(), time.time() if since is None else since
@@ -66,7 +66,7 @@ def refine(
     model = Path(made["model"]["path"])
     if bundle is None and model.is_file():  # else it may be the shipped one, which lies elsewhere here
         bundle = model
-    job = prepare(slide or made["slide"]["path"], bundle, settings)
+    job = prepare(slide or made["slide"]["path"], bundle, settings, elsewhere=cluster.is_elsewhere(client))
     overview, inside = job.views.overview, None
     if region is not None:
         size = (job.slide.height, job.slide.width)
@@ -77,8 +77,9 @@ def refine(
     with (
         settings.connect(client) as workers,
         writing(Path(output), job.mask, manifest) as mask,
+        begin(job.work(mask, settings), workers, listener) as run,
     ):
-        run, tiles = Run(job.work(mask, settings), workers, listener), Ledger.read(mask)
+        tiles = Ledger.read(mask)
         with run.timed("selection"):
             run.restore(tiles)
             if made.get("timed"):

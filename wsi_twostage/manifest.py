@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from wsi_twostage.errors import StoreError, WriteError
+from wsi_twostage.errors import LostSlide, SlideError, StoreError, WriteError
 from wsi_twostage.mask import MaskPyramid, MaskSpec
 from wsi_twostage.mask.layout import read_attributes
 from wsi_twostage.mask.lock import locked, new_holder
@@ -57,6 +57,8 @@ def writing(
     StoreError
         Another run is at work there; or something else is there: another slide, another model, other
         parameters, or no result of ours.
+    WriteError, LostSlide
+        What it is written to, or from, went away meanwhile.
     """
     path = path.absolute()
     if path.exists() and read_attributes(path) is not None:
@@ -80,6 +82,8 @@ def writing(
                 mask.note(held_by=None)
             if isinstance(error, OSError):
                 raise WriteError.of(path, error) from error
+            if isinstance(error, SlideError):
+                raise LostSlide(f"{error}") from error
             raise
 
 

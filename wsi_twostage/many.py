@@ -13,7 +13,7 @@ from wsi_twostage import stopping
 from wsi_twostage.batch import Entry
 from wsi_twostage.errors import ClusterError, ConfigError, WsiError
 from wsi_twostage.events import Listener, ignore
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import Settings, model_of, resolve, segment
 from wsi_twostage.result import Result
 from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold
 
@@ -69,10 +69,14 @@ def segment_many(
 
     Raises
     ------
-    ConfigError
-        The cluster is not there, or a budget of time is to be spent on several slides at once.
+    ConfigError, BundleError
+        What no slide could be segmented with: a cluster that is not there, a model that is none, a rule that
+        the model does not carry; or a budget of time is to be spent on several slides at once.
     """
     settings = settings or Settings()
+    _, spec = model_of(bundle, settings)
+    if any(entry.threshold is None for entry in entries):
+        resolve(rule, spec, settings, ignore)
     at_once = at_once or (1 if settings.scheduler is None or isinstance(rule, Duration) else AT_ONCE)
     if isinstance(rule, Duration) and at_once > 1:
         raise ConfigError(f"{rule} is for one slide at a time; leave --at-once away")

@@ -22,7 +22,7 @@ from wsi_twostage.models.runner import ModelRef, refer
 from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.quality import threshold_for
 from wsi_twostage.result import Result
-from wsi_twostage.schedule import Run
+from wsi_twostage.schedule import begin
 from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.tissue_file import read_tissue
@@ -125,7 +125,7 @@ def segment(
     ------
     SlideError, BundleError, ConfigError, StoreError
         Before any work is done, and with nothing touched.
-    SlideError, ClusterError, WriteError
+    LostSlide, ClusterError, WriteError
         The slide, the workers or the place for the output went away during the run; what is on disk is valid,
         and the same call goes on with it. A region that cannot be decoded costs its tiles only, and so does
         one that ends its worker process each time; they are marked in the tile table.
@@ -134,7 +134,7 @@ def segment(
     """
     started, settings = time.perf_counter(), settings or Settings()
     since = time.time() if since is None else since
-    job = prepare(slide, bundle, settings)
+    job = prepare(slide, bundle, settings, elsewhere=cluster.is_elsewhere(client))
     rule, said = resolve(rule, job.spec, settings, listener)
     if job.views.fine.downsample < 1 / 1.1:
         listener(
@@ -145,8 +145,8 @@ def segment(
     with (
         settings.connect(client) as workers,
         writing(Path(output), job.mask, manifest, overwrite=settings.overwrite) as mask,
+        begin(job.work(mask, settings), workers, listener, priority=priority) as run,
     ):
-        run = Run(job.work(mask, settings), workers, listener, priority=priority)
         timed = isinstance(rule, Duration)
         audit = mask.manifest.get("audit") if mask.manifest.get("rule") == said and not timed else None
         mask.note(rule=said, timed=timed, audit=audit, complete=False)
@@ -201,20 +201,34 @@ class Job:
         )
 
 
-def prepare(slide: str | Path | Slide, bundle: ModelBundle | str | Path | None, settings: Settings) -> Job:
-    """Open the slide and load the model; errors as `segment`."""
+def prepare(
+    slide: str | Path | Slide,
+    bundle: ModelBundle | str | Path | None,
+    settings: Settings,
+    *,
+    elsewhere: bool = False,
+) -> Job:
+    """Open the slide and load the model, which runs here or ``elsewhere``; errors as `segment`."""
     slide = slide if isinstance(slide, Slide) else open_slide(slide, settings.mpp, reader=settings.reader)
-    if isinstance(bundle, ModelBundle) and (settings.scheduler or settings.processes):
+    model, spec = model_of(bundle, settings, elsewhere=elsewhere)
+    views = views_of(slide, spec)
+    return Job(slide, model, spec, views, mask_spec(spec, views.fine, views.overview))
+
+
+def model_of(
+    bundle: ModelBundle | str | Path | None, settings: Settings, *, elsewhere: bool = False
+) -> tuple[ModelRef, BundleSpec]:
+    """What the settings make of a bundle; errors as `segment`."""
+    elsewhere = elsewhere or settings.scheduler is not None
+    if isinstance(bundle, ModelBundle) and (elsewhere or settings.processes):
         raise ConfigError("a bundle in memory cannot reach workers in other processes; pack it into a file")
-    model, spec = refer(
+    return refer(
         bundle,
         device=settings.device,
         precision=settings.precision,
         engine=settings.engine,
-        elsewhere=settings.scheduler is not None,
+        elsewhere=elsewhere,
     )
-    views = views_of(slide, spec)
-    return Job(slide, model, spec, views, mask_spec(spec, views.fine, views.overview))
 
 
 def end_of(rule: Rule | None, since: float) -> float | None:

@@ -19,10 +19,10 @@ from wsi_twostage.batches import tiles_of_shards
 from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.mask import MaskSpec, majority
 from wsi_twostage.models.bundle import BundleSpec, ModelBundle
-from wsi_twostage.models.runner import refer, runner
+from wsi_twostage.models.runner import runner
 from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.overview import read_overview
-from wsi_twostage.pipeline import Settings, mask_spec, resolve, tissue_of_file, views_of
+from wsi_twostage.pipeline import Settings, mask_spec, model_of, resolve, tissue_of_file, views_of
 from wsi_twostage.selection import Duration, Fraction, Rule, TargetGap, TileCount
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.tiles import Box, TileGrid, merge
@@ -82,7 +82,7 @@ def plan(
     """
     settings, notes = settings or Settings(), list[str]()
     slide = slide if isinstance(slide, Slide) else open_slide(slide, settings.mpp, reader=settings.reader)
-    model, spec = refer(bundle, device=settings.device, precision=settings.precision, engine=settings.engine)
+    model, spec = model_of(bundle, settings)
     followed, said = resolve(rule, spec, settings, lambda event: None)
     views = views_of(slide, spec)
     result = mask_spec(spec, views.fine, views.overview)
@@ -91,6 +91,11 @@ def plan(
     tissue = _tissue(views.overview, result, slide, settings)
     looked = time.perf_counter() - start
     refined, why = _refined(followed, spec, tissue)
+    if settings.audit is not None:
+        refined, why = (
+            min(refined + settings.audit, int(tissue.sum())),
+            f"{why}; {settings.audit} for the audit",
+        )
     net = runner(model)
 
     def first(box: Box) -> None:

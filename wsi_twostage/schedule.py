@@ -18,6 +18,7 @@ from wsi_twostage.crew import Crew, heaviest_first
 from wsi_twostage.dispatch import Call
 from wsi_twostage.events import Finished, Listener, Note, Started, TilesDone
 from wsi_twostage.fine import first_shard, refine_shard, restore_shard, shape
+from wsi_twostage.fitness import fit_workers
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Shard, Source
 from wsi_twostage.overview import read_overview
@@ -36,6 +37,19 @@ LEVELS_S = 0.1
 
 class Stopped(Exception):
     """The run was asked to end, or its time was over; what it did is in the store."""
+
+
+@contextmanager
+def begin(work: Work, client: Client, listener: Listener, *, priority: int = 0) -> Iterator["Run"]:
+    """A run on workers that have what it needs.
+
+    Raises
+    ------
+    ConfigError
+        A worker cannot see the slide, the model or the output.
+    """
+    with fit_workers(client, work, lambda text: listener(Note(text))):
+        yield Run(work, client, listener, priority=priority)
 
 
 class Run:

@@ -1,6 +1,5 @@
 """What a task needs to know, what it tells, and how it goes through the windows of its tiles."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -11,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage import stopping
-from wsi_twostage.errors import StoreError, UnreadableRegion, WriteError, WsiError
+from wsi_twostage.errors import StoreError, UnreadableRegion, WriteError
 from wsi_twostage.mask import MaskPyramid, Shard
 from wsi_twostage.mask.layout import read_attributes
 from wsi_twostage.mask.lock import is_here, this_process
 from wsi_twostage.models.bundle import BundleSpec
-from wsi_twostage.models.runner import ModelRef, runner
+from wsi_twostage.models.runner import ModelRef
 from wsi_twostage.pixels import Pixels
 from wsi_twostage.tiles import Tile, Window, merge
 from wsi_twostage.watchdog import PATIENCE_S, ended_after
@@ -189,22 +188,3 @@ def perform(work: Work, jobs: Sequence[Job]) -> list[tuple[Shard, Done | Clock]]
 def give_up(work: Work, shard: Shard, tiles: tuple[Tile, ...], *more: object) -> Done:
     """In the place of a task that ends its workers."""
     return Done((), np.zeros(0, np.float32), crashed=tiles)
-
-
-def missing(work: Work, gpus: bool, dask_worker: Any = None) -> str:
-    """What this worker lacks for the work, in one line; empty: nothing. Loads the model where it will run.
-
-    Pixels are not read: what hangs or crashes there is found by tasks, which can be lost.
-    """
-    if is_here(work.run):
-        return ""
-    slide = getattr(work.fine, "path", "")
-    if "://" not in slide and not os.access(slide, os.R_OK):
-        return f"{slide}: no such file, or it may not be read"
-    try:
-        if not gpus or "GPU" in dask_worker.state.total_resources:
-            runner(work.model)
-        work.ensure_ours()
-    except WsiError as error:
-        return str(error)
-    return "" if os.access(work.mask.path, os.W_OK) else f"{work.mask.path} cannot be written"

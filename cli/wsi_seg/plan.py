@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @options.model
 @options.rule
 @options.settings
+@options.audit
 @options.device
 @options.workers
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
