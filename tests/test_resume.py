@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import small_bundle
+from conftest import SVS, small_bundle
 from slides import texture, write_slide
 
 from wsi_twostage import stopping
@@ -96,6 +96,30 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
         for name in ("", "labels", "labels/segmentation"):
             zarr.open_group(out / name, mode="r")
     subprocess.run([script, slide, "-o", out, "--model", model, *options], check=True)
+    assert content(out) == content(whole)
+    assert facts(out) == facts(whole)
+
+
+@pytest.mark.kill
+@pytest.mark.timeout(1800)
+def test_thirty_kills_on_a_real_slide(tmp_path: Path) -> None:
+    """A run that comes to its end between two of them is compared, too, and begun anew."""
+    script, options = Path(sys.executable).with_name("wsi-seg"), ("--refine", "all", "-q")
+    whole, out = tmp_path / "whole.zarr", tmp_path / "out.zarr"
+    start = time.monotonic()
+    subprocess.run([script, SVS, "-o", whole, *options], check=True)
+    long, chance, kills = time.monotonic() - start, random.Random(5), 0
+    while kills < 30:
+        with subprocess.Popen([script, SVS, "-o", out, *options]) as process:
+            try:
+                process.wait(chance.uniform(0.1, 1) * long)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+                continue
+        assert content(out) == content(whole)
+        shutil.rmtree(out)
+    subprocess.run([script, SVS, "-o", out, *options], check=True)
     assert content(out) == content(whole)
     assert facts(out) == facts(whole)
 
