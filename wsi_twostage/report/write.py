@@ -24,7 +24,7 @@ def write_report(
 ) -> Path:
     """Write one self-contained HTML file about results.
 
-    Each result is read once, shard by shard. A slide that is gone costs its close-ups; a result of a batch
+    Each result is read once, block by block. A slide that is gone costs its close-ups; a result of a batch
     that cannot be read is a row of the table that says so.
 
     Parameters
