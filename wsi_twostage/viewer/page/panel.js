@@ -46,7 +46,7 @@ export function showFacts(facts, busy = false) {
     `${grouped(counts.tissue)} tiles with tissue, ${grouped(counts.refined)} refined${refined}${unreadable}`,
     `${facts.model}${facts.rule ? `, ${facts.rule}` : ""}`,
   ].join("\n");
-  const open = facts.complete || busy ? [] : ["Some chosen tiles still wait for Model 2; refining goes on with them."];
+  const open = facts.complete || busy ? [] : ["Some chosen tiles still wait for Model 2; wsi-seg refine goes on with them."];
   byId("notes").replaceChildren(...[...facts.notes, ...open].map((note) => element("p", note)));
 }
 
