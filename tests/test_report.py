@@ -32,7 +32,7 @@ from wsi_twostage.report.facts import Audit, Facts, Left, facts_of
 from wsi_twostage.report.inputs import find
 from wsi_twostage.report.measure import measure
 from wsi_twostage.report.outliers import Feature, modified_z, oddities
-from wsi_twostage.report.statement import quality
+from wsi_twostage.report.statement import least_refined, quality
 from wsi_twostage.report.svg import ticks
 from wsi_twostage.report.words import area, digits, percent, seconds
 from wsi_twostage.selection import Fraction
@@ -195,6 +195,17 @@ def test_the_calibration_is_read_at_the_threshold_of_the_run(made: Path) -> None
     other = replace(told.model, calibration=replace(known, uncertainty="margin"))
     assert "It is of margin" in said(replace(told, model=other), "What the model’s calibration says")
     assert "not where it was" in said(replace(told, model=None), "What the model’s calibration says")
+
+
+def test_what_a_region_took_does_not_make_the_calibration_promise_more(store: MaskPyramid) -> None:
+    told = facts(store)
+    table = {name: column.copy() for name, column in told.table.items()}
+    rows = np.flatnonzero(table["source"] == Source.MODEL_1)
+    least = rows[np.argmin(table["uncertainty"][rows])]
+    table["source"][least], table["round"][least] = Source.MODEL_2, 2
+    by_rule = told.table["round"] == 0
+    assert least_refined(told) == table["uncertainty"][by_rule].min()
+    assert least_refined(replace(told, table=table)) == least_refined(told)
 
 
 # Warnings
