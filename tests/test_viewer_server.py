@@ -419,6 +419,11 @@ def test_a_port_that_is_taken_is_one_clear_line(viewer: Viewer, store: MaskPyram
         open_viewer(store.path, port=viewer.port)
 
 
+def test_no_host_is_not_all_hosts(store: MaskPyramid) -> None:
+    with pytest.raises(ConfigError, match="give an address to listen on"):
+        open_viewer(store.path, host="")
+
+
 def test_a_link_gives_its_place() -> None:
     assert place_in("http://127.0.0.1:1/abc/#row=1&col=2") == "#row=1&col=2"
     assert place_in("#row=1") == "#row=1"
