@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "card": {"models", "quality"},
     "report": {
-        "audit", "batch", "card", "errors", "events", "ledger", "mask", "models", "pictures", "fine",
+        "audit", "batch", "card", "errors", "events", "export", "mask", "models", "pictures", "fine",
         "slide", "tiles",
     },
     "doctor": {"errors", "models"},

@@ -15,9 +15,7 @@ import pytest
 from conftest import small_bundle, tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from scipy import ndimage
 from slides import texture, write_slide
 
 from wsi_twostage.errors import ConfigError, StoreError
@@ -32,9 +30,9 @@ from wsi_twostage.report.cautions import cautions
 from wsi_twostage.report.change import change_of
 from wsi_twostage.report.facts import Audit, Facts, Left, facts_of
 from wsi_twostage.report.inputs import find
-from wsi_twostage.report.measure import measure, own_objects
+from wsi_twostage.report.measure import measure
 from wsi_twostage.report.outliers import Feature, modified_z, oddities
-from wsi_twostage.report.statement import quality
+from wsi_twostage.report.statement import least_refined, quality
 from wsi_twostage.report.svg import ticks
 from wsi_twostage.report.words import area, digits, percent, seconds
 from wsi_twostage.selection import Fraction
@@ -66,32 +64,20 @@ def facts(store: MaskPyramid) -> Facts:
 # Areas and objects
 
 
-@given(st.data())
-def test_objects_are_counted_once_however_the_mask_is_cut(data: st.DataObject) -> None:
-    height, width, edge = (data.draw(st.integers(1, 12)) for _ in range(3))
-    drawn: NDArray[np.bool_] = data.draw(arrays(np.bool_, (height, width)))
-    labels = ndimage.binary_fill_holes(drawn).astype(np.uint8)  # no object goes around a hole
-    total = 0
-    for top in range(0, height, edge):
-        for left in range(0, width, edge):
-            below, right = top + edge < height, left + edge < width
-            window = labels[top : top + edge + 1, left : left + edge + 1]
-            total += int(own_objects(window, 1, below=below, right=right)[0])
-    assert total == ndimage.label(labels)[1]
-
-
 def test_areas_and_objects_are_those_of_the_finest_level(tmp_path: Path) -> None:
     spec = MaskSpec(2500, 2100, 0.5, 2, 512, ("one", "two"), ((255, 0, 0), (0, 0, 255)), 16, 157, 132)
-    store = MaskPyramid.create(tmp_path / "m.zarr", spec, manifest={})
+    store = MaskPyramid.create(tmp_path / "m.zarr", spec, manifest={"uncertainty": "entropy"})
     labels = np.zeros((2500, 2100), np.uint8)
     labels[2040:2060, 2040:2060] = 1  # over a corner of four shards
     labels[10:20, 30:40] = labels[100:110, 2045:2050] = labels[0:4, 0:5] = 2
+    labels[1000:1100, 2000:2090] = 2  # a ring over two shards, around a hole
+    labels[1020:1080, 2020:2070] = 0
     for shard in store.shards():
         store.write(shard, labels[store.box(shard).slices])
     Ledger.begin(store, np.ones((5, 5), np.bool_))
     found = measure(store)
-    assert found.pixels.tolist() == [400, 170]
-    assert found.objects.tolist() == [1, 3]
+    assert found.pixels.tolist() == [400, 170 + 6000]
+    assert found.objects.tolist() == [1, 4]
 
 
 def test_areas_are_in_mm2_and_shares_of_the_tissue(made: Path) -> None:
@@ -209,6 +195,17 @@ def test_the_calibration_is_read_at_the_threshold_of_the_run(made: Path) -> None
     other = replace(told.model, calibration=replace(known, uncertainty="margin"))
     assert "It is of margin" in said(replace(told, model=other), "What the model’s calibration says")
     assert "not where it was" in said(replace(told, model=None), "What the model’s calibration says")
+
+
+def test_what_a_region_took_does_not_make_the_calibration_promise_more(store: MaskPyramid) -> None:
+    told = facts(store)
+    table = {name: column.copy() for name, column in told.table.items()}
+    rows = np.flatnonzero(table["source"] == Source.MODEL_1)
+    least = rows[np.argmin(table["uncertainty"][rows])]
+    table["source"][least], table["round"][least] = Source.MODEL_2, 2
+    by_rule = told.table["round"] == 0
+    assert least_refined(told) == table["uncertainty"][by_rule].min()
+    assert least_refined(replace(told, table=table)) == least_refined(told)
 
 
 # Warnings

@@ -147,6 +147,11 @@ def test_it_fits_a_phone(browser: Any, pages: dict[str, Path], name: str) -> Non
         browser.execute_script("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     wide = browser.execute_script("return document.documentElement.scrollWidth")
     assert wide <= 390
+    pairs = browser.execute_script(
+        "return [...document.querySelectorAll('.pairs')]"
+        ".map((table) => table.scrollWidth - table.parentElement.clientWidth)"
+    )
+    assert max(pairs) <= 0  # no cell is cut off
 
 
 def column(browser: Any, number: int) -> list[str]:

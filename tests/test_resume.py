@@ -23,7 +23,7 @@ from slides import texture, write_slide
 from wsi_twostage import stopping
 from wsi_twostage.batches import batches
 from wsi_twostage.errors import LostSlide, StoreError
-from wsi_twostage.events import Event, Finished, TilesDone
+from wsi_twostage.events import Event, Finished, Note, TilesDone
 from wsi_twostage.further import refine
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, Source, majority
@@ -374,6 +374,39 @@ def test_a_region_is_refined(tmp_path: Path, model: Path, slide: Path) -> None:
     region.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
     result = refine(out, region=region)
     assert np.argwhere(Ledger.read(result.store).having(Source.MODEL_2)).tolist() == [[1, 2], [1, 3]]
+
+
+@pytest.mark.parametrize("rule", [None, Duration(600)])
+def test_a_region_is_refined_before_what_waits_elsewhere(
+    tmp_path: Path, model: Path, slide: Path, rule: Duration | None
+) -> None:
+    outs, region = [tmp_path / "a.zarr", tmp_path / "b.zarr"], tmp_path / "r.geojson"
+    ring = [[300, 140], [500, 140], [500, 250], [300, 250], [300, 140]]  # (x, y): tiles (1, 2) and (1, 3)
+    region.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    for out in outs:
+        segment(slide, out, bundle=model, rule=NONE, settings=EVERYWHERE)
+
+    def kill(event: Event) -> None:
+        if isinstance(event, TilesDone):
+            raise Killed
+
+    with pytest.raises(Killed):
+        refine(outs[0], Fraction(0.3), listener=kill)
+    before, said = Ledger.read(MaskPyramid.open(outs[0])), list[str]()
+    first = refine(
+        outs[0], rule, region=region, listener=lambda e: said.append(e.text) if isinstance(e, Note) else None
+    )
+    after = Ledger.read(first.store)
+    assert (after.settled & ~before.settled).sum() == 2
+    assert after.settled[1, 2]
+    assert after.settled[1, 3]
+    assert first.status == "ok"
+    assert first.store.manifest["complete"] is False
+    assert said == [f"{after.open.sum()} tiles elsewhere wait for Model 2; refine without a region goes on"]
+    assert refine(outs[0]).store.manifest["complete"] is True
+    refine(outs[1], Fraction(0.3))
+    refine(outs[1], rule, region=region)
+    assert content(outs[0]) == content(outs[1])
 
 
 def test_a_round_that_was_stopped_is_finished(tmp_path: Path, model: Path, slide: Path) -> None:

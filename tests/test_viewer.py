@@ -14,6 +14,7 @@ from slides import pyramid, texture, write_slide
 
 from wsi_twostage.errors import StoreError
 from wsi_twostage.mask import MaskPyramid, Source
+from wsi_twostage.pictures import HEAT
 from wsi_twostage.pipeline import Settings, segment
 from wsi_twostage.selection import Fraction
 from wsi_twostage.tiles import Box, Tile
@@ -105,15 +106,26 @@ def test_an_outline_goes_on_over_the_edge_of_a_tile(made: MaskPyramid) -> None:
     assert (seen[:500] == whole[:500]).all()  # below them the tile sees further
 
 
-def test_uncertainty_near_is_that_of_pixels_and_far_the_mean_of_tiles(made: MaskPyramid) -> None:
+def test_uncertainty_near_is_of_pixels_and_far_the_mean_of_tiles_on_one_scale(made: MaskPyramid) -> None:
     scene = Scene.open(made.path)
     pictures = Pictures(scene)
     near = pixels(pictures.tile("uncertainty", 0, Tile(0, 0)))[..., 3]
     assert len(np.unique(near)) > 50
     u = scene.ledger.grid("uncertainty")
     scene.pyramids["uncertainty"] = Pyramid(350, 525, 4, 5)  # of a slide so large that there is a level 4
-    far = pixels(pictures.tile("uncertainty", 4, Tile(0, 0)))[..., 3]
-    assert far[0, 0] == round(paint.MOST_OPAQUE * round(255 * u[0, 0] / u.max()) / 255)
+    far = pixels(pictures.tile("uncertainty", 4, Tile(0, 0)))
+    assert tuple(far[0, 0]) == paint.heat_palette()[round(255 * u[0, 0])]
+    alpha = np.array([colour[3] for colour in paint.heat_palette()])
+    shown = np.searchsorted(alpha, near[:320])  # 10 x 16 tiles
+    assert shown.mean() / 255 == pytest.approx(u[:10, :16].mean(), abs=0.02)
+
+
+def test_the_legend_of_uncertainty_has_the_colours_of_its_tiles_and_of_other_pictures() -> None:
+    scale, palette = paint.heat_scale(), paint.heat_palette()
+    assert [u for u, _ in scale[::4]] == [0, 0.25, 1]
+    assert [colour for _, colour in scale[::4]] == [palette[0], palette[64], palette[255]]
+    assert palette[0][3] == 0
+    assert palette[255][:3] == tuple(HEAT[-1].astype(int))
 
 
 def test_sources_lie_on_their_tiles(made: MaskPyramid) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -283,6 +284,16 @@ def test_every_control_has_a_name(browser: Any, viewer: Viewer) -> None:
     for control in browser.find_elements("css selector", "button, input"):
         if control.is_displayed():
             assert control.accessible_name, control.get_attribute("outerHTML")
+
+
+def test_when_the_result_is_gone_the_page_says_so(browser: Any, store: MaskPyramid, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(store.path, tmp_path / "o.zarr"))
+    viewer = open_viewer(copy)
+    viewer.start()
+    open_at(browser, viewer)
+    shutil.rmtree(copy)
+    wait(browser, "document.getElementById('said').textContent.includes('cannot be read')")
+    viewer.close()
 
 
 def test_when_the_server_has_ended_the_page_says_so(browser: Any, store: MaskPyramid) -> None:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -380,9 +381,47 @@ def test_many_may_look_at_once(viewer: Viewer, token: str) -> None:
     assert found == [200] * len(threads)
 
 
+def test_what_is_no_http_is_refused_like_all_else(viewer: Viewer) -> None:
+    for text in (
+        b"\x16\x03\x01\x02\r\n\r\n",
+        b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+    ):
+        assert b"<" not in say(viewer, text)
+
+
+@pytest.mark.parametrize("lost", ["damaged", "gone"])
+def test_a_result_that_is_lost_while_it_is_shown_is_one_line(
+    store: MaskPyramid, tmp_path: Path, lost: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(store.path, tmp_path / "o.zarr"))
+    viewer = open_viewer(copy)
+    viewer.start()
+    asked = ["status", "facts"]
+    if lost == "gone":
+        shutil.rmtree(copy)
+    else:
+        asked += [f"tiles/{layer}/1/0/0/0" for layer in ("mask", "outlines", "uncertainty")]
+        for chunk in copy.rglob("c/**/*"):
+            if chunk.is_file():
+                chunk.write_bytes(b"hello")
+    replies = [ask(viewer, f"{urlsplit(viewer.url).path}{path}") for path in asked]
+    viewer.close()
+    for reply in replies:
+        assert reply.status == 422
+        assert b"o.zarr: cannot be read" in reply.body
+        assert b"\n" not in reply.body
+    assert capfd.readouterr().err == ""
+
+
 def test_a_port_that_is_taken_is_one_clear_line(viewer: Viewer, store: MaskPyramid) -> None:
     with pytest.raises(ConfigError, match=f"127.0.0.1:{viewer.port} cannot be listened on"):
         open_viewer(store.path, port=viewer.port)
+
+
+def test_no_host_is_not_all_hosts(store: MaskPyramid) -> None:
+    with pytest.raises(ConfigError, match="give an address to listen on"):
+        open_viewer(store.path, host="")
 
 
 def test_a_link_gives_its_place() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from distributed import Client
 
 from wsi_twostage import cluster
-from wsi_twostage.events import Listener, ignore
+from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.manifest import writing
 from wsi_twostage.mask import MaskPyramid
@@ -40,7 +40,8 @@ def refine(
         Which of the tiles that Model 2 has not seen; a share is one of all tissue tiles. None: every one of
         ``region``; without one, what was chosen before and is not done.
     region
-        GeoJSON or a mask image, as for `Settings.tissue`: only tiles that it touches.
+        GeoJSON or a mask image, as for `Settings.tissue`: only tiles that it touches. What was chosen before
+        and is not done elsewhere waits on, unless there is an audit, which is of the whole mask.
     slide, bundle
         Where they are now; None: where they were.
     settings
@@ -84,15 +85,19 @@ def refine(
             run.restore(tiles)
             if made.get("timed"):
                 tiles.release(tiles.open)  # what there was no time for
+            waiting = 0 if inside is None else int((tiles.open & ~inside).sum())
             if rule is not None:
                 tiles.choose_more(rule, inside)
                 where = f" in {region.name}" if region is not None else ""
                 mask.note(further=[*made.get("further", []), f"{rule}{where}"], complete=False, audit=None)
-            mask.note(timed=isinstance(rule, Duration))
+            # what a budget of time leaves is released by the next run, and with it what waits elsewhere
+            mask.note(timed=isinstance(rule, Duration) and not waiting)
         with run.stoppable():
             with run.timed("stage 2"):
-                run.refine(tiles, until=end_of(rule, since))
+                run.refine(tiles, within=inside, until=end_of(rule, since))
             if settings.audit is not None:
                 with run.timed("audit"):
                     run.audit(tiles, settings.audit)
+        if waiting and tiles.open.any():
+            listener(Note(f"{waiting} tiles elsewhere wait for Model 2; refine without a region goes on"))
         return run.finish(started, tiles)

@@ -18,8 +18,11 @@ HEAT = np.array([[252, 252, 250], [254, 217, 118], [252, 120, 60], [180, 10, 50]
 RGB = NDArray[np.uint8]
 
 
-def outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels of a label that touch another label, (H, W) -> (H, W)."""
+def outline(labels: NDArray[np.uint8], px: int = 1) -> NDArray[np.bool_]:
+    """Pixels of a label up to ``px`` from another label, (H, W) -> (H, W)."""
+    if px > 1:
+        inner = outline(labels, px - 1)
+        return inner | outline(np.where(inner, np.uint8(0), labels))
     edge = np.zeros(labels.shape, np.bool_)
     for axis in (0, 1):
         differs = np.diff(labels, axis=axis) != 0

@@ -161,16 +161,20 @@ class Run:
             self._count("stage 2", clock)
         self.mask.note(levels=True)
 
-    def refine(self, ledger: Ledger, *, until: float | None = None) -> None:
+    def refine(
+        self, ledger: Ledger, *, within: NDArray[np.bool_] | None = None, until: float | None = None
+    ) -> None:
         """Line 3: Model 2's labels of the chosen tiles, the most uncertain first, and all levels above.
 
-        ``until`` is when to be ready, in seconds of `time.time`.
+        Only tiles ``within``, (rows, cols); the others wait on. ``until`` is when to be ready, in seconds of
+        `time.time`.
         """
         ends = [end for end in (until, self.work.until) if end is not None]
         work = replace(self.work, until=min(ends) - self._levels_s if ends else None)
         done = ledger.settled
         rounds, worth = list(ledger.rounds()), ledger.grid("uncertainty") if ends else None
-        chosen = np.any([patches.chosen for patches in rounds], axis=0)
+        inside = ledger.tissue if within is None else within
+        chosen = np.any([patches.chosen for patches in rounds], axis=0) & inside
         # Where all are chosen and there is time for all, no order is to be kept: larger windows cost less.
         in_order = until is not None or bool((ledger.seen & ~chosen).any())
         self.listen(Started("stage 2", int((chosen & ~done).sum())))
@@ -178,7 +182,7 @@ class Run:
             call
             for patches in rounds
             for batch in (batches(patches) if in_order else [patches.chosen])
-            for call in self._refining(batch, done, work, worth)
+            for call in self._refining(batch & inside, done, work, worth)
         )
         self.mask.note(levels=False)
         with ledger.kept():
@@ -258,7 +262,8 @@ class Run:
             changed=ledger.changed,
         )
         seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.crew.threads)
-        self.mask.note(seconds=seconds.as_json(), counts=counts.as_json(), complete=self.complete)
+        complete = self.complete and not ledger.open.any()  # outside of a region tiles may wait
+        self.mask.note(seconds=seconds.as_json(), counts=counts.as_json(), complete=complete)
         worked = any(clock.network or clock.write for clock in self.clocks.values())
         audit = (self.mask.manifest.get("audit") or {}).get("left", ())
         return Result(self.mask, counts, seconds, self.complete, before=not worked, audit=tuple(audit))

@@ -69,13 +69,15 @@ def objects(
     workers: int | None = None,
     block: int = SHARD,
     listener: Listener = ignore,
+    stage: str = "export",
 ) -> Iterator[Components]:
     """All objects of the finest level, in batches; 4-connected pixels of one class, each object whole and
     once.
 
     Blocks of ``block`` px, a whole number of tiles, are read and labelled on ``workers`` threads; what is
     held does not grow with the slide, but for objects that go on in the next row of blocks. The order of the
-    batches, and of the objects in each, is the same whatever the number of threads.
+    batches, and of the objects in each, is the same whatever the number of threads. The ``listener`` hears
+    of the blocks as of a ``stage``.
     """
     spec = mask.spec
     blocks = TileGrid(spec.height, spec.width, block)
@@ -90,10 +92,10 @@ def objects(
 
     def told(found: Iterable[Found]) -> Iterator[Found]:
         for each in found:
-            listener(TilesDone("export", 1, each.box.area / 1e6))
+            listener(TilesDone(stage, 1, each.box.area / 1e6))
             yield each
 
-    listener(Started("export", len(blocks)))
+    listener(Started(stage, len(blocks)))
     threads = min(CPU_COUNT, MOST_WORKERS) if workers is None else workers
     with ThreadPoolExecutor(threads) as pool:
         seen = in_turn(pool, look, map(blocks.box, blocks), threads + 1)

@@ -1,6 +1,7 @@
 """MaskPyramid: the OME-Zarr store of one slide's result, and the one way to write to it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from wsi_twostage.errors import ConfigError, StoreError, similar_file
+from wsi_twostage.errors import ConfigError, StoreError, WsiError, similar_file
 from wsi_twostage.mask.layout import OURS, create_store, read_attributes, replacing
 from wsi_twostage.mask.reduce import majority, mean
 from wsi_twostage.mask.spec import SHARD, MaskSpec, Shard
@@ -207,6 +208,26 @@ class MaskPyramid:
     def tiles(self) -> dict[str, NDArray[Any]]:
         """The tile table, column by column, in the order it was written."""
         return read_table(self._group(), "tiles")
+
+    @contextmanager
+    def readable(self) -> Iterator[None]:
+        """Whatever goes wrong in the block, which reads this store, is one line.
+
+        Raises
+        ------
+        StoreError
+            The store is gone or damaged.
+        """
+        try:
+            yield
+        except WsiError:
+            raise
+        except Exception as error:  # zarr and codecs raise what they like
+            reason = str(error).splitlines()[0] if str(error) else ""
+            raise StoreError(
+                f"{self.path}: cannot be read ({type(error).__name__}: {reason}); "
+                f"wsi-seg verify says what is damaged"
+            ) from error
 
     @property
     def manifest(self) -> dict[str, Any]:

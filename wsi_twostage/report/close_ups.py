@@ -76,19 +76,13 @@ def _close_up(
         answer = coarse_labels(store, facts.model, own, (tile,))
         common = _common(box, own)
         whole[common.relative_to(box).slices] = answer[common.relative_to(own).slices]
-        before = png_line(_thick(whole) & _dashes(whole.shape), _FIRST)
+        before = png_line(outline(whole, 2) & _dashes(whole.shape), _FIRST)
     colours = np.array([(0, 0, 0), *spec.colours], np.uint8)
-    line = png(np.where(_thick(labels), labels, 0).astype(np.uint8), colours, [0, *[255] * len(spec.colours)])
+    edges = np.where(outline(labels, 2), labels, np.uint8(0))
+    line = png(edges, colours, [0, *[255] * len(spec.colours)])
     return CloseUp(
         title, text, box.width, box.height, jpeg(image), line, before, round(box.width * spec.mpp, 1)
     )
-
-
-def _thick(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The outline, two pixels wide, inwards."""
-    line = outline(labels)
-    inner = outline(np.where(line, 0, labels).astype(np.uint8))
-    return line | inner
 
 
 def _dashes(shape: tuple[int, ...]) -> NDArray[np.bool_]:

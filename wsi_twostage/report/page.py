@@ -66,7 +66,7 @@ def section_of(facts: Facts, scene: Scene, number: int) -> Section:
         cautions=cautions(facts),
         quality=quality(facts),
         change=change,
-        change_chart=change_chart(change, facts.rules[0]),
+        change_chart=change_chart(change, facts.rules[0] if len(facts.rules) == 1 else "all rules"),
         uncertainty_chart=uncertainty_chart(facts, least_refined(facts)),
         time_chart=time_chart(facts.seconds) if facts.seconds else None,
     )

@@ -102,14 +102,18 @@ def _calibration(facts: Facts) -> Statement:
 
 
 def least_refined(facts: Facts) -> float:
-    """The uncertainty from which the run's rule refined all tiles; 1 where it refined none."""
+    """The least uncertainty from which all tiles were refined, not counting the audit's; 1 where none is.
+
+    What a region or a budget of time took beyond that is no reason to expect less to be left.
+    """
     table = facts.table
-    by_rule = (table["source"] == Source.MODEL_2) & (table["round"] >= 0)
-    if facts.audit:
-        by_rule &= table["round"] != facts.audit.round
-    if not (table["source"] == Source.MODEL_1).any() and by_rule.any():
+    u, second = table["uncertainty"], table["source"] == Source.MODEL_2
+    random = table["round"] == facts.audit.round if facts.audit else np.zeros_like(second)
+    left = (table["source"] == Source.MODEL_1) | random
+    if second.any() and not (left & ~second).any():
         return 0.0
-    return float(table["uncertainty"][by_rule].min()) if by_rule.any() else 1.0
+    above = second & ~random & (u > np.nan_to_num(u[left]).max(initial=0.0))
+    return float(u[above].min(initial=1.0))
 
 
 def _truth(facts: Facts) -> Statement:

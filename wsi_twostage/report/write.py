@@ -24,7 +24,7 @@ def write_report(
 ) -> Path:
     """Write one self-contained HTML file about results.
 
-    Each result is read once, shard by shard. A slide that is gone costs its close-ups; a result of a batch
+    Each result is read once, block by block. A slide that is gone costs its close-ups; a result of a batch
     that cannot be read is a row of the table that says so.
 
     Parameters
@@ -71,18 +71,11 @@ def write_report(
 def _section(path: Path, detail: Detail, number: int, listener: Listener) -> Section:
     """All of one result."""
     store = MaskPyramid.open(path)
-    try:
+    with store.readable():
         facts = facts_of(store, measure(store, listener=listener))
         listener(Started("pictures", 1))
         scene = scene_of(store, facts, detail)
         listener(TilesDone("pictures", 1, scene.width * scene.height / 1e6))
-    except WsiError:
-        raise
-    except Exception as error:  # stores and codecs raise what they like
-        reason = str(error).splitlines()[0] if str(error) else ""
-        raise StoreError(
-            f"{path}: cannot be read ({type(error).__name__}: {reason}); wsi-seg verify says what is damaged"
-        ) from error
     return section_of(facts, scene, number)
 
 

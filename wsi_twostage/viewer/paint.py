@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_twostage.mask import Source
-from wsi_twostage.pictures import outline
+from wsi_twostage.pictures import heat, outline
 
 Bytes = NDArray[np.uint8]
-Palette = tuple[tuple[int, int, int, int], ...]
-"""Red, green, blue and opacity, 0..255, of the values 0, 1, ..."""
+Colour = tuple[int, int, int, int]
+"""Red, green, blue and opacity, 0..255."""
+Palette = tuple[Colour, ...]
+"""Of the values 0, 1, ..."""
 
 JPEG_QUALITY = 88
 CLEAR = (0, 0, 0, 0)
@@ -25,9 +27,7 @@ SOURCES: dict[Source, tuple[int, int, int]] = {
     Source.PENDING: (120, 120, 120),
     Source.CRASHED: (220, 20, 60),
 }
-HEAT = ((254, 217, 118), (253, 141, 60), (227, 26, 28), (128, 0, 38))
-"""From a little uncertain to most."""
-MOST_OPAQUE = 235
+MOST_OPAQUE = 235  # of the heat
 INSIDE = 38  # opacity of a source within its frame
 
 
@@ -58,20 +58,24 @@ def source_palette() -> Palette:
 
 
 def heat_palette() -> Palette:
-    """Of 255 times an uncertainty: what is certain is clear."""
-    stops = np.array(HEAT, np.float64)
-    at = np.linspace(0, len(stops) - 1, 256)
-    colours = np.stack([np.interp(at, range(len(stops)), stops[:, channel]) for channel in range(3)], 1)
-    opacity = np.linspace(0, MOST_OPAQUE, 256)
-    found = np.rint(np.column_stack([colours, opacity])).astype(int)
+    """Of 255 times an uncertainty, 0..1, in the colours of all pictures; what is certain is clear.
+
+    On a scale of roots: most tiles have a mean of little, and are to be told apart as well as pixels.
+    """
+    root = np.sqrt(np.linspace(0, 1, 256, dtype=np.float32))
+    found = np.column_stack([heat(root[None])[0], np.rint(MOST_OPAQUE * root)]).astype(int)
     return tuple((int(r), int(g), int(b), int(a)) for r, g, b, a in found)
+
+
+def heat_scale() -> list[tuple[float, Colour]]:
+    """Uncertainties at even steps along the scale of `heat_palette`, each with its colour."""
+    palette, steps = heat_palette(), np.linspace(0, 1, 9) ** 2
+    return [(float(u), palette[round(255 * u)]) for u in steps]
 
 
 def outlines(labels: Bytes) -> Bytes:
     """Labels of the pixels up to 2 px from another label, and 0 elsewhere, (H, W) -> (H, W)."""
-    edge = outline(labels)
-    inner = outline(np.where(edge, np.uint8(0), labels))
-    return np.where(edge | inner, labels, np.uint8(0))
+    return np.where(outline(labels, 2), labels, np.uint8(0))
 
 
 def spread(values: Bytes, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> Bytes:
@@ -81,7 +85,7 @@ def spread(values: Bytes, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> Byt
 
 
 @lru_cache(maxsize=64)
-def _empty(height: int, width: int, colour: tuple[int, int, int, int]) -> bytes:
+def _empty(height: int, width: int, colour: Colour) -> bytes:
     return _png(np.zeros((height, width), np.uint8), (colour,))
 
 

@@ -47,15 +47,16 @@ class Pictures:
 
         Raises
         ------
-        SlideError
-            The slide cannot be read there.
+        SlideError, StoreError
+            The slide or the result cannot be read there.
         """
         pyramid = self.scene.pyramids.get(layer)
         box = None if pyramid is None else pyramid.box(level, tile)
         if box is None:
             return None
         version = 0 if layer == "slide" else revision
-        return self.sent.obtain((layer, version, level, tile), lambda: self._make[layer](level, box))
+        with self.scene.store.readable():
+            return self.sent.obtain((layer, version, level, tile), lambda: self._make[layer](level, box))
 
     def _slide(self, level: int, box: Box) -> bytes:
         slide, spec = self.scene.slide, self.scene.store.spec
@@ -91,10 +92,10 @@ class Pictures:
         return paint.png(found[box.relative_to(around).slices], self._classes)
 
     def _uncertainty(self, level: int, box: Box) -> bytes:
-        """Of pixels, averaged; where that would read too much, the mean of each tile over the highest one."""
+        """Of pixels, averaged; where that would read too much, the mean of each tile."""
         spec = self.scene.store.spec
         if 4**level * TILE**2 * spec.channels > PROBABILITIES:
-            u = np.nan_to_num(self.scene.ledger.grid("uncertainty")) / self.scene.highest
+            u = np.nan_to_num(self.scene.ledger.grid("uncertainty"))
             return paint.png(
                 self._of_tiles(np.rint(255 * u).astype(np.uint8), box, 2**level * spec.ratio), self._heat
             )

@@ -16,6 +16,7 @@ from wsi_twostage.mask.layout import OURS
 from wsi_twostage.pictures import slide_of
 from wsi_twostage.slide import Slide
 from wsi_twostage.tiles import Box, Tile
+from wsi_twostage.viewer import paint
 from wsi_twostage.viewer.pyramid import Pyramid
 
 SOURCE_NAMES = {
@@ -96,11 +97,18 @@ class Scene:
         return self._ledger
 
     def look(self) -> int:
-        """Read the tile table if the result has changed; gives the revision, which counts the changes."""
+        """Read the tile table if the result has changed; gives the revision, which counts the changes.
+
+        Raises
+        ------
+        StoreError
+            The result is gone, or damaged.
+        """
         with self._lock:
             stamp = _stamp(self.store.path)
             if stamp != self._stamp:
-                self._ledger, self._stamp = Ledger.read(self.store), stamp
+                with self.store.readable():
+                    self._ledger, self._stamp = Ledger.read(self.store), stamp
                 self._revision += 1
             return self._revision
 
@@ -127,14 +135,18 @@ class Scene:
             "model": manifest["model"]["name"],
             "rule": manifest.get("rule"),
             "complete": bool(manifest.get("complete")),
-            "uncertainty": [self.uncertainty, self.highest],
+            "sources": [
+                [SOURCE_NAMES[kind], paint.SOURCES[kind]]
+                for kind in (Source.MODEL_1, Source.MODEL_2, *FAILED)
+                if kind not in FAILED or (source == kind).any()
+            ],
+            "uncertainty": {"kind": self.uncertainty, "highest": self.highest, "scale": paint.heat_scale()},
         }
 
     @property
     def highest(self) -> float:
-        """The uncertainty of the most uncertain tile; 1 where none is uncertain at all."""
-        found: float = np.nan_to_num(self.ledger.columns["uncertainty"]).max(initial=0.0)
-        return float(found) or 1.0
+        """The uncertainty of the most uncertain tile."""
+        return float(np.nan_to_num(self.ledger.columns["uncertainty"]).max(initial=0.0))
 
     def tile(self, tile: Tile) -> dict[str, Any] | None:
         """A tile's row of the tile table, for JSON; None where there is no such tile."""

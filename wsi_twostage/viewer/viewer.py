@@ -121,13 +121,17 @@ def open_viewer(
     ConfigError
         Nobody can listen there.
     """
+    if not host:  # a socket would take it for all addresses
+        raise ConfigError("host='': give an address to listen on, such as 127.0.0.1")
     scene = Scene.open(output, slide)
     refiner = Refiner(scene, tools)
     try:
         server = Server(host, port, secrets.token_urlsafe(24), scene=scene, refiner=refiner)
     except (OSError, OverflowError) as error:
         said = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{host}:{port} cannot be listened on ({said}); give another --port") from error
+        raise ConfigError(
+            f"{host}:{port} cannot be listened on ({said}); give another --host or --port"
+        ) from error
     return Viewer(scene, refiner, server)
 
 

@@ -8,7 +8,6 @@ const LAYERS = [
   ["source", "Source", "4"],
   ["grid", "Tile grid", "5"],
 ];
-const SOURCES = [["Model 1", "#f59e0b"], ["Model 2", "#0078ff"], ["unreadable or crashed", "#dc143c"]];
 const SVG = "http://www.w3.org/2000/svg";
 
 export const DEFAULTS = () => ({
@@ -47,7 +46,7 @@ export function showFacts(facts, busy = false) {
     `${grouped(counts.tissue)} tiles with tissue, ${grouped(counts.refined)} refined${refined}${unreadable}`,
     `${facts.model}${facts.rule ? `, ${facts.rule}` : ""}`,
   ].join("\n");
-  const open = facts.complete || busy ? [] : ["Some chosen tiles still wait for Model 2; refining goes on with them."];
+  const open = facts.complete || busy ? [] : ["Some chosen tiles still wait for Model 2; wsi-seg refine goes on with them."];
   byId("notes").replaceChildren(...[...facts.notes, ...open].map((note) => element("p", note)));
 }
 
@@ -83,14 +82,13 @@ function legend(name, facts) {
   if (name === "mask") {
     box.append(...facts.classes.map(([text, colour]) => swatch(text, `rgb(${colour.join()})`)));
   } else if (name === "source") {
-    const found = SOURCES.filter(([text]) => !text.startsWith("unreadable") || facts.counts.unreadable);
-    box.append(...found.map(([text, colour]) => swatch(text, colour)));
+    box.append(...facts.sources.map(([text, colour]) => swatch(text, `rgb(${colour.join()})`)));
   } else if (name === "uncertainty") {
-    const ends = element("span", "", { class: "ends" });
-    ends.append(element("span", "certain"), element("span", "uncertain"));
-    const [kind, highest] = facts.uncertainty;
-    const said = `Near: ${kind.replace("_", " ")} of Model 1 at each pixel. Far: mean of each tile, up to ${highest.toFixed(2)}.`;
-    box.append(heat(), ends, element("span", said));
+    const { kind, highest, scale } = facts.uncertainty;
+    const marks = element("span", "", { class: "marks" });
+    marks.append(...scale.filter((_, index) => index % 2 === 0).map(([u]) => element("span", String(+u.toFixed(2)))));
+    const said = `Model 1’s ${kind.replace("_", " ")}: near, of each pixel; far, the mean of each tile, here up to ${highest.toFixed(2)}.`;
+    box.append(heat(scale), marks, element("span", said));
   } else return [];
   return [box];
 }
@@ -109,17 +107,14 @@ function swatch(text, colour) {
   return made;
 }
 
-// The colours of paint.HEAT.
-function heat() {
-  const colours = ["#fed976", "#fd8d3c", "#e31a1c", "#800026"];
-  const stops = colours.map((colour, index) => {
-    const at = index / (colours.length - 1);
-    return drawn("stop", { offset: at, "stop-color": colour, "stop-opacity": 0.1 + 0.9 * at });
-  });
+// As it looks on glass, which is white on a dark page, too.
+function heat(scale) {
+  const stops = scale.map(([, [r, g, b, opacity]], index) =>
+    drawn("stop", { offset: index / (scale.length - 1), "stop-color": `rgb(${r},${g},${b})`, "stop-opacity": opacity / 255 }));
   const gradient = drawn("linearGradient", { id: "heat" }, ...stops);
-  const bar = drawn("rect", { width: 100, height: 4, fill: "url(#heat)" });
+  const bars = ["#fff", "url(#heat)"].map((fill) => drawn("rect", { width: 100, height: 4, fill }));
   const attributes = { viewBox: "0 0 100 4", preserveAspectRatio: "none", class: "heat", "aria-hidden": "true" };
-  return drawn("svg", attributes, gradient, bar);
+  return drawn("svg", attributes, gradient, ...bars);
 }
 
 export function showTile(told) {

@@ -138,21 +138,24 @@ async function refine() {
   const box = world.box;
   if (!box || refining.busy || byId("refine").disabled) return;
   try {
-    take(await send("refine", box));
+    await take(await send("refine", box));
   } catch (error) {
     say(error.message);
   }
 }
 
 // Looks again, more often while Model 2 is at work; somebody else may refine, too.
-let looking;
+let looking, lost = false;
 async function look() {
   clearTimeout(looking);
   if (!document.hidden) {
     try {
-      take(await ask("status"));
-    } catch {
-      say("The viewer has ended. Start wsi-seg view again.", 3600);
+      await take(await ask("status"));
+      if (lost) say("The viewer answers again.");
+      lost = false;
+    } catch (error) { // a TypeError: nobody answers
+      lost = true;
+      say(error instanceof TypeError ? "The viewer has ended. Start wsi-seg view again." : error.message, 3600);
     }
   }
   looking = setTimeout(look, refining.busy ? 600 : 4000);
