@@ -24,7 +24,7 @@ from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 from zarr.codecs import TransposeCodec, ZstdCodec
 
-from wsi_twostage.errors import ConfigError, StoreError
+from wsi_twostage.errors import ConfigError, StoreError, WriteError
 from wsi_twostage.events import Finished, Listener, Started, TilesDone, ignore
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.slide.contents import is_url
@@ -97,6 +97,8 @@ def convert(
         It cannot be read; `UnreadableRegion`, if a part of it cannot: nothing is put in its place.
     StoreError
         Something else is at ``output``.
+    WriteError
+        It cannot be written.
     """
     workers = CPU_COUNT if workers is None else workers
     if workers < 1:
@@ -137,7 +139,7 @@ def convert(
         for name in _STATE:
             del ours[name]
     except OSError as error:
-        raise StoreError(f"{root}: cannot be written ({error.strerror or error})") from error
+        raise WriteError.of(root, error) from error
     return root
 
 
@@ -186,7 +188,7 @@ def _create(pyramid: _Pyramid, manifest: dict[str, Any], codecs: dict[str, Any],
             shutil.rmtree(pyramid.root)
         new.rename(pyramid.root)
     except OSError as error:
-        raise StoreError(f"{pyramid.root}: cannot be written ({error.strerror or error})") from error
+        raise WriteError.of(pyramid.root, error) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from wsi_twostage.errors import StoreError, WsiError
+from wsi_twostage.errors import StoreError, WriteError, WsiError
 from wsi_twostage.events import Listener, Note, Started, TilesDone, ignore
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.report.facts import facts_of
@@ -37,7 +37,9 @@ def write_report(
     ConfigError
         An input is none of these.
     StoreError
-        ``path`` exists and ``overwrite`` is not given, or cannot be written; or no result could be read.
+        ``path`` exists and ``overwrite`` is not given; or no result could be read.
+    WriteError
+        ``path`` cannot be written.
     """
     path = Path(path)
     _ensure_free(path, overwrite=overwrite)
@@ -108,6 +110,6 @@ def _replace(path: Path, text: str, *, overwrite: bool) -> None:
         _ensure_free(path, overwrite=overwrite)  # again: what came meanwhile is not ours
         draft.replace(path)
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+        raise WriteError.of(path, error) from error
     finally:
         draft.unlink(missing_ok=True)
