@@ -6,6 +6,7 @@ level is what `Slide.view` gives at that downsample: a stored level where there 
 So a run on the pyramid gives the mask of a run on the slide.
 """
 
+import os
 import shutil
 import time
 import uuid
@@ -70,8 +71,8 @@ class _Pyramid:
 
 
 def convert(
-    slide: str | Path | Slide,
-    output: str | Path,
+    slide: str | os.PathLike[str] | Slide,
+    output: str | os.PathLike[str],
     *,
     mpp: float | None = None,
     compression: str = "zstd",

@@ -1,6 +1,7 @@
 """segment(): Algorithm 1 on a slide, from the file to the mask pyramid."""
 
 import math
+import os
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -89,10 +90,10 @@ class Settings:
 
 
 def segment(
-    slide: str | Path | Slide,
-    output: str | Path,
+    slide: str | os.PathLike[str] | Slide,
+    output: str | os.PathLike[str],
     *,
-    bundle: ModelBundle | str | Path | None = None,
+    bundle: ModelBundle | str | os.PathLike[str] | None = None,
     rule: Rule | TargetGap | None = None,
     settings: Settings | None = None,
     listener: Listener = ignore,
@@ -201,7 +202,11 @@ class Job:
         )
 
 
-def prepare(slide: str | Path | Slide, bundle: ModelBundle | str | Path | None, settings: Settings) -> Job:
+def prepare(
+    slide: str | os.PathLike[str] | Slide,
+    bundle: ModelBundle | str | os.PathLike[str] | None,
+    settings: Settings,
+) -> Job:
     """Open the slide and load the model; errors as `segment`."""
     slide = slide if isinstance(slide, Slide) else open_slide(slide, settings.mpp, reader=settings.reader)
     if isinstance(bundle, ModelBundle) and (settings.scheduler or settings.processes):

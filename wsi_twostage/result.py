@@ -1,8 +1,8 @@
 """What a run gives back: the mask, what was refined, and where the time went."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -141,7 +141,7 @@ class Result:
 
     def export(
         self,
-        target: Path | str | None = None,
+        target: str | os.PathLike[str] | None = None,
         *,
         to: str | None = None,
         options: "Options | None" = None,

@@ -62,8 +62,8 @@ class Exported:
 
 
 def export(
-    result: MaskPyramid | Path | str,
-    target: Path | str | None = None,
+    result: MaskPyramid | str | os.PathLike[str],
+    target: str | os.PathLike[str] | None = None,
     *,
     to: str | None = None,
     options: Options | None = None,
@@ -142,7 +142,7 @@ def _write_pixels(path: Path, mask: MaskPyramid, to: str, options: Options, list
         dicom_seg.write_dicom_seg(path, mask, level, source, listener)
 
 
-def _format_of(target: Path | str | None) -> str:
+def _format_of(target: str | os.PathLike[str] | None) -> str:
     """What a name ends in."""
     name = "" if target is None else Path(target).name.lower()
     for to, suffixes in SUFFIXES.items():

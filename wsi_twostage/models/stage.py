@@ -1,6 +1,7 @@
 """A network that was made elsewhere, as a stage: how it is fed, how its answer is read and checked."""
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ class Contract:
     """Whether the answers are these, not logits."""
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
             raise ConfigError(
                 f"mean={self.mean}, std={self.std}; three numbers each, of red, green and blue in 0..1, "
                 f"std above 0"

@@ -1,5 +1,6 @@
 """write_report(): results in, one HTML file out."""
 
+import os
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,8 +17,8 @@ from wsi_twostage.report.page import Section, render, section_of
 
 
 def write_report(
-    results: Sequence[Path | str],
-    path: Path | str,
+    results: Sequence[str | os.PathLike[str]],
+    path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
     listener: Listener = ignore,
