@@ -168,7 +168,7 @@ def test_tiles_that_do_not_fit_the_networks_are_refused() -> None:
         {"halo": -16},
         {"threshold": math.nan},
         {"temperature": 0.0},
-        {"decisions": (0.5, 1.5)},
+        {"decisions": (0.5, 1.0)},
         {"decisions": (0.5,)},
     ],
     ids=str,

@@ -195,6 +195,15 @@ def test_a_plain_function_is_a_network(tmp_path: Path, slide: Path) -> None:
         pack(bundle, tmp_path / "a.bundle")
 
 
+def test_an_answer_that_is_no_number_ends_a_run_with_one_line(tmp_path: Path, slide: Path) -> None:
+    """Of small images it was one, when the bundle was made."""
+    factor = 10.0
+    bundle = bundle_of(lambda x: (0.5 - x[:, :1]) * factor, **SMALL)
+    factor = math.nan
+    with pytest.raises(BundleError, match="Model 1 gives numbers that are not finite"):
+        segment(slide, tmp_path / "a.zarr", bundle=bundle)
+
+
 @pytest.mark.parametrize(
     ("net", "changes", "said"),
     [

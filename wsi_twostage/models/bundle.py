@@ -124,7 +124,7 @@ def _ensure_sound(spec: BundleSpec) -> None:
         ("coarse_halo", spec.coarse_halo >= 0, "0 px or more"),
         ("threshold", 0 <= spec.threshold <= 1, "a number within 0..1"),
         ("temperature", 0 < spec.temperature < math.inf, "a number above 0"),
-        ("decisions", len(spec.decisions) == 2 and all(0 <= p <= 1 for p in spec.decisions), "two of 0..1"),
+        ("decisions", len(spec.decisions) == 2 and all(0 < p < 1 for p in spec.decisions), "two in 0..1"),
     ):
         if not sound:
             raise BundleError(f"{spec.name}: {key}={getattr(spec, key)!r}; expected {wanted}")

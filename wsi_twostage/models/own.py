@@ -179,7 +179,7 @@ def _net(net: Net | str | os.PathLike[str], name: str) -> Net:
 
 @torch.inference_mode()
 def _try(stage: Stage, probabilities: bool | None) -> None:
-    """See that a network takes windows of several sizes and that its answers are numbers of their shape.
+    """See that a network takes windows of several sizes and that its answers have their shape.
 
     Raises
     ------
@@ -198,11 +198,6 @@ def _try(stage: Stage, probabilities: bool | None) -> None:
                 f"{stage.name} cannot take {height} x {width} px ({reason}); its windows have sides of "
                 f"multiples of {stage.contract.multiple} px: say multiple=N where it wants those of N"
             ) from error
-        if not bool(found.isfinite().all()):
-            raise BundleError(
-                f"{stage.name} gives numbers that are not finite (NaN or infinity) for an ordinary image; "
-                f"look at its weights, and whether mean and std are those of its training"
-            )
         if probabilities is None and _look_like_probabilities(found):
             raise BundleError(
                 f"{stage.name} gives what look like probabilities, not logits; leave its last sigmoid or "

@@ -84,7 +84,7 @@ class Stage(nn.Module):
         Raises
         ------
         BundleError
-            The network gives another number of channels, or another size.
+            The network gives another number of channels, another size, or numbers that are not finite.
         """
         z = self.answer(x, around)
         if self.contract.probabilities:
@@ -104,6 +104,11 @@ class Stage(nn.Module):
         height, width = (self.scale * self._padded(side) for side in x.shape[-2:])
         if found.shape[-2:] != (height, width):
             raise BundleError(self._another_size(x, found, (height, width)))
+        if not bool(found.isfinite().all()):  # else they would quietly become background
+            raise BundleError(
+                f"{self.name} gives numbers that are not finite (NaN or infinity); look at its weights, and "
+                f"whether mean and std are those of its training"
+            )
         return found[..., : self.scale * x.shape[-2], : self.scale * x.shape[-1]]
 
     def on(self, device: torch.device) -> "Stage":
