@@ -149,7 +149,9 @@ def test_what_cannot_be_compared_is_refused(folder: Path, model: Path, tmp_path:
     [
         pytest.param(["nuclei-he", "unet-bowl"], "do not share a picture", id="bundles and experiments"),
         pytest.param(["nuclei-he", "--runs", "."], "--runs and --set are for", id="a bundle with runs"),
-        pytest.param(["unet-bowl"], "experiments need --runs", id="an experiment without runs"),
+        pytest.param(["unet-bowl"], "unet-bowl is no bundle .* need --runs", id="an experiment without runs"),
+        pytest.param(["net.onnx"], r"net.onnx is no bundle \(a .safetensors file", id="neither"),
+        pytest.param(["unet-bowl", "--runs", ".", "--mpp", "1"], "--mpp is for bundles", id="runs with mpp"),
     ],
 )
 def test_kinds_are_not_mixed(arguments: list[str], said: str) -> None:

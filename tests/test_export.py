@@ -1,8 +1,10 @@
 """What other programs get: objects and pictures that agree with the mask."""
 
 import csv
+import errno
 import gzip
 import json
+import math
 import subprocess
 import sys
 import uuid
@@ -18,16 +20,20 @@ import shapely
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 from skimage.measure import label, perimeter_crofton, regionprops
 from slides import texture, write_slide
 
-from wsi_twostage.errors import ConfigError, StoreError
+from wsi_twostage.errors import ConfigError, StoreError, WriteError
 from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
 from wsi_twostage.export import Options, export, images
+from wsi_twostage.export import geojson as geojson_module
 from wsi_twostage.export.objects import objects
 from wsi_twostage.export.split import HALO
 from wsi_twostage.mask import MaskPyramid, MaskSpec, Source
+from wsi_twostage.mask.store import _open_array
 from wsi_twostage.slide import open_slide
+from wsi_twostage.tiles import Tile
 
 SPEC = MaskSpec(
     height=2301,
@@ -325,6 +331,14 @@ def test_cut_objects_do_not_know_the_blocks(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one[name], other[name])
 
 
+def test_seeds_of_one_depth_do_not_know_the_blocks(tmp_path: Path) -> None:
+    """Real nuclei have many; which of them is flooded first must not hang on what else a block holds."""
+    elsewhere = np.random.default_rng(0).random((SPEC.height, SPEC.width)) > 0.001
+    labels = (distance_transform_edt(elsewhere) < 8).astype(np.uint8)
+    mask = write_store(tmp_path / "a.zarr", labels)
+    np.testing.assert_array_equal(told(mask, 2048)[["first", "area"]], told(mask, 512)[["first", "area"]])
+
+
 def test_what_is_larger_than_the_halo_keeps_every_pixel(mask: MaskPyramid, labels: NDArray[np.uint8]) -> None:
     found = told(mask, 512)
     assert len(np.unique(found["first"])) == len(found)
@@ -413,6 +427,7 @@ def test_without_its_slide_the_overlay_is_on_the_overview(tmp_path: Path, labels
         ({"to": "geojson", "options": Options(min_area_um2=-1)}, "--min-area -1; it must be 0 or more"),
         ({"to": "geojson", "options": Options(simplify_px=float("nan"))}, "--simplify nan"),
         ({"to": "png", "options": Options(mpp=-1)}, "--mpp -1; it must be above 0"),
+        ({"to": "png", "options": Options(mpp=math.inf)}, "--mpp inf; it must be above 0"),
     ],
 )
 def test_bad_options_are_one_line(mask: MaskPyramid, arguments: dict[str, Any], message: str) -> None:
@@ -465,11 +480,39 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path, mask: MaskPyramid) 
         assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_damaged_result_is_one_line(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
+def test_a_full_disk_leaves_what_was_there(
+    tmp_path: Path, mask: MaskPyramid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(geojson_module, "write_geojson", full)
+    (tmp_path / "a.geojson").write_text("old")
+    with pytest.raises(WriteError, match=r"a.geojson: cannot be written \(No space left on device\)"):
+        export(mask, tmp_path / "a.geojson", overwrite=True)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("labels/segmentation/0/c", "of level 0"),
+        ("wsi_twostage/probability/c", "Model 1's answer to rows .* of its grid"),
+        ("wsi_twostage/source/c", "the map of sources"),
+        ("wsi_twostage/source/zarr.json", "the map of sources"),
+    ],
+)
+def test_a_damaged_result_is_one_line(
+    tmp_path: Path, labels: NDArray[np.uint8], part: str, said: str
+) -> None:
     mask = write_store(tmp_path / "a.zarr", labels)
-    shard = next(path for path in (mask.path / "labels/segmentation/0/c").rglob("*") if path.is_file())
-    shard.write_bytes(b"hello")
-    with pytest.raises(StoreError, match=r"of level 0 cannot be read .*; wsi-seg verify says"):
+    mask.write_probability(
+        SPEC.coarse.box(Tile(0, 0)), np.full((3, SPEC.coarse.tile, SPEC.coarse.tile), 85, np.uint8)
+    )
+    place = mask.path / part
+    (place if place.is_file() else next(p for p in place.rglob("*") if p.is_file())).write_bytes(b"hello")
+    _open_array.cache_clear()  # as in another process
+    with pytest.raises(StoreError, match=rf"{said} cannot be read .*; wsi-seg verify says"):
         export(mask, tmp_path / "a.geojson")
     assert not (tmp_path / "a.geojson").exists()
 

@@ -200,6 +200,7 @@ def completed(words: str, *, shell: str = "bash", cwd: Path) -> list[str]:
         ("wsi-seg info sl", ["file,sl"]),
         ("wsi-seg export a.zarr --to d", ["plain,dicom-seg"]),
         ("wsi-seg completion z", ["plain,zsh"]),
+        ("wsi-seg model pa", ["file,pa", "plain,pack"]),
     ],
 )
 def test_the_environment_asks_for_completions(tmp_path: Path, words: str, expected: list[str]) -> None:

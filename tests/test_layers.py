@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "cluster": {"errors", "memory", "stopping"},
     "dispatch": {"cluster", "errors"},
     "notebook": {"errors", "mask", "pictures", "slide", "tiles"},
-    "result": {"export", "mask", "notebook", "work"},
+    "result": {"errors", "export", "mask", "notebook", "work"},
     "ledger": {"mask", "selection", "tiles"},
     "audit": {"ledger", "mask", "models", "fine", "tiles"},
     "manifest": {"errors", "mask", "models", "slide"},

@@ -1,5 +1,6 @@
 """Networks and bundles."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,6 +155,27 @@ def test_tiles_that_do_not_fit_the_networks_are_refused() -> None:
         tiny_spec(halo=96, context_halo=16)
     with pytest.raises(BundleError, match="context joins at stride 4"):
         tiny_spec(ratio=2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": ("",)},
+        {"classes": ("a", "a"), "colours": ((1, 2, 3), (1, 2, 3))},
+        {"colours": ((1, 2, 256),)},
+        {"colours": ()},
+        {"tile": 0},
+        {"halo": -16},
+        {"threshold": math.nan},
+        {"temperature": 0.0},
+        {"decisions": (0.5, 1.0)},
+        {"decisions": (0.5,)},
+    ],
+    ids=str,
+)
+def test_what_would_only_fail_in_a_run_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(BundleError, match=rf"tiny: {list(changes)[-1]}=.*; expected |tiny: classes="):
+        tiny_spec(**changes)
 
 
 def test_context_may_have_a_network_of_its_own(tmp_path: Path) -> None:

@@ -60,6 +60,12 @@ def test_the_picture_is_the_slide_with_the_outlines_of_the_mask(result: Result) 
     assert np.array_equal(picture[labels == 0], texture(700, 1100)[labels == 0])
 
 
+@pytest.mark.parametrize("mpp", [0, -1, float("inf"), float("nan")])
+def test_a_scale_that_makes_no_sense_is_one_line(result: Result, mpp: float) -> None:
+    with pytest.raises(ConfigError, match="it must be above 0, and finite"):
+        result.mask(mpp=mpp)
+
+
 def test_jupyter_gets_a_small_png(result: Result) -> None:
     picture = Image.open(io.BytesIO(result._repr_png_()))
     assert picture.format == "PNG"

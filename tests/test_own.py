@@ -1,5 +1,6 @@
 """A user's own two networks: torch modules, functions, ONNX files and smp, in memory and in a bundle."""
 
+import math
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -194,6 +195,15 @@ def test_a_plain_function_is_a_network(tmp_path: Path, slide: Path) -> None:
         pack(bundle, tmp_path / "a.bundle")
 
 
+def test_an_answer_that_is_no_number_ends_a_run_with_one_line(tmp_path: Path, slide: Path) -> None:
+    """Of small images it was one, when the bundle was made."""
+    factor = 10.0
+    bundle = bundle_of(lambda x: (0.5 - x[:, :1]) * factor, **SMALL)
+    factor = math.nan
+    with pytest.raises(BundleError, match="Model 1 gives numbers that are not finite"):
+        segment(slide, tmp_path / "a.zarr", bundle=bundle)
+
+
 @pytest.mark.parametrize(
     ("net", "changes", "said"),
     [
@@ -211,7 +221,16 @@ def test_a_plain_function_is_a_network(tmp_path: Path, slide: Path) -> None:
         (Tiny(), {"mean": (0.5,)}, "three numbers each"),
         ("net.pt", {}, "never loaded"),
         ("none.onnx", {}, "no such ONNX file"),
-        (3, {}, "Model 1 is a int"),
+        (3, {}, "Model 1 is of .*int.*; use a torch module"),
+        (lambda x: x[:, :1] * math.nan, {}, "Model 1 gives numbers that are not finite"),
+        (lambda x: x * math.inf, {"classes": ["a", "b"]}, "Model 1 gives numbers that are not finite"),
+        (Tiny(), {"mean": (math.nan, 0.0, 0.0)}, "three numbers each"),
+        (Tiny(), {"scale": 0}, "scale=0; use one that divides ratio"),
+        (
+            Tiny(),
+            {"colours": [(1, 2, 3), (1, 2, 3)]},
+            "colours=.*; expected red, green and blue in 0..255 for",
+        ),
     ],
     ids=lambda value: str(value)[:20].replace("\n", " "),
 )

@@ -1,10 +1,15 @@
 """The names people import, and the documents that must keep up with the code."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 
 import wsi_twostage
+from wsi_twostage.export import export
+from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.result import Result
+from wsi_twostage.viewer import open_viewer
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,6 +25,14 @@ def test_no_module_hides_a_public_name() -> None:
     package = Path(wsi_twostage.__file__).parent
     modules = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
     assert modules.isdisjoint(wsi_twostage.__all__)
+
+
+def test_a_path_may_be_given_as_anything_that_is_one() -> None:
+    names = (getattr(wsi_twostage, name) for name in wsi_twostage.__all__)
+    public = [*filter(inspect.isfunction, names), export, open_viewer, MaskPyramid.open, Result.export]
+    for function in public:
+        for parameter in inspect.signature(function).parameters.values():
+            assert "pathlib" not in str(parameter.annotation), f"{function.__name__}: {parameter}"
 
 
 def test_the_model_card_in_the_docs_is_that_of_the_shipped_bundle() -> None:

@@ -6,6 +6,7 @@ level is what `Slide.view` gives at that downsample: a stored level where there 
 So a run on the pyramid gives the mask of a run on the slide.
 """
 
+import os
 import shutil
 import time
 import uuid
@@ -24,7 +25,7 @@ from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 from zarr.codecs import TransposeCodec, ZstdCodec
 
-from wsi_twostage.errors import ConfigError, StoreError
+from wsi_twostage.errors import ConfigError, StoreError, WriteError
 from wsi_twostage.events import Finished, Listener, Started, TilesDone, ignore
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.slide.contents import is_url
@@ -70,8 +71,8 @@ class _Pyramid:
 
 
 def convert(
-    slide: str | Path | Slide,
-    output: str | Path,
+    slide: str | os.PathLike[str] | Slide,
+    output: str | os.PathLike[str],
     *,
     mpp: float | None = None,
     compression: str = "zstd",
@@ -97,6 +98,8 @@ def convert(
         It cannot be read; `UnreadableRegion`, if a part of it cannot: nothing is put in its place.
     StoreError
         Something else is at ``output``.
+    WriteError
+        It cannot be written.
     """
     workers = CPU_COUNT if workers is None else workers
     if workers < 1:
@@ -137,7 +140,7 @@ def convert(
         for name in _STATE:
             del ours[name]
     except OSError as error:
-        raise StoreError(f"{root}: cannot be written ({error.strerror or error})") from error
+        raise WriteError.of(root, error) from error
     return root
 
 
@@ -186,7 +189,7 @@ def _create(pyramid: _Pyramid, manifest: dict[str, Any], codecs: dict[str, Any],
             shutil.rmtree(pyramid.root)
         new.rename(pyramid.root)
     except OSError as error:
-        raise StoreError(f"{pyramid.root}: cannot be written ({error.strerror or error})") from error
+        raise WriteError.of(pyramid.root, error) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

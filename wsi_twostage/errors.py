@@ -14,6 +14,7 @@ Each message is one line: where, what was found, what would work.
 Bugs stay ``AssertionError`` and ``TypeError`` and keep their traceback.
 """
 
+import os
 from collections.abc import Iterable
 from enum import IntEnum
 from itertools import islice
@@ -91,7 +92,7 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
     return f"; did you mean {words[near[0]]}?" if near else ""
 
 
-def similar_file(missing: str | Path) -> str:
+def similar_file(missing: str | os.PathLike[str]) -> str:
     """The end of a line about a missing file: one that is there under nearly the same name, if there is.
 
     Names with other digits are other slides, not slips.

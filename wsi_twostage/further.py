@@ -1,5 +1,6 @@
 """refine(): another round of Model 2 on a result that is there, on this machine or another."""
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,12 @@ from wsi_twostage.tissue_file import read_tissue
 
 
 def refine(
-    output: str | Path,
+    output: str | os.PathLike[str],
     rule: Rule | None = None,
     *,
-    region: Path | None = None,
-    slide: str | Path | Slide | None = None,
-    bundle: str | Path | None = None,
+    region: str | os.PathLike[str] | None = None,
+    slide: str | os.PathLike[str] | Slide | None = None,
+    bundle: str | os.PathLike[str] | None = None,
     settings: Settings | None = None,
     listener: Listener = ignore,
     since: float | None = None,
@@ -71,7 +72,7 @@ def refine(
     overview, inside = job.views.overview, None
     if region is not None:
         size = (job.slide.height, job.slide.width)
-        drawn = read_tissue(region, full=size, wanted=(overview.height, overview.width))
+        drawn = read_tissue(Path(region), full=size, wanted=(overview.height, overview.width))
         inside = tissue_tiles(drawn, job.mask.tiles, job.mask.overview_downsample) > 0
         rule = rule or ALL
     manifest = {**job.manifest(settings), "tissue": made["tissue"]}
@@ -88,7 +89,7 @@ def refine(
             waiting = 0 if inside is None else int((tiles.open & ~inside).sum())
             if rule is not None:
                 tiles.choose_more(rule, inside)
-                where = f" in {region.name}" if region is not None else ""
+                where = f" in {Path(region).name}" if region is not None else ""
                 mask.note(further=[*made.get("further", []), f"{rule}{where}"], complete=False, audit=None)
             # what a budget of time leaves is released by the next run, and with it what waits elsewhere
             mask.note(timed=isinstance(rule, Duration) and not waiting)

@@ -1,11 +1,11 @@
 """segment_many(): a batch of slides on the same workers; one bad slide never stops the rest."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from distributed import Client
 
@@ -42,7 +42,7 @@ class Outcome:
 def segment_many(
     entries: Sequence[Entry],
     *,
-    bundle: str | Path | None = None,
+    bundle: str | os.PathLike[str] | None = None,
     rule: Rule | TargetGap | None = None,
     settings: Settings | None = None,
     listener_of: Callable[[Entry], AbstractContextManager[Listener]] = lambda entry: nullcontext(ignore),

@@ -1,6 +1,6 @@
 """Pixels for pictures of a result: outlines, the heat of uncertainty, tissue and slide at a level's size."""
 
-from pathlib import Path
+import os
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ def level_within(store: MaskPyramid, side: int) -> int:
     return next(fitting, store.levels - 1)
 
 
-def slide_of(store: MaskPyramid, path: str | Path | None = None) -> Slide:
+def slide_of(store: MaskPyramid, path: str | os.PathLike[str] | None = None) -> Slide:
     """The slide that a result was made from, where it was or at ``path``.
 
     Raises

@@ -1,6 +1,7 @@
 """segment(): Algorithm 1 on a slide, from the file to the mask pyramid."""
 
 import math
+import os
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -89,10 +90,10 @@ class Settings:
 
 
 def segment(
-    slide: str | Path | Slide,
-    output: str | Path,
+    slide: str | os.PathLike[str] | Slide,
+    output: str | os.PathLike[str],
     *,
-    bundle: ModelBundle | str | Path | None = None,
+    bundle: ModelBundle | str | os.PathLike[str] | None = None,
     rule: Rule | TargetGap | None = None,
     settings: Settings | None = None,
     listener: Listener = ignore,
@@ -202,8 +203,8 @@ class Job:
 
 
 def prepare(
-    slide: str | Path | Slide,
-    bundle: ModelBundle | str | Path | None,
+    slide: str | os.PathLike[str] | Slide,
+    bundle: ModelBundle | str | os.PathLike[str] | None,
     settings: Settings,
     *,
     elsewhere: bool = False,
@@ -216,7 +217,7 @@ def prepare(
 
 
 def model_of(
-    bundle: ModelBundle | str | Path | None, settings: Settings, *, elsewhere: bool = False
+    bundle: ModelBundle | str | os.PathLike[str] | None, settings: Settings, *, elsewhere: bool = False
 ) -> tuple[ModelRef, BundleSpec]:
     """What the settings make of a bundle; errors as `segment`."""
     elsewhere = elsewhere or settings.scheduler is not None

@@ -1,12 +1,12 @@
 """plan(): what a run would do and cost, from the overview and a measurement of a few seconds."""
 
+import os
 import resource
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -70,9 +70,9 @@ class Plan:
 
 
 def plan(
-    slide: str | Path | Slide,
+    slide: str | os.PathLike[str] | Slide,
     *,
-    bundle: ModelBundle | str | Path | None = None,
+    bundle: ModelBundle | str | os.PathLike[str] | None = None,
     rule: Rule | TargetGap | None = None,
     settings: Settings | None = None,
 ) -> Plan:

@@ -1,5 +1,6 @@
 """A picture of a result: the slide with the mask, the uncertainty with the refined tiles, and a close-up."""
 
+import os
 from pathlib import Path
 
 import imagecodecs
@@ -28,7 +29,7 @@ _REFINED = (0, 190, 255)
 _FAILED = (255, 0, 0)
 
 
-def write_preview(store: MaskPyramid, path: Path) -> None:
+def write_preview(store: MaskPyramid, path: str | os.PathLike[str]) -> None:
     """Write a PNG with three panels, from a finished store and the slide that it names.
 
     Left: the slide's thumbnail with the outlines of the mask and, in green, of the tissue. Middle: Model 1's
@@ -40,7 +41,7 @@ def write_preview(store: MaskPyramid, path: Path) -> None:
     SlideError, StoreError
         The slide is no longer where it was, or another one is.
     """
-    slide = slide_of(store)
+    slide, path = slide_of(store), Path(path)
     panels = [_thumbnail(store, slide), _uncertainty(store), _close_up(store, slide)]
     height = max(panel.shape[0] for panel in panels)
     columns = []

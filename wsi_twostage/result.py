@@ -1,13 +1,14 @@
 """What a run gives back: the mask, what was refined, and where the time went."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_twostage.errors import ConfigError
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.work import Clock
 
@@ -114,7 +115,15 @@ class Result:
         return self.store.tiles()
 
     def mask(self, mpp: float) -> Any:
-        """The labels as a lazy dask array (rows, cols) uint8, at the coarsest level up to ``mpp``."""
+        """The labels as a lazy dask array (rows, cols) uint8, at the coarsest level up to ``mpp``.
+
+        Raises
+        ------
+        ConfigError
+            ``mpp`` is not above 0, or not finite.
+        """
+        if not 0 < mpp < np.inf:
+            raise ConfigError(f"mpp={mpp:g}; it must be above 0, and finite")
         finest = self.store.spec.mpp
         level = int(np.clip(np.floor(np.log2(mpp / finest) + 1e-6), 0, self.store.levels - 1))
         return self.store.lazy(level)
@@ -132,7 +141,7 @@ class Result:
 
     def export(
         self,
-        target: Path | str | None = None,
+        target: str | os.PathLike[str] | None = None,
         *,
         to: str | None = None,
         options: "Options | None" = None,

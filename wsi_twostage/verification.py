@@ -1,8 +1,8 @@
 """verify(): whether a result is sound, and what to do if it is not."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import zarr
@@ -34,7 +34,7 @@ class Verdict:
         return ""
 
 
-def verify(path: Path | str, *, listener: Listener = ignore) -> Verdict:
+def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verdict:
     """Read every pixel of a result (each chunk has a checksum), and compare what must agree.
 
     Metadata as OME-Zarr 0.5 wants it; each level the majority of the finer one; the tile table.

@@ -55,8 +55,12 @@ def curve(
             found = _of_slides([path for path in bundles if path], data, mpp, device, repeats, bar)
         elif any(bundles):
             raise click.UsageError("bundles and experiments do not share a picture; give one kind")
-        elif runs is None or mpp is not None:
-            raise click.UsageError("experiments need --runs, and take no --mpp")
+        elif runs is None:
+            raise click.UsageError(
+                f"{models[0]} is no bundle (a .safetensors file, or nuclei-he), and experiments need --runs"
+            )
+        elif mpp is not None:
+            raise click.UsageError("--mpp is for bundles, not for experiments")
         else:
             found = _of_experiments(models, changes, data, runs, device, repeats, bar)
     write_curve(found, output)

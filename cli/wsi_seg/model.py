@@ -1,10 +1,11 @@
 """wsi-seg model: what a bundle is, as Markdown; wsi-seg model pack: a bundle from two ONNX files."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from wsi_seg.help import Command, write_examples
+from wsi_seg.help import Command, files, write_examples
 from wsi_twostage.errors import ConfigError
 
 
@@ -18,10 +19,15 @@ class Model(click.Group):
     )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        first = args[0] if args else "show"
-        if first not in self.commands and first not in ("--help", "-h"):
+        if args and args[0] not in (*self.commands, "--help", "-h"):
             args = ["show", *args]
-        return super().parse_args(ctx, args or ["show"])
+        elif not args and not ctx.resilient_parsing:  # a shell that completes may mean another command
+            args = ["show"]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Commands, and files: the first word may be a bundle."""
+        return [*files(ctx, None, incomplete), *super().shell_complete(ctx, incomplete)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(self.examples, formatter)

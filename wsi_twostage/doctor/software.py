@@ -62,7 +62,8 @@ def _extras(optional: list[Requirement]) -> Iterator[Finding]:
             yield note("optional", wrong, f"pip install '{NAME}[{extra}]'")
         else:
             said[there is not None].append(f"{requirement.name} {there}" if there else f"{NAME}[{extra}]")
-    parts = [", ".join(said[True]), f"not installed: {', '.join(said[False])}" if said[False] else ""]
+    missing = ", ".join(dict.fromkeys(said[False]))  # an extra may have several packages
+    parts = [", ".join(said[True]), f"not installed: {missing}" if missing else ""]
     if any(parts):
         yield ok("optional", "; ".join(filter(None, parts)))
 

@@ -92,8 +92,8 @@ def level_at(mask: MaskPyramid, mpp: float | None, *, most_px: int = MOST_PX) ->
     sides = [max(mask.shape(level)) for level in range(mask.levels)]
     if mpp is None:
         return next(level for level, side in enumerate(sides) if side <= USUAL_PX)
-    if not mpp > 0:
-        raise ConfigError(f"--mpp {mpp:g}; it must be above 0")
+    if not 0 < mpp < np.inf:
+        raise ConfigError(f"--mpp {mpp:g}; it must be above 0, and finite")
     level = int(np.clip(round(float(np.log2(mpp / mask.spec.mpp))), 0, mask.levels - 1))
     if sides[level] > most_px:
         fits = next(level for level, side in enumerate(sides) if side <= most_px)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsi_twostage.events import Listener, Started, TilesDone, ignore
 from wsi_twostage.export.components import Block, Cells, Found, Framed, find, framed, merge
 from wsi_twostage.export.parts import Components
-from wsi_twostage.export.reading import read_labels
+from wsi_twostage.export.reading import read_labels, read_probability, read_source
 from wsi_twostage.export.split import DEPTH_UM, HALO, split_keys
 from wsi_twostage.mask import SHARD, MaskPyramid, Source
 from wsi_twostage.tiles import Box, TileGrid
@@ -81,7 +81,7 @@ def objects(
     """
     spec = mask.spec
     blocks = TileGrid(spec.height, spec.width, block)
-    tiles, name = mask.read_source(), mask.manifest["uncertainty"]
+    tiles, name = read_source(mask), mask.manifest["uncertainty"]
     least = min_area_um2 / spec.mpp**2 - 1e-9
 
     def look(box: Box) -> Block:
@@ -138,7 +138,7 @@ def _look(mask: MaskPyramid, box: Box, tiles: NDArray[np.uint8], name: str, *, s
             keys = split_keys(read_labels(mask, around), around, spec.width, depth)[
                 box.relative_to(around).slices
             ]
-    probability = mask.read_probability(box.coarser(spec.ratio))
+    probability = read_probability(mask, box.coarser(spec.ratio))
     uncertainty = of_bytes(name, probability) * probability.any(0) if labels.any() else probability[0]
     sources = np.left_shift(1, tiles[box.coarser(spec.tile).slices], dtype=np.uint8)
     return Block(box, labels, keys, Cells(uncertainty, spec.ratio), Cells(sources, spec.tile))

@@ -18,6 +18,9 @@ DEPTH_UM = 0.25
 
 LEAST_DEPTH_PX = 1.0  # between widths of 20 and 21 px there is as much
 
+_TIE = 1e-12
+"""Between seeds of one depth, in pixels; other depths lie farther apart than all of them together."""
+
 
 def split_keys(labels: NDArray[np.uint8], box: Box, width: int, depth_px: float) -> NDArray[np.int64]:
     """Keys of the parts that objects fall into, (H, W); 0 is background.
@@ -36,7 +39,10 @@ def _keys(mask: NDArray[np.bool_], box: Box, width: int, depth_px: float) -> NDA
     inner = (slice(1, -1), slice(1, -1))
     depth = distance_transform_edt(np.pad(mask, 1)).astype(np.float32)  # background lies all around
     seeds = np.asarray(label_components(local_maxima(depth, connectivity=1) & (depth > 0), connectivity=1))
-    basins = np.asarray(watershed(-depth, seeds, mask=depth > 0, connectivity=1))[inner]
+    at = np.flatnonzero(seeds)
+    height = -depth.astype(np.float64)
+    height.ravel()[at] -= _TIE * np.arange(len(at))  # else the whole block decides which is flooded first
+    basins = np.asarray(watershed(height, seeds, mask=depth > 0, connectivity=1))[inner]
     depth, seeds = depth[inner], seeds[inner]
     count = int(seeds.max(initial=0))
     at = np.flatnonzero(seeds)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from wsi_twostage.errors import ConfigError, StoreError, did_you_mean
+from wsi_twostage.errors import ConfigError, StoreError, WriteError, did_you_mean
 from wsi_twostage.events import Finished, Listener, Note, ignore
 from wsi_twostage.export import dicom_seg, geojson, images, objects, simplify, table
 from wsi_twostage.mask import MaskPyramid
@@ -62,8 +62,8 @@ class Exported:
 
 
 def export(
-    result: MaskPyramid | Path | str,
-    target: Path | str | None = None,
+    result: MaskPyramid | str | os.PathLike[str],
+    target: str | os.PathLike[str] | None = None,
     *,
     to: str | None = None,
     options: Options | None = None,
@@ -88,7 +88,9 @@ def export(
         An unknown format, an option that is not for it, a picture that would be too large, a package that is
         not installed, or a slide that is no DICOM.
     StoreError
-        No result, or a target that exists (without ``overwrite``), or cannot be written.
+        No result, a damaged one, or a target that exists (without ``overwrite``).
+    WriteError
+        The target cannot be written; what was there is as before.
 
     >>> export("slide.seg.ome.zarr", "cells.geojson")  # doctest: +SKIP
     """
@@ -140,13 +142,15 @@ def _write_pixels(path: Path, mask: MaskPyramid, to: str, options: Options, list
         dicom_seg.write_dicom_seg(path, mask, level, source, listener)
 
 
-def _format_of(target: Path | str | None) -> str:
+def _format_of(target: str | os.PathLike[str] | None) -> str:
     """What a name ends in."""
     name = "" if target is None else Path(target).name.lower()
     for to, suffixes in SUFFIXES.items():
         if name.endswith(suffixes):
             return to
-    raise ConfigError(f"--to is missing, and {name or 'no name'} does not say it; use {', '.join(SUFFIXES)}")
+    if not name:
+        raise ConfigError(f"--to is missing; use {', '.join(SUFFIXES)}")
+    raise ConfigError(f"--to is missing, and {name} does not say it; use {', '.join(SUFFIXES)}")
 
 
 def _beside(result: Path, to: str, *, compressed: bool) -> Path:
@@ -189,7 +193,9 @@ def _new_file(path: Path, mask: MaskPyramid, *, overwrite: bool) -> Iterator[Pat
     Raises
     ------
     StoreError
-        Something is there that must not be replaced, or the system does not let it be written.
+        Something is there that must not be replaced.
+    WriteError
+        The system does not let it be written.
     """
     _ensure_may_be_written(path, mask, overwrite=overwrite)
     new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
@@ -200,7 +206,7 @@ def _new_file(path: Path, mask: MaskPyramid, *, overwrite: bool) -> Iterator[Pat
         _ensure_may_be_written(path, mask, overwrite=overwrite)  # again: a block takes time
         os.replace(new, path)
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise WriteError.of(path, error) from error
     finally:
         new.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """MaskPyramid: the OME-Zarr store of one slide's result, and the one way to write to it."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,12 @@ class MaskPyramid:
 
     @classmethod
     def create(
-        cls, path: Path | str, spec: MaskSpec, *, manifest: Mapping[str, object], overwrite: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        spec: MaskSpec,
+        *,
+        manifest: Mapping[str, object],
+        overwrite: bool = False,
     ) -> Self:
         """Write an empty store; on failure nothing of it is left and what was there is as before.
 
@@ -48,7 +54,7 @@ class MaskPyramid:
         return cls(path, spec)
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
+    def open(cls, path: str | os.PathLike[str]) -> Self:
         """Open a store whose mask is whole: Model 1's everywhere, Model 2's where a run got to.
 
         Raises
@@ -64,7 +70,7 @@ class MaskPyramid:
         return pyramid
 
     @classmethod
-    def left(cls, path: Path | str) -> Self:
+    def left(cls, path: str | os.PathLike[str]) -> Self:
         """Open what a run left, however far it got.
 
         Raises

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -86,6 +88,7 @@ class BundleSpec:
     """Data, licence, split, seed, figures, date: for people."""
 
     def __post_init__(self) -> None:
+        _ensure_sound(self)
         halos = (2 * self.halo, 2 * self.coarse_halo, 2 * self.context_halo)
         if self.tile % (STRIDE * max(self.ratio, CONTEXT_STRIDE)) or any(halo % STRIDE for halo in halos):
             raise BundleError(
@@ -106,6 +109,25 @@ class BundleSpec:
     def step(self) -> int:
         """Fine pixels per pixel of Model 1's answer."""
         return self.ratio // self.scale
+
+
+def _ensure_sound(spec: BundleSpec) -> None:
+    """What would only fail, or mislead, in a run."""
+    names, colours = spec.classes, spec.colours
+    differ = len(set(names)) == len(names) and all(isinstance(name, str) and name for name in names)
+    rgb = all(len(colour) == 3 and all(value in range(256) for value in colour) for colour in colours)
+    for key, sound, wanted in (
+        ("classes", differ and 1 <= len(names) <= 255, "1 to 255 names that differ, background left out"),
+        ("colours", rgb and len(colours) == len(names), "red, green and blue in 0..255 for each class"),
+        ("tile", spec.tile > 0, "1 px or more"),
+        ("halo", spec.halo >= 0, "0 px or more"),
+        ("coarse_halo", spec.coarse_halo >= 0, "0 px or more"),
+        ("threshold", 0 <= spec.threshold <= 1, "a number within 0..1"),
+        ("temperature", 0 < spec.temperature < math.inf, "a number above 0"),
+        ("decisions", len(spec.decisions) == 2 and all(0 < p < 1 for p in spec.decisions), "two in 0..1"),
+    ):
+        if not sound:
+            raise BundleError(f"{spec.name}: {key}={getattr(spec, key)!r}; expected {wanted}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +256,7 @@ def load_net(path: Path) -> TwoStageNet:
     return net.eval().requires_grad_(False)
 
 
-def load_bundle(path: Path | str | None = None, *, device: str = "cpu") -> ModelBundle:
+def load_bundle(path: str | os.PathLike[str] | None = None, *, device: str = "cpu") -> ModelBundle:
     """Load a bundle ready to run; None is the one that ships in the package.
 
     Raises

@@ -3,6 +3,7 @@
 import colorsys
 import copy
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ EXPORTED = 1e-2
 
 
 def bundle_of(
-    first: Net | str | Path,
-    second: Net | str | Path | None = None,
+    first: Net | str | os.PathLike[str],
+    second: Net | str | os.PathLike[str] | None = None,
     *,
     mpp: float,
     classes: Sequence[str],
@@ -91,6 +92,8 @@ def bundle_of(
         raise ConfigError(f"mpp={mpp}, classes={named}; a model needs both")
     if ratio < 1 or ratio & (ratio - 1):
         raise ConfigError(f"ratio={ratio}; use a power of two")
+    if scale < 1 or ratio % scale:
+        raise ConfigError(f"scale={scale}; use one that divides ratio={ratio}")
     contract = Contract(tuple(mean), tuple(std), multiple, bool(probabilities))
     one, two = _net(first, "Model 1"), None if second is None else _net(second, "Model 2")
     two = one if two is None else two
@@ -129,7 +132,7 @@ def bundle_of(
     return ModelBundle(spec, *pair)
 
 
-def pack(bundle: ModelBundle, path: str | Path, *, overwrite: bool = False) -> ModelBundle:
+def pack(bundle: ModelBundle, path: str | os.PathLike[str], *, overwrite: bool = False) -> ModelBundle:
     """Write a bundle of `bundle_of` to one file, its networks as ONNX, and load it again.
 
     Torch modules are exported. What is in the file runs on other machines without their code: nothing in it
@@ -163,14 +166,14 @@ def pack(bundle: ModelBundle, path: str | Path, *, overwrite: bool = False) -> M
     return load_bundle(path)
 
 
-def _net(net: Net | str | Path, name: str) -> Net:
+def _net(net: Net | str | os.PathLike[str], name: str) -> Net:
     """What can be called on a batch; a copy, which the user's later training does not change."""
-    if isinstance(net, str | Path):
+    if isinstance(net, str | os.PathLike):
         return OnnxNet(read_onnx(Path(net)), name=str(net))
     if isinstance(net, nn.Module):
         return copy.deepcopy(net).cpu().eval().requires_grad_(False)
     if not callable(net):
-        raise ConfigError(f"{name} is a {type(net).__name__}; use a torch module, function or ONNX file")
+        raise ConfigError(f"{name} is of {type(net)}; use a torch module, a function or an ONNX file")
     return net
 
 

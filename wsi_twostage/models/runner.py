@@ -1,5 +1,6 @@
 """A bundle at work: loaded once per process, folded, on its device and in its precision."""
 
+import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -41,7 +42,7 @@ class ModelRef:
 
 
 def refer(
-    bundle: ModelBundle | Path | str | None,
+    bundle: ModelBundle | str | os.PathLike[str] | None,
     *,
     device: str,
     precision: str,

@@ -1,6 +1,7 @@
 """A network that was made elsewhere, as a stage: how it is fed, how its answer is read and checked."""
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ class Contract:
     """Whether the answers are these, not logits."""
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
             raise ConfigError(
                 f"mean={self.mean}, std={self.std}; three numbers each, of red, green and blue in 0..1, "
                 f"std above 0"
@@ -82,7 +84,7 @@ class Stage(nn.Module):
         Raises
         ------
         BundleError
-            The network gives another number of channels, or another size.
+            The network gives another number of channels, another size, or numbers that are not finite.
         """
         z = self.answer(x, around)
         if self.contract.probabilities:
@@ -102,6 +104,11 @@ class Stage(nn.Module):
         height, width = (self.scale * self._padded(side) for side in x.shape[-2:])
         if found.shape[-2:] != (height, width):
             raise BundleError(self._another_size(x, found, (height, width)))
+        if not bool(found.isfinite().all()):  # else they would quietly become background
+            raise BundleError(
+                f"{self.name} gives numbers that are not finite (NaN or infinity); look at its weights, and "
+                f"whether mean and std are those of its training"
+            )
         return found[..., : self.scale * x.shape[-2], : self.scale * x.shape[-1]]
 
     def on(self, device: torch.device) -> "Stage":

@@ -1,11 +1,12 @@
 """write_report(): results in, one HTML file out."""
 
+import os
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from wsi_twostage.errors import StoreError, WsiError
+from wsi_twostage.errors import StoreError, WriteError, WsiError
 from wsi_twostage.events import Listener, Note, Started, TilesDone, ignore
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.report.facts import facts_of
@@ -16,8 +17,8 @@ from wsi_twostage.report.page import Section, render, section_of
 
 
 def write_report(
-    results: Sequence[Path | str],
-    path: Path | str,
+    results: Sequence[str | os.PathLike[str]],
+    path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
     listener: Listener = ignore,
@@ -37,7 +38,9 @@ def write_report(
     ConfigError
         An input is none of these.
     StoreError
-        ``path`` exists and ``overwrite`` is not given, or cannot be written; or no result could be read.
+        ``path`` exists and ``overwrite`` is not given; or no result could be read.
+    WriteError
+        ``path`` cannot be written.
     """
     path = Path(path)
     _ensure_free(path, overwrite=overwrite)
@@ -101,6 +104,6 @@ def _replace(path: Path, text: str, *, overwrite: bool) -> None:
         _ensure_free(path, overwrite=overwrite)  # again: what came meanwhile is not ours
         draft.replace(path)
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+        raise WriteError.of(path, error) from error
     finally:
         draft.unlink(missing_ok=True)

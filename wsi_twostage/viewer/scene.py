@@ -66,7 +66,7 @@ class Scene:
         self.look()
 
     @classmethod
-    def open(cls, output: Path | str, slide: str | Path | None = None) -> Self:
+    def open(cls, output: str | os.PathLike[str], slide: str | os.PathLike[str] | None = None) -> Self:
         """Open a result and its slide; reads no pixels.
 
         Parameters

@@ -7,7 +7,6 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
@@ -96,9 +95,9 @@ class Viewer:
 
 
 def open_viewer(
-    output: Path | str,
+    output: str | os.PathLike[str],
     *,
-    slide: str | Path | None = None,
+    slide: str | os.PathLike[str] | None = None,
     host: str = HOST,
     port: int = 0,
     tools: Tools | None = None,
