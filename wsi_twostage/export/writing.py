@@ -73,6 +73,8 @@ def export(
 ) -> Exported:
     """Write a result's mask as ``to``: geojson, csv, parquet, ome-tiff, png or dicom-seg.
 
+    >>> export("slide.seg.ome.zarr", "cells.geojson")  # doctest: +SKIP
+
     Parameters
     ----------
     target
@@ -89,8 +91,6 @@ def export(
         not installed, or a slide that is no DICOM.
     StoreError
         No result, or a target that exists (without ``overwrite``), or cannot be written.
-
-    >>> export("slide.seg.ome.zarr", "cells.geojson")  # doctest: +SKIP
     """
     options = options or Options()
     to = to or _format_of(target)
