@@ -1,6 +1,7 @@
 """The documentation: it builds without a warning, its links lead somewhere, and what it quotes exists."""
 
 import ast
+import importlib
 import importlib.util
 import re
 import shlex
@@ -52,6 +53,14 @@ def test_the_python_page_has_every_public_name() -> None:
     text = (DOCS / "python.md").read_text(encoding="utf-8")
     for name in wsi_twostage.__all__:
         assert f":: wsi_twostage.{name}\n" in text, name
+
+
+def test_the_functions_that_carry_out_the_paper_are_there() -> None:
+    text = (DOCS / "algorithm.md").read_text(encoding="utf-8")
+    named = [name.rpartition(".") for name in re.findall(r"`([a-z_.]+\.[A-Za-z_]+)`", text)]
+    assert len(named) > 8
+    for module, _, name in named:
+        assert hasattr(importlib.import_module(f"wsi_twostage.{module}"), name), f"{module}.{name}"
 
 
 def _templates() -> list[str]:
