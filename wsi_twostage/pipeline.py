@@ -114,8 +114,8 @@ def segment(
     Parameters
     ----------
     output
-        Folder of the OME-Zarr store. What an earlier run of the same slide, model and parameters left there
-        is gone on with, tile by tile.
+        Folder of the OME-Zarr store. The call goes on with what an earlier one of the same slide, model and
+        parameters left there.
     bundle
         The model; None for the one that ships in the package.
     rule
