@@ -42,13 +42,17 @@ class Settings:
     mpp: float | None = None
     """Of the slide's level 0, in um per pixel; wins over the file."""
     reader: str = "auto"
+    """Or ``tiff``, ``openslide``, ``zarr``, ``image``."""
     tissue: str = "otsu"
     """``otsu``, ``none`` to take every tile for tissue, or a file that says it (`tissue_file`)."""
     uncertainty: str = "entropy"
+    """Or ``margin``, ``expected_gain``, ``paper``."""
     device: str = "auto"
+    """Or ``cpu``, ``cuda``, ``cuda:1``, ..."""
     precision: str = "fp32"
+    """Or ``bf16``, ``fp16``."""
     engine: str = "torch"
-    """What runs the networks: torch, or openvino, on a CPU."""
+    """Or ``openvino``, on a CPU."""
     workers: int | None = None
     """Threads on this machine; None: the cores that it may use."""
     processes: int | None = None
@@ -62,6 +66,7 @@ class Settings:
     until: float | None = None
     """When the run ends, complete or not, in seconds of `time.time`."""
     overwrite: bool = False
+    """Replace a result of ours; nothing else is ever replaced."""
 
     def __post_init__(self) -> None:
         if self.uncertainty not in UNCERTAINTIES:
@@ -103,11 +108,15 @@ def segment(
 ) -> Result:
     """Segment a slide in two stages and write the mask pyramid.
 
+    A run that is stopped (`Settings.until`, `stopping.ASKED`) gives a result that is not ``complete``.
+
+    >>> result = segment("slide.svs", "slide.seg.ome.zarr", rule=Fraction(0.1))  # doctest: +SKIP
+
     Parameters
     ----------
     output
-        Folder of the OME-Zarr store. What an earlier run of the same slide, model and parameters left there
-        is gone on with, tile by tile.
+        Folder of the OME-Zarr store. The call goes on with what an earlier one of the same slide, model and
+        parameters left there.
     bundle
         The model; None for the one that ships in the package.
     rule
@@ -120,8 +129,6 @@ def segment(
     priority
         Of several slides on one cluster, the higher goes first.
 
-    A run that is stopped (`Settings.until`, `stopping.ASKED`) gives a result that is not ``complete``.
-
     Raises
     ------
     SlideError, BundleError, ConfigError, StoreError
@@ -130,8 +137,6 @@ def segment(
         The slide, the workers or the place for the output went away during the run; what is on disk is valid,
         and the same call goes on with it. A region that cannot be decoded costs its tiles only, and so does
         one that ends its worker process each time; they are marked in the tile table.
-
-    >>> result = segment("slide.svs", "slide.seg.ome.zarr", rule=Fraction(0.1))  # doctest: +SKIP
     """
     started, settings = time.perf_counter(), settings or Settings()
     since = time.time() if since is None else since

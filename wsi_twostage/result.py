@@ -88,17 +88,19 @@ class Result:
 
     store: MaskPyramid
     counts: Counts
+    """``tiles``, and of these ``tissue``, ``refined``, ``unreadable`` and ``crashed``; pixels ``changed``."""
     seconds: Seconds
+    """``total`` and each step's wall time; what the threads did; ``network_share`` of their time, 0..1."""
     complete: bool = True
     """Whether Model 2 has seen all that the rule gave it; else the same call goes on."""
     before: bool = False
     """Whether all of it was done before."""
     audit: tuple[dict[str, Any], ...] = ()
-    """``name``, ``gap`` and ``bound`` of `audit.Remaining`, if a sample was asked for."""
+    """If a sample was asked for: ``name``, ``gap`` (1 - Dice to refining all) and its ``bound``, 0..1."""
 
     @property
     def status(self) -> str:
-        """One of `STATUSES`.
+        """How it ended.
 
         ``stopped``: not complete. ``partial``: there are tiles that failed. ``empty``: there is no tissue.
         ``done``: there was nothing left to do. Else ``ok``.

@@ -11,7 +11,7 @@ from wsi_twostage.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Every tile whose uncertainty is at least this (the paper's rule, with >=)."""
+    """Every tile whose uncertainty is at least this, 0..1 (the paper's rule, with >=)."""
 
     value: float  # 0..1
 
@@ -25,7 +25,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Fraction:
-    """The most uncertain share of the tissue tiles, over the whole slide."""
+    """The most uncertain share, 0..1, of the tissue tiles, over the whole slide."""
 
     value: float  # 0..1
 
@@ -39,7 +39,7 @@ class Fraction:
 
 @dataclass(frozen=True, slots=True)
 class TargetGap:
-    """The threshold that the bundle's calibration promises this for: 1 - Dice to refining everything."""
+    """The threshold that the bundle's calibration promises this for: 1 - Dice to refining all, 0..1."""
 
     value: float  # 0..1
 

@@ -98,7 +98,7 @@ _RULE = (
     ),
     click.option("--refine", type=click.Choice(["all", "none"]), help="Refine every tissue tile, or none."),
     click.option(
-        "--target-gap", type=float, help="Refine what keeps this Dice to --refine all, on average: 0.02 of 1."
+        "--target-gap", type=float, help="Refine what keeps 1 - Dice to --refine all below this, on average."
     ),
 )
 _WORKERS = (device, workers, processes, scheduler, patience)

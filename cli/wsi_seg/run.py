@@ -81,8 +81,8 @@ def run(
     """Segment SLIDES and write SLIDE.seg.ome.zarr for each.
 
     SLIDES are files, URLs, folders, patterns in quotes, or CSV manifests with columns wsi[,mpp][,mask]
-    [,threshold][,output]. What an earlier run left is gone on with; what is done is not done again. Of
-    several slides there is a summary.json and a summary.csv.
+    [,threshold][,output]. A run goes on with what an earlier one left, and does nothing twice. Of several
+    slides there is a summary.json and a summary.csv.
     """
     keep_freed_memory()  # before numpy and torch start threads
     since, beginning = psutil.Process().create_time(), time.perf_counter()

@@ -14,7 +14,7 @@ from wsi_twostage.doctor.finding import Finding, note, ok, one_line, problem
 NAME = "wsi-twostage"
 _SHOWN = ("torch", "torchvision", "zarr", "dask", "distributed", "tifffile", "imagecodecs", "numpy")
 _REINSTALL = "install this package again, in a new virtual environment"
-_NOT_FOR_USE = "test"
+_NOT_FOR_USE = ("test", "docs")
 
 Image = NDArray[np.uint8]
 
@@ -56,14 +56,14 @@ def _extras(optional: list[Requirement]) -> Iterator[Finding]:
     for requirement in optional:
         extra = str(requirement.marker).split("==")[-1].strip(" '\"")
         there = _version(requirement)
-        if extra == _NOT_FOR_USE:
+        if extra in _NOT_FOR_USE:
             continue
         if there is not None and (wrong := _wrong(requirement)):
             yield note("optional", wrong, f"pip install '{NAME}[{extra}]'")
         else:
             said[there is not None].append(f"{requirement.name} {there}" if there else f"{NAME}[{extra}]")
-    missing = ", ".join(dict.fromkeys(said[False]))  # an extra may have several packages
-    parts = [", ".join(said[True]), f"not installed: {missing}" if missing else ""]
+    lacking = ", ".join(dict.fromkeys(said[False]))  # an extra may be several packages
+    parts = [", ".join(said[True]), f"not installed: {lacking}" if lacking else ""]
     if any(parts):
         yield ok("optional", "; ".join(filter(None, parts)))
 

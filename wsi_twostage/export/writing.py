@@ -73,6 +73,8 @@ def export(
 ) -> Exported:
     """Write a result's mask as ``to``: geojson, csv, parquet, ome-tiff, png or dicom-seg.
 
+    >>> export("slide.seg.ome.zarr", "cells.geojson")  # doctest: +SKIP
+
     Parameters
     ----------
     target
@@ -91,8 +93,6 @@ def export(
         No result, a damaged one, or a target that exists (without ``overwrite``).
     WriteError
         The target cannot be written; what was there is as before.
-
-    >>> export("slide.seg.ome.zarr", "cells.geojson")  # doctest: +SKIP
     """
     options = options or Options()
     to = to or _format_of(target)

@@ -140,6 +140,7 @@ class ModelBundle:
     """
 
     spec: BundleSpec
+    """Scale, tiles, classes, threshold, calibration and card."""
     f1: Callable[[Tensor], Tensor]
     f2: Callable[[Tensor, Tensor], Tensor]
     sha256: str = ""

@@ -51,6 +51,8 @@ def bundle_of(
 ) -> ModelBundle:
     """Make two networks a model; both are tried on small images first.
 
+    >>> bundle = bundle_of(coarse, fine, mpp=0.5, classes=["tumour"])  # doctest: +SKIP
+
     Parameters
     ----------
     first, second
@@ -84,8 +86,6 @@ def bundle_of(
         A network that does not keep the contract, or no ONNX file.
     ConfigError
         A value that does not make sense, or a package that is missing.
-
-    >>> bundle = bundle_of(coarse, fine, mpp=0.5, classes=["tumour"])  # doctest: +SKIP
     """
     named = (classes,) if isinstance(classes, str) else tuple(classes)
     if not named or not (mpp > 0 and math.isfinite(mpp)):

@@ -39,11 +39,14 @@ class Slide:
 
     path: str
     """Absolute, or a URL."""
-    reader: str  # "tiff", "openslide", "zarr" or "image"
+    reader: str
+    """``tiff``, ``openslide``, ``zarr`` or ``image``."""
     levels: tuple[Level, ...]
     """Stored levels, finest first."""
-    mpp: float  # um per pixel of level 0
-    mpp_source: str  # "file" or "given"
+    mpp: float
+    """Um per pixel of level 0."""
+    mpp_source: str
+    """``file`` or ``given``."""
     format: str
     compression: str
     origin: tuple[int, int] = (0, 0)
@@ -149,6 +152,9 @@ class Slide:
 def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader: str = "auto") -> Slide:
     """Open a slide; reads no pixels.
 
+    >>> open_slide("examples/data/CMU-1-Small-Region.svs").mpp
+    0.499
+
     Parameters
     ----------
     mpp
@@ -160,9 +166,6 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader
     ------
     SlideError
         It cannot be read, or has no plausible micrometres per pixel and none were given.
-
-    >>> open_slide("examples/data/CMU-1-Small-Region.svs").mpp
-    0.499
     """
     if reader != "auto" and reader not in _DESCRIBE:
         near = did_you_mean(reader, ("auto", *_DESCRIBE))
