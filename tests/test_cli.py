@@ -88,6 +88,17 @@ def test_info_says_what_is_in_a_slide(tmp_path: Path) -> None:
     assert as_json["mpp"] == 0.499
 
 
+def test_info_on_a_slide_without_a_scale_says_what_it_is_and_what_is_missing(tmp_path: Path) -> None:
+    write_slide(tmp_path / "slide.tiff", [texture(300, 400)], mpp=None)
+    done = wsi_seg("info", "slide.tiff", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "400 x 300 px, unknown um/px\n  level 0: 400 x 300 px, 1/1, tiles" in done.stdout
+    assert "note: no micrometres per pixel in the file; give them, e.g. --mpp 0.25" in done.stdout
+    as_json = json.loads(wsi_seg("info", "slide.tiff", "--json", cwd=tmp_path).stdout)
+    assert (as_json["mpp"], as_json["mpp_source"]) == (None, "none")
+    assert wsi_seg("info", "slide.tiff", "--mpp", "0.5", cwd=tmp_path).stdout.count("0.5 um/px") == 2
+
+
 def bad_inputs(folder: Path, model: Path) -> dict[str, tuple[list[str | Path], str]]:
     """Name -> arguments, and what the one line must say."""
     good = write_slide(folder / "good.tiff", [texture(300, 300)])

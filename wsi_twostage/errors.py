@@ -1,7 +1,8 @@
 """Every error a user can cause, and the exit code it ends with.
 
 * WsiError
-  + SlideError    (missing, unreadable, truncated, no mpp)
+  + SlideError    (missing, unreadable, truncated)
+    + NoScale     (no micrometres per pixel, or implausible ones)
     + UnreadableRegion
     + LostSlide   (went away, or was replaced, during a run)
   + ConfigError   (a value the user can fix)
@@ -48,6 +49,10 @@ class SlideError(WsiError):
 
 class UnreadableRegion(SlideError):
     """A region of an open slide whose pixels cannot be decoded; the rest may be sound."""
+
+
+class NoScale(SlideError):
+    """A slide that does not say how large its pixels are, where nobody else does."""
 
 
 class LostSlide(SlideError):

@@ -3,7 +3,7 @@
 import math
 import xml.etree.ElementTree as ElementTree
 
-from wsi_twostage.errors import SlideError
+from wsi_twostage.errors import NoScale, SlideError
 from wsi_twostage.slide.contents import FoundMpp, Size
 
 PLAUSIBLE = (0.05, 20.0)  # um per pixel; screens and scanners that write 72 or 96 dpi fall outside
@@ -19,8 +19,10 @@ def choose_mpp(path: str, given: float | None, found: FoundMpp | None) -> tuple[
 
     Raises
     ------
+    NoScale
+        The file has none, or it is implausible, or pixels are not square.
     SlideError
-        There is none, or it is implausible, or pixels are not square.
+        The given ones are implausible.
     """
     low, high = PLAUSIBLE
     remedy = "give them, e.g. --mpp 0.25"
@@ -34,12 +36,12 @@ def choose_mpp(path: str, given: float | None, found: FoundMpp | None) -> tuple[
             raise SlideError(f"{path}: --mpp {given:g} is outside {low:g}..{high:g} um per pixel{near}")
         return given, "given"
     if found is None:
-        raise SlideError(f"{path}: no micrometres per pixel in the file; {remedy}")
+        raise NoScale(f"{path}: no micrometres per pixel in the file; {remedy}")
     stated = f"{path}: {found.x:.4g} x {found.y:.4g} um per pixel ({found.origin})"
     if not (low <= found.x <= high and low <= found.y <= high):
-        raise SlideError(f"{stated} are outside {low:g}..{high:g}; {remedy}")
+        raise NoScale(f"{stated} are outside {low:g}..{high:g}; {remedy}")
     if abs(found.x / found.y - 1) > MAX_ANISOTROPY:
-        raise SlideError(f"{stated}: pixels are not square; {remedy} if they are")
+        raise NoScale(f"{stated}: pixels are not square; {remedy} if they are")
     return (found.x + found.y) / 2, "file"
 
 

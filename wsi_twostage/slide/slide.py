@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from wsi_twostage.errors import ConfigError, SlideError, did_you_mean
+from wsi_twostage.errors import ConfigError, NoScale, SlideError, did_you_mean
 from wsi_twostage.slide import ome_zarr, openslide_reader, plain_image, tiff
 from wsi_twostage.slide.contents import Contents, FileKey, Level, Unsupported, cannot_open, is_url
 from wsi_twostage.slide.scale import choose_mpp
@@ -44,9 +44,9 @@ class Slide:
     levels: tuple[Level, ...]
     """Stored levels, finest first."""
     mpp: float
-    """Um per pixel of level 0."""
+    """Um per pixel of level 0; NaN if `open_slide` was told to let that through."""
     mpp_source: str
-    """``file`` or ``given``."""
+    """``file``, ``given`` or ``none``."""
     format: str
     compression: str
     origin: tuple[int, int] = (0, 0)
@@ -149,7 +149,9 @@ class Slide:
         return next((level for level in reversed(self.levels) if suits(level)), self.levels[0])
 
 
-def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader: str = "auto") -> Slide:
+def open_slide(
+    path: str | os.PathLike[str], mpp: float | None = None, *, reader: str = "auto", unscaled: bool = False
+) -> Slide:
     """Open a slide; reads no pixels.
 
     >>> open_slide("examples/data/CMU-1-Small-Region.svs").mpp
@@ -161,6 +163,8 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader
         Micrometres per pixel of level 0; wins over what the file says.
     reader
         "tiff" (native), "openslide", "zarr", "image", or "auto": the first of them that can.
+    unscaled
+        Open a slide without a scale, too: to see what it is, not to segment it.
 
     Raises
     ------
@@ -184,7 +188,13 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader
     except Unsupported as error:
         hint = "; of MRXS and DICOM give any one file" if folder else f"; {KNOWN_FORMATS} work"
         raise SlideError(f"{error}{hint}") from error
-    scale, source = choose_mpp(place, mpp, contents.mpp)
+    unknown = ""
+    try:
+        scale, source = choose_mpp(place, mpp, contents.mpp)
+    except NoScale as error:
+        if not unscaled:
+            raise
+        scale, source, unknown = math.nan, "none", str(error).removeprefix(f"{place}: ")
     # Absolute, since a view may be read by a worker in another folder.
     place = place if remote else os.path.abspath(place)
     return Slide(
@@ -197,7 +207,7 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None, *, reader
         compression=contents.compression,
         origin=contents.origin,
         bounds=contents.bounds,
-        warnings=tuple(_warnings(contents, scale)),
+        warnings=tuple(filter(None, (unknown, *_warnings(contents, scale)))),
     )
 
 
