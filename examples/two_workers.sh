@@ -28,6 +28,9 @@ end() {
 trap end EXIT
 trap 'exit 143' HUP INT TERM
 
+# Nobody looks at a dashboard, so nothing is sampled for it.
+export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL=1s
+
 dask scheduler --host 127.0.0.1 --port 0 --no-dashboard --scheduler-file "$scheduler" \
     2>"$place/scheduler.log" &
 started+=($!)

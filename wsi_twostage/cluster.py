@@ -30,7 +30,7 @@ _LEAN: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,  # samples all threads a hundred times a second
     "distributed.admin.tick.interval": "1s",  # wakes each server fifty times a second
 }
-"""What Dask does for its dashboard, where there is none: a twentieth of the processor time, and more."""
+"""What Dask does for its dashboard; ours have none, and every core would pay."""
 
 
 class Prepare(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
