@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import wait
 from conftest import tiny_model
 from PIL import Image
 from slides import texture, write_slide
@@ -190,7 +191,7 @@ def test_a_row_opens_its_slide(browser: Any, pages: dict[str, Path]) -> None:
     shown = "return document.querySelectorAll('details.slide[open]').length"
     assert browser.execute_script(shown) == 0
     browser.find_element("css selector", ".sortable tbody a").click()
-    assert browser.execute_script(shown) == 1
+    wait(browser, f"{shown.removeprefix('return ')} === 1")  # a new address is heard of a moment later
     opened = browser.find_element("css selector", "details.slide[open] .keys")
     assert opened.is_displayed()
     browser.find_element("css selector", "button[data-open=all]").click()
