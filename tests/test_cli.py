@@ -14,7 +14,6 @@ from slides import texture, write_slide
 from wsi_seg.main import main
 from wsi_twostage.errors import ClusterError, LostSlide, SlideError, StoreError, WriteError, WsiError
 from wsi_twostage.mask import MaskPyramid, Source
-from wsi_twostage.models.bundle import BundleSpec, NetSpec, build, save_bundle
 
 
 def wsi_seg(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -23,16 +22,6 @@ def wsi_seg(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
     return subprocess.run(
         [script, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
     )
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that runs in no time and knows nothing."""
-    tiny = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    spec = BundleSpec("tiny", 0.5, ("nucleus",), ((255, 200, 0),), tile=128, coarse=tiny, fine=tiny)
-    save_bundle(path, build(tiny, tiny, context=True), spec)
-    return path
 
 
 @pytest.fixture
