@@ -12,7 +12,15 @@ from conftest import SVS
 from slides import texture, write_slide
 
 from wsi_seg.main import main
-from wsi_twostage.errors import ClusterError, LostSlide, SlideError, StoreError, WriteError, WsiError
+from wsi_twostage.errors import (
+    ClusterError,
+    DeviceFull,
+    LostSlide,
+    SlideError,
+    StoreError,
+    WriteError,
+    WsiError,
+)
 from wsi_twostage.mask import MaskPyramid, Source
 
 
@@ -203,7 +211,7 @@ def test_the_preview_shows_slide_uncertainty_and_a_close_up(tmp_path: Path, mode
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(SlideError, 2), (StoreError, 2), (LostSlide, 1), (WriteError, 1), (ClusterError, 75)],
+    [(SlideError, 2), (StoreError, 2), (LostSlide, 1), (WriteError, 1), (DeviceFull, 1), (ClusterError, 75)],
 )
 def test_how_an_error_ends_the_command(
     error: type[WsiError], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -12,8 +12,7 @@ from conftest import small_bundle
 from ome_zarr_models.v05.image import Image
 from slides import CMU, change_tile, pyramid, texture, write_slide
 
-from wsi_twostage import conversion
-from wsi_twostage.conversion import convert
+from wsi_twostage.conversion import convert, levels
 from wsi_twostage.errors import ConfigError, SlideError, StoreError, UnreadableRegion
 from wsi_twostage.events import Event, Finished, TilesDone
 from wsi_twostage.mask import MaskPyramid
@@ -28,8 +27,8 @@ IMAGE = texture(801, 1207)  # 4 x 5 blocks, 6 levels
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small slide has many."""
-    monkeypatch.setattr(conversion, "BLOCK", 256)
-    monkeypatch.setattr(conversion, "CHUNK", 64)
+    monkeypatch.setattr(levels, "BLOCK", 256)
+    monkeypatch.setattr(levels, "CHUNK", 64)
     monkeypatch.setattr("wsi_twostage.slide.slide.COARSEST_PX", 64)
 
 
@@ -139,6 +138,21 @@ def test_an_interrupted_conversion_goes_on(
     assert not third
 
 
+def test_a_second_conversion_to_the_same_place_waits_its_turn(tmp_path: Path) -> None:
+    slide, root = write_slide(tmp_path / "slide.tiff", [IMAGE]), tmp_path / "a.zarr"
+    second: list[str] = []
+
+    def meanwhile(_: Event) -> None:
+        for overwrite in (False, True):
+            with pytest.raises(StoreError, match="is being written by another run; wait for it") as refused:
+                convert(slide, root, overwrite=overwrite)
+            second.append(str(refused.value))
+
+    convert(slide, root, listener=meanwhile)
+    assert second
+    np.testing.assert_array_equal(pixels(root, 0), IMAGE)
+
+
 def test_what_is_there_is_kept(tmp_path: Path) -> None:
     slide = write_slide(tmp_path / "slide.tiff", [IMAGE[:200, :200]])
     other = write_slide(tmp_path / "other.tiff", [IMAGE[200:400, :200]])
@@ -188,7 +202,7 @@ def test_a_full_disk_is_an_error_in_a_line(tmp_path: Path, monkeypatch: pytest.M
     def put(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(conversion, "_put", put)
+    monkeypatch.setattr(levels, "_put", put)
     with pytest.raises(StoreError, match=r"a.zarr: cannot be written \(No space left"):
         convert(slide, tmp_path / "a.zarr")
 

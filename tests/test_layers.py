@@ -18,7 +18,8 @@ ALLOWED: dict[str, set[str]] = {
     "tissue": {"tiles"},
     "tissue_file": {"errors"},
     "slide": {"errors", "tiles"},
-    "conversion": {"errors", "events", "slide", "tiles"},
+    "lock": {"errors"},
+    "conversion": {"errors", "events", "lock", "slide", "tiles"},
     "mask": {"errors", "tiles"},
     "models": {"errors"},
     "quality": {"errors", "models", "uncertainty"},
@@ -34,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "stopping": {"errors"},
     "watchdog": set(),
-    "work": {"errors", "mask", "models", "pixels", "stopping", "tiles", "watchdog"},
+    "work": {"errors", "lock", "mask", "models", "pixels", "stopping", "tiles", "watchdog"},
     "coarse": {"answers", "mask", "models", "pixels", "tiles", "uncertainty", "work"},
     "fine": {"answers", "coarse", "mask", "models", "tiles", "work"},
     "batch": {"errors"},
@@ -45,10 +46,10 @@ ALLOWED: dict[str, set[str]] = {
     "result": {"errors", "export", "mask", "notebook", "work"},
     "ledger": {"mask", "selection", "tiles"},
     "audit": {"ledger", "mask", "models", "fine", "tiles"},
-    "manifest": {"errors", "mask", "models", "slide"},
+    "manifest": {"errors", "lock", "mask", "models", "slide"},
     "overview": {"errors", "pixels", "tiles"},
     "batches": {"dispatch", "mask", "selection", "tiles", "work"},
-    "fitness": {"cluster", "errors", "mask", "models", "work"},
+    "fitness": {"cluster", "errors", "lock", "mask", "models", "work"},
     "crew": {"batches", "cluster", "dispatch", "errors", "mask", "fine", "stopping", "work"},
     "schedule": {
         "audit", "batches", "coarse", "crew", "dispatch", "events", "ledger", "mask", "overview", "pixels",
@@ -80,8 +81,8 @@ ALLOWED: dict[str, set[str]] = {
     "pictures": {"errors", "mask", "slide", "tiles", "uncertainty"},
     "preview": {"mask", "pictures", "slide", "tiles"},
     "viewer": {
-        "errors", "events", "further", "ledger", "mask", "pictures", "pipeline", "slide", "stopping", "tiles",
-        "uncertainty",
+        "errors", "events", "further", "ledger", "lock", "mask", "pictures", "pipeline", "slide", "stopping",
+        "tiles", "uncertainty",
     },
 }  # fmt: skip
 

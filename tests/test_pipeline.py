@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
+import torch
 from conftest import constant_bundle, small_bundle
 from numpy.typing import NDArray
 from slides import change_tile, pyramid, texture, write_slide
+from torch import Tensor
 
 from wsi_twostage.algorithm import two_stage
-from wsi_twostage.errors import ConfigError, SlideError, StoreError
+from wsi_twostage.errors import ConfigError, DeviceFull, SlideError, StoreError
 from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
 from wsi_twostage.mask import MaskPyramid, Source, majority
 from wsi_twostage.pipeline import Settings, segment
@@ -228,6 +231,34 @@ def test_a_hole_in_a_slide_without_levels_costs_its_tiles_only(tmp_path: Path) -
     assert source[0, 0] == source[4, 4] == Source.MODEL_1
     assert not whole(result.store)[320:384, 320:384].any()
     assert any(isinstance(event, Note) and "black in the overview" in event.text for event in events)
+
+
+@pytest.mark.parametrize(("rule", "tile"), [(ALL, 192), (NONE, 64)], ids=["model 2", "model 1"])
+@pytest.mark.parametrize("room", [4, 1, 0], ids=["once", "tiles", "nothing"])
+def test_a_window_that_finds_no_memory_is_tried_alone_then_tile_by_tile(
+    tmp_path: Path, rule: Fraction, tile: int, room: int
+) -> None:
+    bundle, asked = small_bundle(), 0
+
+    def scarce(net: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def tried(*images: Tensor) -> Tensor:
+            nonlocal asked
+            asked += 1
+            if asked == 1 or images[0].shape[-2] * images[0].shape[-1] > room * tile**2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1")
+            return net(*images)
+
+        return tried
+
+    slide = write_slide(tmp_path / "slide.tiff", [texture(192, 192)])
+    expected = segment(slide, tmp_path / "a.zarr", bundle=bundle, rule=rule, settings=EVERYWHERE)
+    poor = replace(bundle, f1=scarce(bundle.f1), f2=scarce(bundle.f2))
+    if room == 0:
+        with pytest.raises(DeviceFull, match=r"^device cpu: no memory for \d+ x \d+ px \(CUDA.*GiB\); use"):
+            segment(slide, tmp_path / "b.zarr", bundle=poor, rule=rule, settings=EVERYWHERE)
+        return
+    result = segment(slide, tmp_path / "b.zarr", bundle=poor, rule=rule, settings=EVERYWHERE)
+    np.testing.assert_array_equal(whole(result.store), whole(expected.store))
 
 
 def test_a_slide_that_vanishes_is_no_hole(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_where_nothing_is_left_refining_is_refused(made: MaskPyramid) -> None:
 
 
 def test_while_another_run_writes_refining_is_refused(refinable: MaskPyramid) -> None:
-    from wsi_twostage.mask.lock import locked
+    from wsi_twostage.lock import locked
 
     refiner = Refiner(Scene.open(refinable.path))
     with locked(refinable.path), pytest.raises(StoreError, match="being written"):

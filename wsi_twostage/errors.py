@@ -10,6 +10,7 @@
   + StoreError    (an output that exists, or is not ours)
     + WriteError  (a full disk, a file system that went away)
   + ClusterError  (workers that were lost during a run)
+  + DeviceFull    (a window that does not fit a GPU's memory)
 
 Each message is one line: where, what was found, what would work.
 Bugs stay ``AssertionError`` and ``TypeError`` and keep their traceback.
@@ -82,6 +83,10 @@ class WriteError(StoreError):
 
 class ClusterError(WsiError):
     """Workers that were lost; what is on disk is valid, and can be gone on with."""
+
+
+class DeviceFull(WsiError):
+    """A device without the memory for a window; what is on disk is valid, and can be gone on with."""
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:

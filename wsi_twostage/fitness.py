@@ -11,7 +11,7 @@ from distributed import Client, Worker, WorkerPlugin
 
 from wsi_twostage import cluster
 from wsi_twostage.errors import ClusterError, ConfigError, WsiError
-from wsi_twostage.mask.lock import is_here
+from wsi_twostage.lock import is_here
 from wsi_twostage.models.runner import runner
 from wsi_twostage.work import Work
 

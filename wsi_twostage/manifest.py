@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from wsi_twostage.errors import LostSlide, SlideError, StoreError, WriteError
+from wsi_twostage.lock import locked, new_holder
 from wsi_twostage.mask import MaskPyramid, MaskSpec
 from wsi_twostage.mask.layout import read_attributes
-from wsi_twostage.mask.lock import locked, new_holder
 from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.runner import ModelRef
 from wsi_twostage.slide import Slide

@@ -133,10 +133,11 @@ def segment(
     ------
     SlideError, BundleError, ConfigError, StoreError
         Before any work is done, and with nothing touched.
-    LostSlide, ClusterError, WriteError
-        The slide, the workers or the place for the output went away during the run; what is on disk is valid,
-        and the same call goes on with it. A region that cannot be decoded costs its tiles only, and so does
-        one that ends its worker process each time; they are marked in the tile table.
+    LostSlide, ClusterError, WriteError, DeviceFull
+        The slide, the workers or the place for the output went away during the run, or a GPU has no room for
+        a tile; what is on disk is valid, and the same call goes on with it. A region that cannot be decoded
+        costs its tiles only, and so does one that ends its worker process each time; they are marked in the
+        tile table.
     """
     started, settings = time.perf_counter(), settings or Settings()
     since = time.time() if since is None else since

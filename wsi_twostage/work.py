@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage import stopping
-from wsi_twostage.errors import StoreError, UnreadableRegion, WriteError
+from wsi_twostage.errors import DeviceFull, StoreError, UnreadableRegion, WriteError
+from wsi_twostage.lock import is_here, this_process
 from wsi_twostage.mask import MaskPyramid, Shard
 from wsi_twostage.mask.layout import read_attributes
-from wsi_twostage.mask.lock import is_here, this_process
 from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.runner import ModelRef
 from wsi_twostage.pixels import Pixels
@@ -126,7 +126,8 @@ def through_windows(
     Windows of nothing but ``done`` tiles are left out; so is what would end after the run is to stop.
 
     Where a window cannot be read it falls into its tiles, so that a hole in the file costs the tiles that
-    touch it and no more; such a tile comes with None.
+    touch it and no more; such a tile comes with None. So does one that no device has the memory for, but a
+    tile that is too large alone ends the run.
     """
     grid = work.mask.spec.tiles
     queue, longest = merge(tiles, grid, limit=limit, halo=halo)[::-1], 0.0
@@ -140,11 +141,13 @@ def through_windows(
         try:
             with work.watched(f"{window.box}"):
                 answer = predict(window)
-        except UnreadableRegion:
-            if len(window.tiles) == 1:
-                yield window, None
-            else:
+        except (UnreadableRegion, DeviceFull) as error:
+            if len(window.tiles) > 1:
                 queue.extend(merge((tile,), grid, limit=1, halo=halo)[0] for tile in reversed(window.tiles))
+            elif isinstance(error, DeviceFull):
+                raise
+            else:
+                yield window, None
         else:
             longest = max(longest, time.perf_counter() - start)
             yield window, answer

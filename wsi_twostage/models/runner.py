@@ -1,6 +1,7 @@
 """A bundle at work: loaded once per process, folded, on its device and in its precision."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from wsi_twostage.errors import BundleError, ConfigError, did_you_mean
+from wsi_twostage.errors import BundleError, ConfigError, DeviceFull, did_you_mean
 from wsi_twostage.models.bundle import SHIPPED, BundleSpec, ModelBundle, load_bundle, read_spec, sha256_of
 from wsi_twostage.models.compiled import Compiled, compile_bundle
 from wsi_twostage.models.onnx_net import OnnxNet, onnx_device
@@ -26,6 +27,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 _in_memory: dict[str, ModelBundle] = {}
 _loading = Lock()
+_alone = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +142,38 @@ class Runner:
 
     def f1(self, coarse: NDArray[np.uint8]) -> Tensor:
         """(h, w, 3) -> logits (K, scale * h, scale * w)."""
-        with torch.inference_mode(), self._autocast():
-            return self.bundle.f1(self._input(coarse))[0]
+        return self._answer(self.bundle.f1, coarse)
 
     def f2(self, fine: NDArray[np.uint8], around: NDArray[np.uint8]) -> Tensor:
         """(H, W, 3) and (h, w, 3) -> logits (K, H, W)."""
+        return self._answer(self.bundle.f2, fine, around)
+
+    def _answer(self, net: Callable[..., Tensor], *images: NDArray[np.uint8]) -> Tensor:
+        """A window that finds no memory, beside those of other threads, is tried again, one at a time.
+
+        Raises
+        ------
+        DeviceFull
+            There is no memory for it then either.
+        """
+        try:
+            return self._once(net, *images)
+        except torch.OutOfMemoryError:
+            pass  # with the error go the tensors that its traceback holds
+        with _alone:
+            torch.cuda.empty_cache()
+            try:
+                return self._once(net, *images)
+            except torch.OutOfMemoryError as error:
+                (height, width, _), (found, *_) = images[0].shape, str(error).split(" GPU ")
+                raise DeviceFull(
+                    f"device {self.device}: no memory for {height} x {width} px ({found.rstrip('. ')}); use "
+                    f"fewer --workers, or --device cpu"
+                ) from error
+
+    def _once(self, net: Callable[..., Tensor], *images: NDArray[np.uint8]) -> Tensor:
         with torch.inference_mode(), self._autocast():
-            return self.bundle.f2(self._input(fine), self._input(around))[0]
+            return net(*map(self._input, images))[0]
 
     def _input(self, rgb: NDArray[np.uint8]) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, H, W) float32 in 0..1, channels last in memory, as it was read."""

@@ -13,8 +13,8 @@ import numpy as np
 from wsi_twostage import stopping
 from wsi_twostage.errors import StoreError, WsiError
 from wsi_twostage.events import Event, Note, Started, TilesDone
+from wsi_twostage.lock import locked
 from wsi_twostage.mask import Source
-from wsi_twostage.mask.lock import locked
 from wsi_twostage.tiles import Box
 from wsi_twostage.viewer.scene import Scene
 

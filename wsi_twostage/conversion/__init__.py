@@ -1,0 +1,5 @@
+"""A slide as an OME-Zarr image pyramid."""
+
+from wsi_twostage.conversion.convert import convert
+
+__all__ = ["convert"]
