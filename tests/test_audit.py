@@ -12,8 +12,9 @@ from wsi_twostage.audit import remaining_gap, sample, strata
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.further import refine
 from wsi_twostage.mask import MaskPyramid, Source
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import ALL, NONE, Fraction
+from wsi_twostage.settings import Settings
 
 EVERYWHERE = Settings(tissue="none", workers=2)
 

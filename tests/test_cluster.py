@@ -13,8 +13,9 @@ from wsi_twostage import cluster, stopping
 from wsi_twostage.errors import ClusterError, ConfigError
 from wsi_twostage.models import runner
 from wsi_twostage.models.bundle import BundleSpec, NetSpec, build, save_bundle
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Fraction
+from wsi_twostage.settings import Settings
 
 
 def test_a_scheduler_that_does_not_answer_is_one_clear_line() -> None:

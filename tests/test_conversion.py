@@ -16,8 +16,9 @@ from wsi_twostage.conversion import convert, levels
 from wsi_twostage.errors import ConfigError, SlideError, StoreError, UnreadableRegion
 from wsi_twostage.events import Event, Finished, TilesDone
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Fraction
+from wsi_twostage.settings import Settings
 from wsi_twostage.slide import open_slide
 from wsi_twostage.tiles import Box
 

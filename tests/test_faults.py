@@ -15,13 +15,15 @@ import pytest
 from distributed import Client, LocalCluster
 from faults import PARENT, BadView
 
-from wsi_twostage import cluster, pipeline
+from wsi_twostage import cluster, preparing
 from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.errors import ClusterError, ConfigError, StoreError, WriteError
 from wsi_twostage.events import Event, Finished, Note, TilesDone
 from wsi_twostage.mask import MaskPyramid, Shard, Source
-from wsi_twostage.pipeline import Settings, Views, prepare, segment
+from wsi_twostage.pipeline import segment
+from wsi_twostage.preparing import Views, prepare
 from wsi_twostage.selection import TileCount
+from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide
 from wsi_twostage.tiles import Tile
 from wsi_twostage.verification import verify
@@ -60,8 +62,8 @@ def spoil(patch: pytest.MonkeyPatch, kind: str, spot: tuple[int, int], flag: Pat
         views = views_of(slide, spec)  # type: ignore[arg-type]
         return views._replace(fine=BadView(views.fine, kind, spot, flag))  # type: ignore[arg-type]
 
-    views_of = pipeline.views_of
-    patch.setattr(pipeline, "views_of", spoiled)
+    views_of = preparing.views_of
+    patch.setattr(preparing, "views_of", spoiled)
 
 
 def a_refined_tile(mask: MaskPyramid) -> Tile:

@@ -14,8 +14,9 @@ from wsi_twostage.batch import Entry
 from wsi_twostage.errors import BundleError, ClusterError, ConfigError
 from wsi_twostage.events import Event, Listener, Started
 from wsi_twostage.many import segment_many
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Duration, Fraction
+from wsi_twostage.settings import Settings
 
 EVERYWHERE = Settings(tissue="none", workers=2)
 RULE = Fraction(0.5)

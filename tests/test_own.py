@@ -26,9 +26,10 @@ from wsi_twostage.models.bundle import ModelBundle, load_bundle, load_net, read_
 from wsi_twostage.models.halo import measured_halo
 from wsi_twostage.models.own import bundle_of, pack
 from wsi_twostage.models.stage import Contract, Stage
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.result import Result
 from wsi_twostage.selection import ALL, Fraction, Rule
+from wsi_twostage.settings import Settings
 from wsi_twostage.tiles import Box
 
 RED = (

@@ -18,9 +18,10 @@ from wsi_twostage.algorithm import two_stage
 from wsi_twostage.errors import ConfigError, DeviceFull, SlideError, StoreError
 from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
 from wsi_twostage.mask import MaskPyramid, Source, majority
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.preview import write_preview
 from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
+from wsi_twostage.settings import Settings
 from wsi_twostage.slide import open_slide
 from wsi_twostage.tiles import Box
 from wsi_twostage.tissue import tissue_mask, tissue_tiles

@@ -10,9 +10,10 @@ from slides import change_tile, pyramid, texture, write_slide
 
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import Calibration
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.planning import plan
 from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
+from wsi_twostage.settings import Settings
 
 IMAGE = np.full((2100, 1700, 3), 244, np.uint8)
 IMAGE[300:1400, 200:1500] = texture(1100, 1300) // 2 + np.array([90, 0, 60], np.uint8)

@@ -21,7 +21,7 @@ from wsi_twostage.models.bundle import (
     read_spec,
     save_bundle,
 )
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.quality import (
     THRESHOLDS,
     Case,
@@ -34,6 +34,7 @@ from wsi_twostage.quality import (
     threshold_for,
 )
 from wsi_twostage.selection import ALL, TargetGap, Threshold
+from wsi_twostage.settings import Settings
 from wsi_twostage.tiles import Box
 
 

@@ -24,7 +24,7 @@ from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, MaskSpec, Source
 from wsi_twostage.models.bundle import Calibration
 from wsi_twostage.pictures import HEAT
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.report import write_report
 from wsi_twostage.report.cautions import cautions
 from wsi_twostage.report.change import change_of
@@ -36,6 +36,7 @@ from wsi_twostage.report.statement import least_refined, quality
 from wsi_twostage.report.svg import ticks
 from wsi_twostage.report.words import area, digits, percent, seconds
 from wsi_twostage.selection import Fraction
+from wsi_twostage.settings import Settings
 
 EVERYWHERE = Settings(tissue="none", workers=2, audit=8)
 

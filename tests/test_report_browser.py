@@ -16,9 +16,10 @@ from PIL import Image
 from slides import texture, write_slide
 
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.report import write_report
 from wsi_twostage.selection import Fraction
+from wsi_twostage.settings import Settings
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 

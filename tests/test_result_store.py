@@ -10,8 +10,9 @@ import zarr
 from conftest import constant_bundle, small_bundle
 from slides import texture, write_slide
 
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import ALL, Fraction
+from wsi_twostage.settings import Settings
 from wsi_twostage.slide import open_slide
 
 EVERYWHERE = Settings(tissue="none")

@@ -18,7 +18,7 @@ import pytest
 import torch
 import zarr
 from conftest import SVS, small_bundle
-from slides import texture, write_slide
+from slides import pyramid, texture, write_slide
 
 from wsi_twostage import stopping
 from wsi_twostage.batches import batches
@@ -28,8 +28,10 @@ from wsi_twostage.further import refine
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, Source, majority
 from wsi_twostage.models.bundle import build, read_spec, save_bundle
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import ALL, NONE, Duration, Fraction, TileCount, select
+from wsi_twostage.settings import Settings
+from wsi_twostage.slide import open_slide
 
 EVERYWHERE = Settings(tissue="none", workers=2)
 RULE = Fraction(0.5)
@@ -261,6 +263,29 @@ def test_a_slide_that_is_cut_during_a_run_is_lost_and_what_is_on_disk_is_valid(
     slide.write_bytes(kept)
     assert MaskPyramid.open(out).manifest["held_by"] is None
     assert segment(slide, out, bundle=model, rule=ALL, settings=EVERYWHERE).status == "ok"
+
+
+@pytest.mark.parametrize("stage", ["start", "overview", "stage 1"])
+def test_another_slide_of_the_same_shape_leaves_no_pixels(
+    tmp_path: Path, model: Path, slide: Path, whole: Path, stage: str
+) -> None:
+    mine, out = tmp_path / "slide.tiff", tmp_path / "o.zarr"
+    shutil.copy(slide, mine)
+    other = write_slide(tmp_path / "other.tiff", pyramid(texture(2200, 2300, seed=7), 3))
+    assert open_slide(other).levels == open_slide(slide).levels
+
+    def swap(event: Event) -> None:
+        looking = stage == "start" and isinstance(event, TilesDone) and event.stage == "overview"
+        if looking or (isinstance(event, Finished) and event.stage == stage):
+            shutil.copy(other, mine)
+
+    with pytest.raises(LostSlide, match=r"slide\.tiff: not the slide that the run was started with"):
+        segment(mine, out, bundle=model, rule=RULE, settings=EVERYWHERE, listener=swap)
+    with pytest.raises(StoreError, match="holds another result"):
+        segment(mine, out, bundle=model, rule=RULE, settings=EVERYWHERE)
+    shutil.copy(slide, mine)
+    segment(mine, out, bundle=model, rule=RULE, settings=EVERYWHERE)
+    assert content(out) == content(whole)
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "--max-seconds"])

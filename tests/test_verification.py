@@ -15,8 +15,9 @@ from wsi_twostage import stopping
 from wsi_twostage.errors import StoreError
 from wsi_twostage.events import Event, TilesDone
 from wsi_twostage.mask import MaskPyramid, Shard
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Fraction
+from wsi_twostage.settings import Settings
 from wsi_twostage.verification import verify
 
 EVERYWHERE = Settings(tissue="none", workers=2)

@@ -15,8 +15,9 @@ from slides import pyramid, texture, write_slide
 from wsi_twostage.errors import StoreError
 from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.pictures import HEAT
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Fraction
+from wsi_twostage.settings import Settings
 from wsi_twostage.tiles import Box, Tile
 from wsi_twostage.viewer import Pictures, Pyramid, Refiner, Scene, paint
 from wsi_twostage.viewer.cache import SentTiles

@@ -17,8 +17,9 @@ from slides import pyramid, texture, write_slide
 
 from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.models.bundle import ModelBundle
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Fraction
+from wsi_twostage.settings import Settings
 from wsi_twostage.tiles import Box
 from wsi_twostage.viewer import Viewer, open_viewer
 

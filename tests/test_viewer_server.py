@@ -22,8 +22,9 @@ from slides import pyramid, texture, write_slide
 
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Fraction
+from wsi_twostage.settings import Settings
 from wsi_twostage.verification import verify
 from wsi_twostage.viewer import Viewer, open_viewer
 from wsi_twostage.viewer.refiner import Progress

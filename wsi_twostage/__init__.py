@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from wsi_twostage.mask import MaskPyramid
     from wsi_twostage.models.bundle import ModelBundle, load_bundle
     from wsi_twostage.models.own import bundle_of, pack
-    from wsi_twostage.pipeline import Settings, segment
+    from wsi_twostage.pipeline import segment
     from wsi_twostage.planning import plan
     from wsi_twostage.preview import write_preview
     from wsi_twostage.report import write_report
     from wsi_twostage.result import Result
     from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
+    from wsi_twostage.settings import Settings
     from wsi_twostage.slide import Slide, open_slide
     from wsi_twostage.verification import verify
 
@@ -39,12 +40,13 @@ _HOMES = {
     "mask": ("MaskPyramid",),
     "models.bundle": ("ModelBundle", "load_bundle"),
     "models.own": ("bundle_of", "pack"),
-    "pipeline": ("Settings", "segment"),
+    "pipeline": ("segment",),
     "planning": ("plan",),
     "preview": ("write_preview",),
     "report": ("write_report",),
     "result": ("Result",),
     "selection": ("ALL", "NONE", "Fraction", "Threshold"),
+    "settings": ("Settings",),
     "slide": ("Slide", "open_slide"),
     "verification": ("verify",),
 }

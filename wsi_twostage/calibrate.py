@@ -22,7 +22,7 @@ from wsi_twostage.models.bundle import (
 from wsi_twostage.models.onnx_net import onnx_device
 from wsi_twostage.models.runner import choose_device
 from wsi_twostage.models.twostage import TwoStageNet
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.quality import (
     Case,
     TileAnswers,
@@ -32,6 +32,7 @@ from wsi_twostage.quality import (
     tally,
 )
 from wsi_twostage.selection import ALL
+from wsi_twostage.settings import Settings
 from wsi_twostage.tiles import Tile
 from wsi_twostage.training.data import Sample, image_files, read_rgb
 from wsi_twostage.training.evaluate import answers, case_of_answer

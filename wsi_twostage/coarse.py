@@ -36,7 +36,7 @@ def coarse_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Done:
     if len(fresh) + len(unreadable) < len(tissue):  # stopped: all of them are written, or none
         return Done((), np.zeros(0, np.float32), (), clock)
     with clock.of("write"), work.watched(f"writing {shard}"):
-        work.ensure_ours()
+        work.ensure_sound()
         probability = work.mask.read_probability(own)
         for tile, p in fresh.items():
             probability[:, *grid.box(tile).coarser(spec.step).relative_to(own).slices] = p

@@ -81,6 +81,7 @@ def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: fro
             costs.append(spent / len(window.tiles))
             done.append(tile)
     with clock.of("write"), work.watched(f"writing {shard}"):
+        work.ensure_sound()
         labels = _put(work, shard, fresh)
         changed = labels != coarse_labels(work.mask, spec, own, tuple(done))
     return Done(

@@ -81,7 +81,7 @@ def missing(work: Work, gpus: bool, dask_worker: Any = None) -> str:
     try:
         if not gpus or "GPU" in dask_worker.state.total_resources:
             runner(work.model)
-        work.ensure_ours()
+        work.ensure_sound()
     except WsiError as error:
         return str(error)
     return "" if os.access(work.mask.path, os.W_OK) else f"{work.mask.path} cannot be written"

@@ -12,10 +12,11 @@ from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.manifest import writing
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.pipeline import Settings, end_of, prepare
+from wsi_twostage.preparing import end_of, prepare
 from wsi_twostage.result import Result
 from wsi_twostage.schedule import begin
 from wsi_twostage.selection import ALL, Duration, Rule
+from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide
 from wsi_twostage.tissue import tissue_tiles
 from wsi_twostage.tissue_file import read_tissue
@@ -68,18 +69,18 @@ def refine(
     model = Path(made["model"]["path"])
     if bundle is None and model.is_file():  # else it may be the shipped one, which lies elsewhere here
         bundle = model
-    job = prepare(slide or made["slide"]["path"], bundle, settings, elsewhere=cluster.is_elsewhere(client))
-    overview, inside = job.views.overview, None
+    ready = prepare(slide or made["slide"]["path"], bundle, settings, elsewhere=cluster.is_elsewhere(client))
+    overview, inside = ready.views.overview, None
     if region is not None:
-        size = (job.slide.height, job.slide.width)
+        size = (ready.slide.height, ready.slide.width)
         drawn = read_tissue(Path(region), full=size, wanted=(overview.height, overview.width))
-        inside = tissue_tiles(drawn, job.mask.tiles, job.mask.overview_downsample) > 0
+        inside = tissue_tiles(drawn, ready.mask.tiles, ready.mask.overview_downsample) > 0
         rule = rule or ALL
-    manifest = {**job.manifest(settings), "tissue": made["tissue"]}
+    manifest = {**ready.manifest(settings), "tissue": made["tissue"]}
     with (
         settings.connect(client) as workers,
-        writing(Path(output), job.mask, manifest) as mask,
-        begin(job.work(mask, settings), workers, listener) as run,
+        writing(Path(output), ready.mask, manifest) as mask,
+        begin(ready.work(mask, settings), workers, listener) as run,
     ):
         tiles = Ledger.read(mask)
         with run.timed("selection"):

@@ -13,9 +13,11 @@ from wsi_twostage import stopping
 from wsi_twostage.batch import Entry
 from wsi_twostage.errors import ClusterError, ConfigError, WsiError
 from wsi_twostage.events import Listener, ignore
-from wsi_twostage.pipeline import Settings, model_of, resolve, segment
+from wsi_twostage.pipeline import segment
+from wsi_twostage.preparing import model_of, resolve
 from wsi_twostage.result import Result
 from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold
+from wsi_twostage.settings import Settings
 
 AT_ONCE = 4
 """Slides at the same time on a scheduler's workers: while one ends, or is looked at, the others fill them."""

@@ -22,8 +22,9 @@ from wsi_twostage.models.bundle import BundleSpec, ModelBundle
 from wsi_twostage.models.runner import runner
 from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.overview import read_overview
-from wsi_twostage.pipeline import Settings, mask_spec, model_of, resolve, tissue_of_file, views_of
+from wsi_twostage.preparing import mask_spec, model_of, resolve, tissue_of_file, views_of
 from wsi_twostage.selection import Duration, Fraction, Rule, TargetGap, TileCount
+from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide, View, open_slide
 from wsi_twostage.tiles import Box, TileGrid, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles

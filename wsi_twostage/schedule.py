@@ -112,6 +112,7 @@ class Run:
             # what cannot be seen is not glass: Model 1 will say so
             tissue = tissue_mask(rgb) | holes if drawn is None else drawn
             tiles = tissue_tiles(tissue, self.grid, self.mask.spec.overview_downsample) > 0
+        self.work.ensure_sound()
         self.mask.write_tissue(tissue)
         ledger = Ledger.begin(self.mask, tiles)
         self.mask.note(looked=True)

@@ -17,6 +17,7 @@ from wsi_twostage.mask.layout import read_attributes
 from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.runner import ModelRef
 from wsi_twostage.pixels import Pixels
+from wsi_twostage.slide import Identity
 from wsi_twostage.tiles import Tile, Window, merge
 from wsi_twostage.watchdog import PATIENCE_S, ended_after
 
@@ -32,6 +33,7 @@ class Work:
     mask: MaskPyramid
     model: ModelRef
     spec: BundleSpec
+    slide: Identity
     run: str
     """Who holds the store: another run's tasks must not write to it."""
     uncertainty: str = "entropy"
@@ -47,6 +49,19 @@ class Work:
     def watched(self, what: str) -> AbstractContextManager[None]:
         """Around what may hang; the process that leads the run is left to its user."""
         return ended_after(None if is_here(self.run) else self.patience, what)
+
+    def ensure_sound(self) -> None:
+        """What was read comes from the slide that the run began with, and what is written goes to its store.
+
+        Raises
+        ------
+        SlideError
+            The slide was replaced.
+        StoreError
+            As of `ensure_ours`.
+        """
+        self.slide.ensure_same()
+        self.ensure_ours()
 
     def ensure_ours(self) -> None:
         """A task that outlived its run must not write into the next one's store.

@@ -38,8 +38,8 @@ def calibrate(
     from rich.progress import Progress
 
     from wsi_twostage.calibrate import calibrate_bundle
-    from wsi_twostage.pipeline import Settings
     from wsi_twostage.quality import promises
+    from wsi_twostage.settings import Settings
 
     if output.exists():
         raise ConfigError(f"{output} exists; give another --output")

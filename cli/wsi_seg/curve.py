@@ -82,7 +82,7 @@ def _of_slides(
 ) -> Any:
     from wsi_twostage.curves.curve import FRACTIONS
     from wsi_twostage.curves.slides import labelled_slides, measure_slides
-    from wsi_twostage.pipeline import Settings
+    from wsi_twostage.settings import Settings
 
     slides = labelled_slides(data)
     tasks = {path.stem: bar.add_task(path.stem, total=len(slides) * len(FRACTIONS)) for path in bundles}

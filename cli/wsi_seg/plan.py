@@ -45,8 +45,8 @@ def plan(
     """
     keep_freed_memory()  # as in a run
     rule = options.read_rule(threshold, budget, refine, target_gap)
-    from wsi_twostage.pipeline import Settings
     from wsi_twostage.planning import plan as make
+    from wsi_twostage.settings import Settings
 
     made = make(slide, bundle=model, rule=rule, settings=Settings(**settings))
     click.echo(json.dumps(asdict(made), indent=2) if as_json else _text(made))

@@ -64,8 +64,8 @@ def refine(
     keep_freed_memory()
     from wsi_seg.run import as_json_of, summary
     from wsi_twostage.further import refine as go_on
-    from wsi_twostage.pipeline import Settings
     from wsi_twostage.selection import parse_budget
+    from wsi_twostage.settings import Settings
 
     if region is not None and not region.is_file():
         raise ConfigError(f"{region}: no such file; give GeoJSON or a mask image{similar_file(region)}")

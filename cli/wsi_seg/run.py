@@ -93,8 +93,8 @@ def run(
         if picture.exists() and not (overwrite or target.exists()):
             raise ConfigError(f"{picture} exists; give --overwrite or another --output")
     from wsi_twostage.many import segment_many
-    from wsi_twostage.pipeline import Settings
     from wsi_twostage.result import STATUSES
+    from wsi_twostage.settings import Settings
 
     until = None if max_seconds is None else since + max_seconds
     made = Settings(**settings, until=until, overwrite=overwrite)

@@ -29,9 +29,11 @@ from wsi_twostage.dispatch import Call
 from wsi_twostage.fine import refine_shard
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.pipeline import Settings, prepare, segment
+from wsi_twostage.pipeline import segment
+from wsi_twostage.preparing import prepare
 from wsi_twostage.schedule import Run
 from wsi_twostage.selection import Fraction, Rule, parse_budget
+from wsi_twostage.settings import Settings
 from wsi_twostage.tiles import Tile
 from wsi_twostage.work import Clock, Done, Job, Work, perform
 

@@ -26,8 +26,9 @@ from wsi_twostage.curves.slides import cells_of
 from wsi_twostage.models.bundle import SHIPPED, ModelBundle, load_net, read_spec
 from wsi_twostage.models.runner import fold_batch_norms
 from wsi_twostage.models.unet import UNet, conv_block
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import ALL, NONE
+from wsi_twostage.settings import Settings
 from wsi_twostage.training.augment import vary
 from wsi_twostage.training.config import read_recipe
 from wsi_twostage.training.data import stack

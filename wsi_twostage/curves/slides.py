@@ -30,8 +30,9 @@ from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.models.bundle import read_spec, sha256_of
 from wsi_twostage.models.runner import choose_device
 from wsi_twostage.paper.evaluate import commit, machine
-from wsi_twostage.pipeline import Settings, segment
+from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Fraction
+from wsi_twostage.settings import Settings
 from wsi_twostage.slide import open_slide
 from wsi_twostage.tiles import Tile
 from wsi_twostage.training.data import image_files, read_mask

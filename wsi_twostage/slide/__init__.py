@@ -6,8 +6,9 @@ by um per pixel.
 """
 
 from wsi_twostage.slide.contents import Level
+from wsi_twostage.slide.identity import Identity
 from wsi_twostage.slide.slide import Slide, open_slide
 from wsi_twostage.slide.view import View
 from wsi_twostage.slide.zarr_view import SlideStore
 
-__all__ = ["Level", "Slide", "SlideStore", "View", "open_slide"]
+__all__ = ["Identity", "Level", "Slide", "SlideStore", "View", "open_slide"]

@@ -1,6 +1,5 @@
 """Opening a slide, and its views by micrometres per pixel."""
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from wsi_twostage.errors import ConfigError, NoScale, SlideError, did_you_mean
 from wsi_twostage.slide import ome_zarr, openslide_reader, plain_image, tiff
-from wsi_twostage.slide.contents import Contents, FileKey, Level, Unsupported, cannot_open, is_url
+from wsi_twostage.slide.contents import Contents, FileKey, Level, Unsupported, is_url
+from wsi_twostage.slide.identity import Identity, fingerprint_of
 from wsi_twostage.slide.scale import choose_mpp
 from wsi_twostage.slide.view import View, drifts_little
 
@@ -22,8 +22,6 @@ LARGEST_STEP = 4.5  # between stored levels; scanners take 2 to 4
 LARGEST_LAST_PX = 16_384  # of the coarsest stored level, along its longer side
 NEAR = 0.10  # relative: a stored level this close to the wanted mpp is used as it is
 KNOWN_FORMATS = "SVS, TIFF, OME-TIFF, NDPI, MRXS, SCN, BIF, DICOM, OME-Zarr, PNG and JPEG"
-
-_FINGERPRINT_BYTES = 2**20  # of the file's start and of its end
 
 _DESCRIBE: dict[str, Callable[[str], Contents]] = {
     "tiff": tiff.describe,
@@ -66,25 +64,13 @@ class Slide:
 
     @property
     def fingerprint(self) -> str:
-        """A cheap key of the file's content: sha256 over its size, its first and its last MiB.
+        """A cheap key of the file's content (`fingerprint_of`)."""
+        return fingerprint_of(self.path, self.reader)
 
-        Of an OME-Zarr: over what describes it. Of what OpenSlide reads: also over its own key, since a slide
-        may be more than the one file.
-        """
-        if self.reader == "zarr":
-            return ome_zarr.fingerprint(self.path)
-        key = FileKey.of(self.path)
-        digest = hashlib.sha256(str(key.size).encode())
-        if self.reader == "openslide":
-            digest.update(openslide_reader.quick_hash(self.path).encode())
-        try:
-            with open(self.path, "rb") as file:
-                digest.update(file.read(_FINGERPRINT_BYTES))
-                file.seek(max(0, key.size - _FINGERPRINT_BYTES))
-                digest.update(file.read())
-        except OSError as error:
-            raise cannot_open(self.path, error) from error
-        return digest.hexdigest()
+    @property
+    def identity(self) -> Identity:
+        """By which it is known again."""
+        return Identity(self.path, self.reader, self.fingerprint)
 
     def at(self, mpp: float) -> "da.Array":
         """The slide at ``mpp`` um per pixel: lazy, (rows, cols, 3) uint8.

@@ -112,7 +112,7 @@ class Refiner:
 
     def _refine(self, tiles: Box) -> None:
         from wsi_twostage.further import refine  # torch; a page that only looks does not wait for it
-        from wsi_twostage.pipeline import Settings
+        from wsi_twostage.settings import Settings
 
         slide = self.scene.slide
         assert slide is not None
