@@ -8,6 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import tifffile
@@ -187,6 +188,30 @@ def test_an_ome_zarr_is_read_over_http(tmp_path: Path, served: str, version: str
     np.testing.assert_array_equal(slide.at(1.0)[20:90, 5:66].compute(), LEVELS[1][20:90, 5:66])
     with pytest.raises(SlideError, match=f"{served}/none.zarr: "):
         open_slide(f"{served}/none.zarr")
+
+
+def test_an_ome_zarr_is_read_from_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in (
+            ("ACCESS_KEY_ID", "any"),
+            ("SECRET_ACCESS_KEY", "any"),
+            ("DEFAULT_REGION", "us-east-1"),
+        ):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        store = fsspec.filesystem("s3")
+        store.mkdir("slides")
+        store.put(str(write_ome_zarr(tmp_path / "a.zarr")), "slides/a.zarr", recursive=True)
+        slide = open_slide("s3://slides/a.zarr")
+        np.testing.assert_array_equal(slide.at(1.0)[20:90, 5:66].compute(), LEVELS[1][20:90, 5:66])
+        with pytest.raises(SlideError, match=r"s3://slides/none\.zarr: "):
+            open_slide("s3://slides/none.zarr")
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
