@@ -60,7 +60,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 def test_the_learning_rate_falls_along_a_cosine_where_asked() -> None:
     falling = replace(TINY, schedule="cosine", epochs=4)
-    shares = [share_of_rate(falling, at) for at in (0.0, 2.0, 4.0)]
+    shares = [share_of_rate(falling, at) for at in (0.0, 0.5, 1.0)]
     assert shares == pytest.approx([1, 0.505, 0.01])
     assert share_of_rate(TINY, 1.0) == 1
 
@@ -102,7 +102,7 @@ def test_a_file_may_start_from_a_row(tmp_path: Path) -> None:
         ("halo=3", "not a multiple of the ratio 4"),
         ("thresholds=[2.0]", "within 0..1"),
         ("distil=0.5", "needs fine labels"),
-        ("batch=1", "at least 1 and 2"),
+        ("batch=1", "at least 1, 0 and 2"),
         ("model2=reference", "takes no context"),
         ("split_seed=-1", "at least 0"),
         ("learning_rate=0.0", "must be above 0"),
@@ -143,6 +143,22 @@ def test_stages_are_shared_by_experiments_that_agree_on_them(tmp_path: Path) -> 
     assert not same(paper, sharper, "model2")
     assert not same(paper, replace(paper, seed=1), "reference")
     assert same(paper, replace(paper, thresholds=(0.1,)), "model2")
+    longer = replace(paper, model1_epochs=40)
+    assert same(paper, longer, "reference")
+    assert not same(paper, longer, "model1")
+    assert not same(paper, longer, "model2")
+
+
+def test_model_1_can_be_trained_longer_than_the_others(data: Path, tmp_path: Path) -> None:
+    trained: list[tuple[str, int, int]] = []
+    train_experiment(
+        replace(TINY, epochs=1, model1_epochs=2),
+        open_set("folder", data).train,
+        tmp_path,
+        device=CPU,
+        progress=lambda epoch: trained.append((epoch.stage, epoch.epoch, epoch.epochs)),
+    )
+    assert trained == [("reference", 1, 1), ("model1", 1, 2), ("model1", 2, 2), ("model2", 1, 1)]
 
 
 @pytest.fixture(scope="module")

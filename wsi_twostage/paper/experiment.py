@@ -53,6 +53,8 @@ class Experiment:
     distil: float = 0.0
     """Share of the reference's answer in Model 1's target; needs fine labels."""
     epochs: int = 20
+    model1_epochs: int = 0
+    """Of Model 1, whose images are smaller and so cost less; 0: as many as of the others."""
     batch: int = 8
     learning_rate: float = 1e-4
     schedule: str = "constant"
@@ -102,8 +104,11 @@ class Experiment:
             raise ConfigError(f"{self.name}: thresholds={self.thresholds} must be within 0..1")
         if not 0 <= self.distil <= 1 or (self.distil and self.labels != "fine"):
             raise ConfigError(f"{self.name}: distil={self.distil} must be within 0..1, and needs fine labels")
-        if min(self.epochs, self.batch) < 1 or self.batch == 1:
-            raise ConfigError(f"{self.name}: epochs={self.epochs} and batch={self.batch}; at least 1 and 2")
+        if min(self.epochs, self.batch) < 1 or self.batch == 1 or self.model1_epochs < 0:
+            raise ConfigError(
+                f"{self.name}: epochs={self.epochs}, model1_epochs={self.model1_epochs} and "
+                f"batch={self.batch}; at least 1, 0 and 2"
+            )
 
     @property
     def ratio(self) -> int:
@@ -120,9 +125,15 @@ class Experiment:
         """All fields; a file of weights by its name, wherever it lies."""
         return {**asdict(self), "weights": Path(self.weights).name}
 
+    def epochs_of(self, stage: str) -> int:
+        """How long a stage is trained."""
+        return self.model1_epochs or self.epochs if stage == "model1" else self.epochs
+
     def decides(self, stage: str) -> dict[str, Any]:
         """The fields that the weights of a stage depend on; runs that share them share the training."""
         ours = {key: value for key, value in self.described.items() if key not in _NEVER_TRAINED}
+        if stage == "reference" or not self.model1_epochs:
+            del ours["model1_epochs"]
         if stage == "model2":
             return ours
         for key in _OF_STAGE_2 - ({"distil", "upsampling"} if stage == "model1" else set()):

@@ -91,8 +91,8 @@ def _train(
     optimiser = torch.optim.Adam(net.parameters(), lr=experiment.learning_rate)
     state = runs.path(stage).with_suffix(".checkpoint")
     first, seconds = _resume(state, net, optimiser)
-    steps = len(data) // experiment.batch
-    for epoch in range(first, experiment.epochs):
+    steps, epochs = len(data) // experiment.batch, experiment.epochs_of(stage)
+    for epoch in range(first, epochs):
         start, total, count = time.perf_counter(), torch.zeros((), device=device), 0
         torch.manual_seed(experiment.seed * 10_007 + epoch)  # of dropout
         generator = seeded(experiment.seed, epoch)
@@ -109,7 +109,9 @@ def _train(
         )
         for images, masks in batches:
             for group in optimiser.param_groups:
-                group["lr"] = experiment.learning_rate * share_of_rate(experiment, epoch + count / steps)
+                group["lr"] = experiment.learning_rate * share_of_rate(
+                    experiment, (epoch + count / steps) / epochs
+                )
             images = images.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=experiment.precision == "bf16"):
                 if model1 is not None:
@@ -126,7 +128,7 @@ def _train(
         seconds += time.perf_counter() - start
         what = {"epoch": str(epoch + 1), "seconds": f"{seconds:.1f}"}
         write_state(state, {"net": net}, optimiser, what)
-        progress(Epoch(stage, epoch + 1, experiment.epochs, mean))
+        progress(Epoch(stage, epoch + 1, epochs, mean))
     runs.save(stage, net, seconds=seconds)
     state.unlink(missing_ok=True)
 
@@ -144,11 +146,9 @@ def _start(stage: str, runs: Runs) -> nn.Module:
     )
 
 
-def share_of_rate(experiment: Experiment, epochs: float) -> float:
-    """Share of the learning rate after that many epochs."""
-    if experiment.schedule == "constant":
-        return 1.0
-    return half_cosine(epochs / experiment.epochs)
+def share_of_rate(experiment: Experiment, done: float) -> float:
+    """Share of the learning rate after that part of the epochs."""
+    return 1.0 if experiment.schedule == "constant" else half_cosine(done)
 
 
 def _loss_of_model1(
