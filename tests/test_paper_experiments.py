@@ -102,6 +102,9 @@ def test_a_file_may_start_from_a_row(tmp_path: Path) -> None:
         ("halo=3", "not a multiple of the ratio 4"),
         ("thresholds=[2.0]", "within 0..1"),
         ("distil=0.5", "needs fine labels"),
+        ("average=1.0", "within 0..1, and zoom"),
+        ("colour=-0.1", "within 0..1, and zoom"),
+        ("zoom=0.5", "zoom=0.5 at least 1"),
         ("batch=1", "at least 1, 0 and 2"),
         ("model2=reference", "takes no context"),
         ("split_seed=-1", "at least 0"),
@@ -147,6 +150,7 @@ def test_stages_are_shared_by_experiments_that_agree_on_them(tmp_path: Path) -> 
     assert same(paper, longer, "reference")
     assert not same(paper, longer, "model1")
     assert not same(paper, longer, "model2")
+    assert not same(paper, replace(paper, average=0.9), "reference")
 
 
 def test_model_1_can_be_trained_longer_than_the_others(data: Path, tmp_path: Path) -> None:
@@ -192,6 +196,25 @@ def test_an_interrupted_training_ends_with_the_same_weights(data: Path, tmp_path
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
     assert not list((tmp_path / "cut" / "weights").glob("*.checkpoint"))
+
+
+def test_averaged_weights_are_kept_and_interrupted_like_others(data: Path, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(epoch: Epoch) -> None:
+        if (epoch.stage, epoch.epoch) == ("model1", 1):
+            raise Stop
+
+    averaged = replace(TINY, average=0.9)
+    whole, last = weights(averaged, data, tmp_path / "whole"), weights(TINY, data, tmp_path / "last")
+    assert not all(torch.equal(whole[name], last[name]) for name in whole)
+    items = open_set("folder", data).train
+    with pytest.raises(Stop):
+        train_experiment(averaged, items, tmp_path / "cut", device=CPU, progress=stop)
+    resumed = weights(averaged, data, tmp_path / "cut")
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
 
 
 def test_the_number_of_workers_changes_nothing(data: Path, tmp_path: Path) -> None:

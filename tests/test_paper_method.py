@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wsi_twostage.paper import method
 from wsi_twostage.paper.experiment import Experiment
-from wsi_twostage.paper.images import seeded, vary
+from wsi_twostage.paper.images import Augmentation, seeded, vary
 from wsi_twostage.paper.networks import Output
 
 PAPER = Experiment("tiny", "folder", side=64, patches=16, context=False)
@@ -131,7 +131,8 @@ def test_augmentation_keeps_image_and_mask_together() -> None:
     mask = torch.zeros(1, 70, 70)
     mask[:, 20:40, 30:60] = 1
     for i in range(20):
-        image, truth = vary(mask.expand(3, -1, -1), mask, side=64, turned=True, generator=seeded(i))
+        how = Augmentation(64, turned=True, zoom=1.0 if i % 2 else 1.5)
+        image, truth = vary(mask.expand(3, -1, -1), mask, how=how, generator=seeded(i))
         assert image.shape == (3, 64, 64)
         wrong = ((image[0] > 0.5) != (truth[0] > 0.5)).float().mean()
         assert wrong < 0.02  # only along edges that were turned
@@ -141,7 +142,23 @@ def test_augmentation_keeps_image_and_mask_together() -> None:
 def test_the_same_seed_gives_the_same_image() -> None:
     image, mask = torch.rand(3, 70, 70), torch.rand(1, 70, 70).round()
     one, two, other = (
-        vary(image, mask, side=64, turned=True, generator=seeded(0, epoch, 3))[0] for epoch in (1, 1, 2)
+        vary(image, mask, how=Augmentation(64, turned=True, colour=0.3), generator=seeded(0, epoch, 3))[0]
+        for epoch in (1, 1, 2)
     )
     torch.testing.assert_close(one, two)
     assert not torch.equal(one, other)
+
+
+def test_colours_vary_the_image_alone_and_zoom_changes_the_size_of_objects() -> None:
+    image, mask = torch.rand(3, 64, 64), torch.zeros(1, 64, 64)
+    mask[:, 24:40, 24:40] = 1
+    plain = vary(image, mask, how=Augmentation(64), generator=seeded(3))
+    coloured = vary(image, mask, how=Augmentation(64, colour=0.5), generator=seeded(3))
+    assert not torch.equal(plain[0], coloured[0])
+    assert torch.equal(plain[1], coloured[1])
+    areas = [
+        float(vary(image, mask, how=Augmentation(64, zoom=2.0), generator=seeded(i))[1].sum())
+        for i in range(40)
+    ]
+    assert 256 / 4 <= min(areas) < 200
+    assert 300 < max(areas) <= 256 * 4

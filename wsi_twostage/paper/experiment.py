@@ -16,6 +16,8 @@ from wsi_twostage.uncertainty import UNCERTAINTIES
 STAGES = ("reference", "model1", "model2")
 _OF_STAGE_2 = frozenset({"uncertainty", "selection", "model2", "context", "halo", "upsampling", "distil"})
 _NEVER_TRAINED = frozenset({"name", "thresholds"})
+_LATER = {"model1_epochs": 0, "average": 0.0, "colour": 0.0, "zoom": 1.0}
+"""Fields that came later, and what training did before: that value is not in the key of a stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,12 @@ class Experiment:
     learning_rate: float = 1e-4
     schedule: str = "constant"
     """Of the learning rate: constant, or cosine: falling to 1 % over the epochs."""
+    average: float = 0.0
+    """Decay per step of the averaged weights that are kept; 0: the last ones are."""
+    colour: float = 0.0
+    """Spread of saturation, hue and white balance in training, beside the paper's augmentations."""
+    zoom: float = 1.0
+    """Images are enlarged or reduced in training by up to this factor."""
     precision: str = "fp32"
     """Of the networks while training and testing: fp32 or bf16."""
     seed: int = 0
@@ -104,6 +112,11 @@ class Experiment:
             raise ConfigError(f"{self.name}: thresholds={self.thresholds} must be within 0..1")
         if not 0 <= self.distil <= 1 or (self.distil and self.labels != "fine"):
             raise ConfigError(f"{self.name}: distil={self.distil} must be within 0..1, and needs fine labels")
+        if not (0 <= self.average < 1 and 0 <= self.colour < 1 and self.zoom >= 1):
+            raise ConfigError(
+                f"{self.name}: average={self.average} and colour={self.colour} must be within 0..1, and "
+                f"zoom={self.zoom} at least 1"
+            )
         if min(self.epochs, self.batch) < 1 or self.batch == 1 or self.model1_epochs < 0:
             raise ConfigError(
                 f"{self.name}: epochs={self.epochs}, model1_epochs={self.model1_epochs} and "
@@ -131,9 +144,10 @@ class Experiment:
 
     def decides(self, stage: str) -> dict[str, Any]:
         """The fields that the weights of a stage depend on; runs that share them share the training."""
-        ours = {key: value for key, value in self.described.items() if key not in _NEVER_TRAINED}
-        if stage == "reference" or not self.model1_epochs:
-            del ours["model1_epochs"]
+        known = {key: value for key, value in self.described.items() if key not in _NEVER_TRAINED}
+        ours = {key: value for key, value in known.items() if key not in _LATER or value != _LATER[key]}
+        if stage == "reference":
+            ours.pop("model1_epochs", None)
         if stage == "model2":
             return ours
         for key in _OF_STAGE_2 - ({"distil", "upsampling"} if stage == "model1" else set()):

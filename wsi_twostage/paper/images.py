@@ -8,10 +8,12 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms.v2.functional import adjust_hue, adjust_saturation
 
 from wsi_twostage.paper.datasets import Item
 
@@ -52,10 +54,24 @@ class Stretched:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How far training images are varied; the defaults are the paper's."""
+
+    side: int
+    """Edge of the crops, px."""
+    turned: bool = False
+    """By any angle: where there is no up and down."""
+    colour: float = 0.0
+    """Spread of saturation, hue and white balance."""
+    zoom: float = 1.0
+    """Enlarged or reduced by up to this factor."""
+
+
 def vary(
-    image: Tensor, mask: Tensor, *, side: int, turned: bool, generator: torch.Generator
+    image: Tensor, mask: Tensor, *, how: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """(3, S, S) in 0..1 and (1, S, S), S >= side: turned, mirrored, brightened, and a crop of ``side`` px."""
+    """(3, S, S) in 0..1 and (1, S, S), S >= side: turned, mirrored, coloured, and a crop of ``side`` px."""
 
     def chance() -> bool:
         return float(torch.rand((), generator=generator)) < _CHANCE
@@ -63,22 +79,28 @@ def vary(
     def spread(limit: float) -> float:
         return float(torch.rand((), generator=generator) * 2 - 1) * limit
 
-    if turned and chance():
-        angle = spread(math.pi)
-        image, mask = _turn(image, angle, mode="bilinear"), _turn(mask, angle, mode="nearest")
+    angle = spread(math.pi) if how.turned and chance() else 0.0
+    scale = math.exp(spread(math.log(how.zoom))) if how.zoom > 1 else 1.0
+    if angle or scale != 1:
+        image, mask = _turn(image, angle, scale, mode="bilinear"), _turn(mask, angle, scale, mode="nearest")
     if chance():
         image, mask = image.flip(2), mask.flip(2)
     if chance():
         mean = (image * 255).round().to(torch.int64).sum() / (255 * image.numel())  # in any order
         image = ((image - mean) * (1 + spread(_TONE)) + mean + spread(_TONE)).clamp(0, 1)
-    room = image.shape[-1] - side + 1
+    if how.colour:
+        image = adjust_saturation(image, 1 + spread(how.colour))
+        image = adjust_hue(image, spread(how.colour) / 8)
+        balance = image.new_tensor([1 + spread(how.colour) / 2 for _ in range(3)])
+        image = (image * balance.view(3, 1, 1)).clamp(0, 1)
+    room = image.shape[-1] - how.side + 1
     top, left = torch.randint(room, (2,), generator=generator).tolist()
-    crop = (..., slice(top, top + side), slice(left, left + side))
+    crop = (..., slice(top, top + how.side), slice(left, left + how.side))
     return image[crop], mask[crop]
 
 
-def _turn(planes: Tensor, angle: float, *, mode: str) -> Tensor:
-    cos, sin = math.cos(angle), math.sin(angle)
+def _turn(planes: Tensor, angle: float, scale: float, *, mode: str) -> Tensor:
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
     theta = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]], device=planes.device)
     grid = functional.affine_grid(theta, [1, *planes.shape], align_corners=False)
     turned = functional.grid_sample(
@@ -91,8 +113,7 @@ def epoch_batches(
     images: Stretched,
     *,
     batch: int,
-    side: int,
-    turned: bool,
+    how: Augmentation,
     seed: int,
     epoch: int,
     device: torch.device,
@@ -111,8 +132,7 @@ def epoch_batches(
             vary(
                 image.to(device).float() / 255,
                 mask.to(device).float(),
-                side=side,
-                turned=turned,
+                how=how,
                 generator=seeded(seed, epoch, index),
             )
             for index, (image, mask) in zip(order[start : start + batch], read, strict=False)

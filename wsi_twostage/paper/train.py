@@ -4,6 +4,7 @@ A stage that another experiment has trained is not trained again, and an interru
 its last whole epoch.
 """
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import DATASETS, Item
 from wsi_twostage.paper.experiment import Experiment
-from wsi_twostage.paper.images import Stretched, epoch_batches, for_training, seeded
+from wsi_twostage.paper.images import Augmentation, Stretched, epoch_batches, for_training, seeded
 from wsi_twostage.paper.runs import Runs
 from wsi_twostage.paper.weights import start_network
 from wsi_twostage.training.state import read_metadata, read_state, write_state
-from wsi_twostage.training.train import half_cosine
+from wsi_twostage.training.train import half_cosine, move_average
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ def _train(
     teacher = runs.load("reference", device) if stage == "model1" and experiment.distil else None
     optimiser = torch.optim.Adam(net.parameters(), lr=experiment.learning_rate)
     state = runs.path(stage).with_suffix(".checkpoint")
-    first, seconds = _resume(state, net, optimiser)
+    kept = copy.deepcopy(net).requires_grad_(False) if experiment.average else net
+    nets = {"net": net, "average": kept} if experiment.average else {"net": net}
+    first, seconds = _resume(state, nets, optimiser)
     steps, epochs = len(data) // experiment.batch, experiment.epochs_of(stage)
     for epoch in range(first, epochs):
         start, total, count = time.perf_counter(), torch.zeros((), device=device), 0
@@ -100,8 +103,12 @@ def _train(
         batches = epoch_batches(
             data,
             batch=experiment.batch,
-            side=experiment.side,
-            turned=DATASETS[experiment.data].turned,
+            how=Augmentation(
+                side=experiment.side,
+                turned=DATASETS[experiment.data].turned,
+                colour=experiment.colour,
+                zoom=experiment.zoom,
+            ),
             seed=experiment.seed,
             epoch=epoch,
             device=device,
@@ -123,13 +130,16 @@ def _train(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+            if experiment.average:
+                step = epoch * steps + count
+                move_average(kept, net, min(experiment.average, (step + 1) / (step + 10)))
             total, count = total + loss.detach(), count + 1
         mean = float(total) / count  # the device has done its work by then
         seconds += time.perf_counter() - start
         what = {"epoch": str(epoch + 1), "seconds": f"{seconds:.1f}"}
-        write_state(state, {"net": net}, optimiser, what)
+        write_state(state, nets, optimiser, what)
         progress(Epoch(stage, epoch + 1, epochs, mean))
-    runs.save(stage, net, seconds=seconds)
+    runs.save(stage, kept, seconds=seconds)
     state.unlink(missing_ok=True)
 
 
@@ -182,10 +192,10 @@ def _loss_of_model2(
     return method.loss(method.second_stage(net, images, first, chosen, experiment), truth, experiment)
 
 
-def _resume(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
+def _resume(path: Path, nets: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> tuple[int, float]:
     """The epoch to go on with and the seconds spent before it."""
     if not path.exists():
         return 0, 0.0
-    read_state(path, {"net": net}, optimiser)
+    read_state(path, nets, optimiser)
     what = read_metadata(path)
     return int(what["epoch"]), float(what["seconds"])

@@ -91,7 +91,7 @@ def train(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
-        _move_average(average, net, min(config.average, (step + 1) / (step + 10)))
+        move_average(average, net, min(config.average, (step + 1) / (step + 10)))
         total += loss.detach()
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == config.steps:
             yield Step(step + 1, config.steps, float(total) / ((step - start) % CHECKPOINT_EVERY + 1))
@@ -164,7 +164,8 @@ def half_cosine(done: float) -> float:
 
 
 @torch.no_grad()
-def _move_average(average: nn.Module, net: nn.Module, decay: float) -> None:
+def move_average(average: nn.Module, net: nn.Module, decay: float) -> None:
+    """Exponential moving average of weights and of the batch norms' statistics, in place."""
     pairs = list(zip(average.state_dict().values(), net.state_dict().values(), strict=True))
     floating = [(a, n) for a, n in pairs if a.is_floating_point()]
     torch._foreach_lerp_([a for a, _ in floating], [n for _, n in floating], 1 - decay)
