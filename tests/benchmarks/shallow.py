@@ -24,7 +24,7 @@ from torch.nn import functional
 from wsi_twostage.curves.curve import dice, highest
 from wsi_twostage.curves.slides import cells_of
 from wsi_twostage.models.bundle import SHIPPED, ModelBundle, load_net, read_spec
-from wsi_twostage.models.runner import fold_batch_norms
+from wsi_twostage.models.runner import settle
 from wsi_twostage.models.unet import UNet, conv_block
 from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import ALL, NONE
@@ -85,7 +85,7 @@ def main() -> None:
         save_file({name: value.contiguous() for name, value in shallow.state_dict().items()}, learned)
     shallow.load_state_dict(load_file(learned))
     for module in (net, shallow):
-        fold_batch_norms(module.eval())
+        settle(module.eval())
     image, labels = canvas(arguments.data, SHIPPED, copies=1)
     slide, settings = arguments.work / "canvas.tiff", Settings(overwrite=True, device="cpu")
     write(slide, image)

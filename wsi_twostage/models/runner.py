@@ -21,6 +21,7 @@ from wsi_twostage.models.compiled import Compiled, compile_bundle
 from wsi_twostage.models.onnx_net import OnnxNet, onnx_device
 from wsi_twostage.models.stage import Stage
 from wsi_twostage.models.twostage import TwoStageNet
+from wsi_twostage.models.unet import DecoderStep
 
 ENGINES = ("torch", "openvino", "onnx")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -202,7 +203,7 @@ def _runner(ref: ModelRef) -> Runner | Compiled:
     for stage in (bundle.f1, bundle.f2):
         net = getattr(stage, "__self__", None)
         if isinstance(net, nn.Module):
-            fold_batch_norms(net)
+            settle(net)
             if ref.engine == "openvino":
                 assert isinstance(net, TwoStageNet)
                 return compile_bundle(bundle, net, precision=ref.precision)
@@ -226,11 +227,17 @@ def _place(ref: ModelRef) -> Path:
     return path
 
 
-def fold_batch_norms(net: nn.Module) -> None:
-    """Put each batch norm into the convolution before it, in place; the same function, fewer passes."""
-    for module in net.modules():
+def settle(net: nn.Module) -> None:
+    """What can be computed from the weights alone, once and in place; the same function, in less time.
+
+    Each batch norm goes into the convolution before it, and decoder steps make their kernels.
+    """
+    for module in list(net.modules()):
         if isinstance(module, nn.Sequential):
             for (first, conv), (second, norm) in pairwise(list(module.named_children())):
                 if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                     setattr(module, first, fuse_conv_bn_eval(conv, norm))
                     setattr(module, second, nn.Identity())
+    for module in list(net.modules()):
+        if isinstance(module, DecoderStep):
+            module.settle()

@@ -20,21 +20,21 @@ STRIP_PX = 128
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-_DETAIL = 16  # channels of the full-resolution skip
+_STRIDES = (16, 8, 4, 2, 1)  # of the decoder's steps
+_DETAIL = 16  # channels of the shallow skip
 
 
 class Output(NamedTuple):
     """What a network gives; ``features`` is the penultimate activation (Section 3.2 (2) of the paper)."""
 
     logits: Tensor  # (B, K, scale * H, scale * W)
-    features: Tensor  # (B, widths[-1], H, W)
+    features: Tensor  # (B, widths[-1], H, W), at the stride of the decoder's last step
 
 
-def conv_block(inputs: int, outputs: int) -> nn.Sequential:
-    """3 x 3 convolution, batch norm, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-    )
+def conv_block(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+    """3 x 3 convolution (4 x 4 with stride 2), batch norm, ReLU."""
+    conv = nn.Conv2d(inputs, outputs, 2 + stride, stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 def join(conv: nn.Conv2d, deep: Tensor, skip: Tensor) -> Tensor:
@@ -45,44 +45,82 @@ def join(conv: nn.Conv2d, deep: Tensor, skip: Tensor) -> Tensor:
 
     (B, C, h, w) and (B, D, 2h, 2w) -> (B, conv.out_channels, 2h, 2w).
     """
-    on_deep, on_skip = conv.weight[:, : deep.shape[1]], conv.weight[:, deep.shape[1] :]
-    outputs, inputs = on_deep.shape[:2]
-    taps = on_deep.flip(2, 3).reshape(-1, 1, 3, 3)
-    kernel = functional.conv2d(taps, taps.new_ones(1, 1, 2, 2), padding=1).view(outputs, inputs, 4, 4)
-    fine = functional.conv2d(skip, on_skip, conv.bias, padding=1)
-    return fine.add_(functional.conv_transpose2d(deep, kernel.transpose(0, 1), stride=2, padding=1))
+    return _joined(deep, skip, *_parted(conv, deep.shape[1]))
+
+
+class Join(nn.Module):
+    """`join` with its kernel made once: where channels are many that takes longer than the rest."""
+
+    on_deep: Tensor
+    on_skip: Tensor
+    bias: Tensor | None
+
+    def __init__(self, conv: nn.Conv2d, channels: int) -> None:
+        super().__init__()
+        for name, value in zip(("on_deep", "on_skip", "bias"), _parted(conv, channels), strict=True):
+            self.register_buffer(name, None if value is None else value.detach().contiguous())
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        """As `join`."""
+        return _joined(deep, skip, self.on_deep, self.on_skip, self.bias)
+
+
+def _parted(conv: nn.Conv2d, channels: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The kernel on ``channels`` of the deep map, (C, out, 4, 4), the one on the skip, and the bias."""
+    on_deep, on_skip = conv.weight[:, :channels], conv.weight[:, channels:]
+    taps = functional.pad(on_deep.flip(2, 3), (1, 1, 1, 1))
+    rows = taps[..., 1:, :] + taps[..., :-1, :]
+    return (rows[..., 1:] + rows[..., :-1]).transpose(0, 1), on_skip, conv.bias
+
+
+def _joined(deep: Tensor, skip: Tensor, on_deep: Tensor, on_skip: Tensor, bias: Tensor | None) -> Tensor:
+    fine = functional.conv2d(skip, on_skip, bias, padding=1)
+    return fine.add_(functional.conv_transpose2d(deep, on_deep, stride=2, padding=1))
 
 
 class DecoderStep(nn.Sequential):
     """Convolution blocks, the first of which joins a deep map with a skip twice as fine."""
 
+    def __init__(self, deep: int, skip: int, width: int, *, depth: int) -> None:
+        first = conv_block(deep + skip, width)
+        super().__init__(first, *(conv_block(width, width) for _ in range(depth - 1)))
+        self.channels = deep
+
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]  # two inputs
         """(B, C, h, w) and (B, D, 2h, 2w) -> (B, width, 2h, 2w)."""
         first, *blocks = self.children()
         conv, *rest = first.children()
-        assert isinstance(conv, nn.Conv2d)
-        y = join(conv, deep, skip)
+        y = join(conv, deep, skip) if isinstance(conv, nn.Conv2d) else conv(deep, skip)
         for module in (*rest, *blocks):
             y = module(y)
         return y
 
+    def settle(self) -> None:
+        """For a network whose weights stay: what depends on them alone is computed here and never again."""
+        first = self[0]
+        assert isinstance(first, nn.Sequential)
+        if isinstance(first[0], nn.Conv2d):
+            first[0] = Join(first[0], self.channels)
+
 
 class UNet(nn.Module):
-    """Encoder, five decoder steps from stride 16 to 1, and a 1 x 1 head.
+    """Encoder, decoder steps from stride 16 to 1 or 2, and a 1 x 1 head.
 
     Parameters
     ----------
     classes
         Channels of the logits: 1 for foreground against background.
     widths
-        Channels of the decoder at strides 16, 8, 4, 2, 1.
+        Channels of the decoder at strides 16, 8, 4, 2, 1. Without the last one the decoder ends at stride 2,
+        and the head gives the pixels between (sub-pixel head; Shi et al., CVPR 2016): the step at stride 1
+        is a third of a light network's time.
     depths
         Convolutions of each decoder step.
     context
         Channels of the features of a coarser network that join at stride 4; 0 for none.
     scale
-        Logits are ``scale`` times finer than the input (sub-pixel head; Shi et al., CVPR 2016): a coarse
-        network trained with fine labels knows more about an edge than its own pixels can say.
+        Logits are ``scale`` times finer than the input, by the same head: a coarse network trained with
+        fine labels knows more about an edge than its own pixels can say.
     """
 
     def __init__(
@@ -96,18 +134,22 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.context = context
+        self.strides = _STRIDES[: len(widths)]
+        end = self.strides[-1]
         self.encoder = MobileNetV2()
-        self.detail = conv_block(3, _DETAIL)
-        skips = (*CHANNELS[-2::-1], _DETAIL)  # strides 16, 8, 4, 2, 1
+        self.detail = conv_block(3, _DETAIL, stride=end)
+        skips = [*CHANNELS[-2::-1], 0][: len(widths)]  # of the encoder, at strides 16, 8, 4, 2, 1
+        skips[-1] += _DETAIL
         steps, inputs = [], CHANNELS[-1]
-        for stride, skip, width, depth in zip((16, 8, 4, 2, 1), skips, widths, depths, strict=True):
-            joined = inputs + skip + (context if stride == CONTEXT_STRIDE else 0)
-            more = (conv_block(width, width) for _ in range(depth - 1))
-            steps.append(DecoderStep(conv_block(joined, width), *more))
+        for stride, skip, width, depth in zip(self.strides, skips, widths, depths, strict=True):
+            skip += context if stride == CONTEXT_STRIDE else 0
+            steps.append(DecoderStep(inputs, skip, width, depth=depth))
             inputs = width
         self.steps = nn.ModuleList(steps)
         self._reach = 2 * depths[-1]  # px that a row of the last step sees on each side, at most; even
-        self.head = nn.Sequential(nn.Conv2d(inputs, classes * scale**2, 1), nn.PixelShuffle(scale))
+        self.head = nn.Sequential(
+            nn.Conv2d(inputs, classes * (scale * end) ** 2, 1), nn.PixelShuffle(scale * end)
+        )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Output:
         """(B, 3, H, W) in 0..1, and context (B, C, H/4, W/4) if built for it -> Output."""
@@ -118,7 +160,7 @@ class UNet(nn.Module):
     def logits(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The logits of `forward`, to the bit, with less memory: the last step goes in strips of rows.
 
-        Its maps, at full resolution, are the largest by far.
+        Its maps are the largest by far.
         """
         deep, skip = self._to_the_last_step(x, context)
         height, done = skip.shape[-2], []
@@ -131,13 +173,14 @@ class UNet(nn.Module):
         return torch.cat(done, dim=-2)
 
     def _to_the_last_step(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Maps at strides 2 and 1: what the last step joins."""
+        """What the last step joins: the map before it, and the skip twice as fine."""
         x = (x - x.new_tensor(_IMAGENET_MEAN).view(3, 1, 1)) / x.new_tensor(_IMAGENET_STD).view(3, 1, 1)
-        skips: list[Tensor] = [self.detail(x), *self.encoder(x)]
-        y = skips.pop()  # (B, 320, H/32, W/32)
-        for stride, step in zip((16, 8, 4, 2), self.steps, strict=False):
-            skip = skips.pop()
+        maps = self.encoder(x)
+        y = maps.pop()  # (B, 320, H/32, W/32)
+        detail = self.detail(x)
+        for stride, step in zip(self.strides[:-1], self.steps, strict=False):
+            skip = maps.pop()
             if stride == CONTEXT_STRIDE and context is not None:
                 skip = torch.cat([skip, context], dim=1)
             y = step(y, skip)  # (B, width, H/stride, W/stride)
-        return y, skips.pop()
+        return y, torch.cat([*maps, detail], dim=1) if maps else detail
