@@ -143,7 +143,7 @@ def rivals(slide: Slide) -> dict[str, Reader]:
 
 
 def bare(slide: Slide) -> Reader:
-    """The codec alone on the tiles of an aligned box."""
+    """The codec alone on the tiles of an aligned box: JPEG as we call it, the others as tifffile does."""
     file = native._open(FileKey.of(slide.path))
     stored, (height, width) = file.levels[0], slide.levels[0].tile
     across = -(-slide.width // width)
@@ -157,7 +157,10 @@ def bare(slide: Slide) -> Reader:
                     data[index] = os.pread(
                         file.descriptor, int(stored.counts[index]), int(stored.offsets[index])
                     )
-                stored.decode(data[index], index, _fullsize=True, **stored.tables)
+                if stored.jpeg is not None:
+                    stored.jpeg(data[index])
+                else:
+                    stored.decode(data[index], index, _fullsize=True, **stored.tables)
 
     return read
 

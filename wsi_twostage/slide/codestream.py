@@ -8,7 +8,7 @@ from tifffile.tifffile import jpeg_shape
 from wsi_twostage.slide.contents import Size
 
 _SOC_SIZ = b"\xff\x4f\xff\x51"  # ISO/IEC 15444-1, A.5.1: start of a codestream, then its image's size
-_JPEG, _JPEG_2000 = (6, 7, 33007, 34892), (33003, 33004, 33005, 34712)  # TIFF's numbers
+JPEG, _JPEG_2000 = (6, 7, 33007, 34892), (33003, 33004, 33005, 34712)  # TIFF's numbers
 
 
 def size_of_jpeg(data: bytes) -> Size:
@@ -26,4 +26,4 @@ def size_of_jpeg_2000(data: bytes) -> Size:
 
 def measure_of(compression: int) -> Callable[[bytes], Size] | None:
     """How the size of a TIFF's tile is found before it is decoded; None: its decoder is told the size."""
-    return size_of_jpeg if compression in _JPEG else size_of_jpeg_2000 if compression in _JPEG_2000 else None
+    return size_of_jpeg if compression in JPEG else size_of_jpeg_2000 if compression in _JPEG_2000 else None

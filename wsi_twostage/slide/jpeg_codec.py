@@ -11,6 +11,7 @@ from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 
 from wsi_twostage.slide.codestream import size_of_jpeg
+from wsi_twostage.slide.jpeg import decode_jpeg
 
 NAME = "wsi_twostage.jpeg"
 
@@ -47,5 +48,5 @@ class JpegCodec(ArrayBytesCodec):
         data = chunk_bytes.to_bytes()
         if (size := size_of_jpeg(data)) != chunk_spec.shape[:2]:
             raise ValueError(f"a JPEG of {size.height} x {size.width} px in a chunk of {chunk_spec.shape}")
-        pixels = await asyncio.to_thread(imagecodecs.jpeg8_decode, data)
+        pixels = await asyncio.to_thread(decode_jpeg, data, shape=chunk_spec.shape)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels)
