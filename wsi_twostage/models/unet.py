@@ -147,9 +147,9 @@ class UNet(nn.Module):
             inputs = width
         self.steps = nn.ModuleList(steps)
         self._reach = 2 * depths[-1]  # px that a row of the last step sees on each side, at most; even
-        self.head = nn.Sequential(
-            nn.Conv2d(inputs, classes * (scale * end) ** 2, 1), nn.PixelShuffle(scale * end)
-        )
+        finer = scale * end
+        spread = nn.PixelShuffle(finer) if finer > 1 else nn.Identity()  # by 1 it would copy
+        self.head = nn.Sequential(nn.Conv2d(inputs, classes * finer**2, 1), spread)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Output:
         """(B, 3, H, W) in 0..1, and context (B, C, H/4, W/4) if built for it -> Output."""
