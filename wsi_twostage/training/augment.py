@@ -63,9 +63,9 @@ def random_crops(
         [torch.stack([cos * flip, -sin, shift[:, 1]], 1), torch.stack([sin * flip, cos, shift[:, 0]], 1)], 1
     )  # (count, 2, 3)
     grid = functional.affine_grid(theta, [count, 3, side, side], align_corners=False)
-    ink = 1 - images[index].float() / 255  # outside of the image no ink: white
-    both = torch.cat([ink, masks[index].float() / 255], 1)
+    both = torch.cat([255 - images[index], masks[index]], 1).float()  # outside of the image no ink: white
     both = functional.grid_sample(both, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    both = both / 255
     return 1 - both[:, :3], both[:, 3:]
 
 
@@ -107,7 +107,10 @@ def _vary(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tens
 def _sharpen(images: Tensor, *, share: float, generator: torch.Generator) -> Tensor:
     """Unsharp mask with one radius for the batch (2, 4 or 8 px) and an amount for each image."""
     radius = 2 ** int(torch.randint(1, 4, (), generator=generator))
-    blurred = functional.avg_pool2d(images, 2 * radius + 1, 1, radius, count_include_pad=False)
+    blurred = images
+    for sides in ((1, 2 * radius + 1), (2 * radius + 1, 1)):  # along rows, then along columns
+        pads = tuple(side // 2 for side in sides)
+        blurred = functional.avg_pool2d(blurred, sides, 1, pads, count_include_pad=False)
     count = images.shape[0]
     amount = torch.rand(count, generator=generator) * 1.5
     amount *= torch.rand(count, generator=generator) < share
