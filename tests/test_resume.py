@@ -9,18 +9,22 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import zarr
 from conftest import SVS, small_bundle
+from distributed import Client
 from slides import pyramid, texture, write_slide
 
-from wsi_twostage import stopping
+from wsi_twostage import cluster, stopping
 from wsi_twostage.batches import batches
 from wsi_twostage.errors import LostSlide, StoreError
 from wsi_twostage.events import Event, Finished, Note, TilesDone
@@ -238,7 +242,7 @@ def test_batches_double_and_hold_each_chosen_tile_once() -> None:
 def test_a_second_signal_ends_whatever_hangs() -> None:
     code = """
 import os, signal, time
-from wsi_twostage import stopping
+from wsi_twostage import cluster, stopping
 with stopping.on_signals():
     os.kill(os.getpid(), signal.SIGINT)
     assert stopping.ASKED.wait(10)
@@ -286,6 +290,25 @@ def test_another_slide_of_the_same_shape_leaves_no_pixels(
     shutil.copy(slide, mine)
     segment(mine, out, bundle=model, rule=RULE, settings=EVERYWHERE)
     assert content(out) == content(whole)
+
+
+def test_another_slide_that_comes_before_the_workers_do_leaves_no_pixels(
+    tmp_path: Path, model: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue takes minutes; the store is labelled with the slide that was there before."""
+    mine, connect = tmp_path / "slide.tiff", cluster.connect
+    shutil.copy(slide, mine)
+    other = write_slide(tmp_path / "other.tiff", pyramid(texture(2200, 2300, seed=7), 3))
+
+    @contextmanager
+    def slow(**how: Any) -> Iterator[Client]:
+        shutil.copy(other, mine)
+        with connect(**how) as client:
+            yield client
+
+    monkeypatch.setattr(cluster, "connect", slow)
+    with pytest.raises(LostSlide, match=r"slide\.tiff: not the slide that the run was started with"):
+        segment(mine, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=EVERYWHERE)
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "--max-seconds"])

@@ -19,7 +19,7 @@ from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.quality import threshold_for
 from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold
 from wsi_twostage.settings import TISSUES, Settings
-from wsi_twostage.slide import Slide, View, open_slide
+from wsi_twostage.slide import Identity, Slide, View, open_slide
 from wsi_twostage.tissue_file import read_tissue
 from wsi_twostage.work import Work
 
@@ -61,7 +61,8 @@ class Prepared:
             mask,
             self.model,
             replace(self.spec, calibration=None, card={}),  # their bytes would travel with each task
-            self.slide.identity,
+            # what the store is labelled with: another slide may have come since, while workers were awaited
+            Identity(self.slide.path, self.slide.reader, mask.manifest["slide"]["fingerprint"]),
             run=mask.manifest["held_by"],
             uncertainty=settings.uncertainty,
             until=settings.until,
