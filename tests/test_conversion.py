@@ -1,5 +1,6 @@
 """A slide as an OME-Zarr pyramid."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ome_zarr_models.v05.image import Image
 from slides import CMU, change_tile, pyramid, texture, write_slide
 
 from wsi_twostage.conversion import convert, levels
-from wsi_twostage.errors import ConfigError, SlideError, StoreError, UnreadableRegion
+from wsi_twostage.errors import ConfigError, LostSlide, SlideError, StoreError, UnreadableRegion
 from wsi_twostage.events import Event, Finished, TilesDone
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.pipeline import segment
@@ -152,6 +153,30 @@ def test_a_second_conversion_to_the_same_place_waits_its_turn(tmp_path: Path) ->
     convert(slide, root, listener=meanwhile)
     assert second
     np.testing.assert_array_equal(pixels(root, 0), IMAGE)
+
+
+@pytest.mark.parametrize("blocks", [3, 20], ids=["finest levels", "coarser levels"])
+def test_another_slide_of_the_same_shape_leaves_no_pixels(tmp_path: Path, blocks: int) -> None:
+    stored = pyramid(IMAGE, 4)[::3]  # a level of 1/8 that blocks do not write
+    slide, root = write_slide(tmp_path / "slide.tiff", stored), tmp_path / "a.zarr"
+    other = write_slide(tmp_path / "other.tiff", pyramid(texture(801, 1207, seed=7), 4)[::3])
+    assert open_slide(other).levels == open_slide(slide).levels
+    first, done = slide.read_bytes(), 0
+
+    def swap(event: Event) -> None:
+        nonlocal done
+        done += isinstance(event, TilesDone)
+        if done == blocks:
+            shutil.copy(other, slide)
+
+    with pytest.raises(LostSlide, match=r"slide\.tiff: not the slide that the run was started with"):
+        convert(slide, root, workers=1, listener=swap)
+    with pytest.raises(StoreError, match="is not this conversion"):
+        convert(slide, root)
+    slide.write_bytes(first)
+    convert(slide, root)
+    for index, view in enumerate(open_slide(slide).views()):
+        np.testing.assert_array_equal(pixels(root, index), view.read(Box(0, 0, view.height, view.width)))
 
 
 def test_what_is_there_is_kept(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from zarr.codecs import TransposeCodec, ZstdCodec
 
 from wsi_twostage.conversion import levels
 from wsi_twostage.conversion.levels import FINE, Pyramid, write_block, write_coarse
-from wsi_twostage.errors import ConfigError, StoreError, WriteError
+from wsi_twostage.errors import ConfigError, LostSlide, SlideError, StoreError, UnreadableRegion, WriteError
 from wsi_twostage.events import Finished, Listener, Started, TilesDone, ignore
 from wsi_twostage.lock import locked
 from wsi_twostage.slide import Slide, open_slide
@@ -61,7 +61,8 @@ def convert(
     Raises
     ------
     SlideError
-        It cannot be read; `UnreadableRegion`, if a part of it cannot: nothing is put in its place.
+        It cannot be read; `UnreadableRegion`, if a part of it cannot: nothing is put in its place;
+        `LostSlide`, if it went away meanwhile, or another came: the same call goes on with what is there.
     StoreError
         Something else is at ``output``, or another conversion writes there.
     WriteError
@@ -71,11 +72,11 @@ def convert(
     if workers < 1:
         raise ConfigError(f"workers={workers}; at least 1")
     slide = slide if isinstance(slide, Slide) else open_slide(slide, mpp)
-    root, quality = Path(output), _quality(compression)
+    root, quality, identity = Path(output), _quality(compression), slide.identity
     manifest = {
         "version": version("wsi-twostage"),
         "slide": {
-            "fingerprint": slide.fingerprint,
+            "fingerprint": identity.fingerprint,
             "mpp": slide.mpp,
             "reader": slide.reader,
             "origin": list(slide.origin),
@@ -83,7 +84,7 @@ def convert(
         "compression": "zstd" if quality is None else f"jpeg:{quality}",
     }
     _ensure_apart(slide, root)
-    pyramid = Pyramid(root, slide.views())
+    pyramid = Pyramid(root, slide.views(), identity)
     known = _attributes(root)
     if overwrite or known is None or known["manifest"] != manifest:
         _create(pyramid, manifest, _codecs(quality), overwrite=overwrite and known is not None)
@@ -110,6 +111,10 @@ def _write(pyramid: Pyramid, workers: int, listener: Listener) -> None:
             del ours[name]
     except OSError as error:
         raise WriteError.of(pyramid.root, error) from error
+    except UnreadableRegion:
+        raise
+    except SlideError as error:
+        raise LostSlide(f"{error}") from error
 
 
 def _ensure_apart(slide: Slide, root: Path) -> None:

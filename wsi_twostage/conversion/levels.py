@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from wsi_twostage.slide import View
+from wsi_twostage.slide import Identity, View
 from wsi_twostage.slide.ome_zarr import OURS
 from wsi_twostage.slide.resample import cell_sums, divide, shrink
 from wsi_twostage.tiles import Box, Tile, TileGrid
@@ -33,6 +33,14 @@ class Pyramid:
     root: Path
     views: tuple[View, ...]
     """The slide at downsamples 1, 2, 4, ..."""
+    slide: Identity
+    """As the copy says whose it is."""
+
+    def read(self, index: int, box: Box) -> NDArray[np.uint8]:
+        """Pixels of a view, (H, W, 3); SlideError also where they are those of another slide."""
+        pixels = self.views[index].read(box)
+        self.slide.ensure_same()
+        return pixels
 
     def level(self, index: int) -> zarr.Array[Any]:
         return self._array(str(index))
@@ -62,11 +70,11 @@ class Pyramid:
 def write_block(pyramid: Pyramid, tile: Tile) -> float:
     """Everything that comes from one block of level 0; gives its megapixels."""
     box = pyramid.blocks.box(tile)
-    full = pyramid.views[0].read(box)
+    full = pyramid.read(0, box)
     for index, view in enumerate(pyramid.views[:FINE]):
         there, cell = _part(box, view, 2**index), 2**index
         own = pyramid.summed(index)
-        pixels = full if index == 0 else shrink(full, cell, cell) if own else view.read(there)
+        pixels = full if index == 0 else shrink(full, cell, cell) if own else pyramid.read(index, there)
         _put(pyramid.level(index), there, pixels)
     if any(map(pyramid.summed, range(FINE, len(pyramid.views)))):
         cell = 2**FINE
@@ -78,9 +86,9 @@ def write_block(pyramid: Pyramid, tile: Tile) -> float:
 
 def write_coarse(pyramid: Pyramid, index: int, box: Box) -> float:
     """One shard of a level above the blocks' own; gives its megapixels."""
-    view, more = pyramid.views[index], 2 ** (index - FINE)
+    more = 2 ** (index - FINE)
     if not pyramid.summed(index):
-        _put(pyramid.level(index), box, view.read(box))
+        _put(pyramid.level(index), box, pyramid.read(index, box))
         return box.area / 1e6
     pixels = np.empty((box.height, box.width, 3), np.uint8)
     step, sums = max(BLOCK // more, 1), pyramid.state("sums")
