@@ -18,6 +18,7 @@ from wsi_twostage.errors import (
     LostSlide,
     SlideError,
     StoreError,
+    UnreadableRegion,
     WriteError,
     WsiError,
 )
@@ -211,7 +212,15 @@ def test_the_preview_shows_slide_uncertainty_and_a_close_up(tmp_path: Path, mode
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(SlideError, 2), (StoreError, 2), (LostSlide, 1), (WriteError, 1), (DeviceFull, 1), (ClusterError, 75)],
+    [
+        (SlideError, 2),
+        (StoreError, 2),
+        (LostSlide, 1),
+        (UnreadableRegion, 1),
+        (WriteError, 1),
+        (DeviceFull, 1),
+        (ClusterError, 75),
+    ],
 )
 def test_how_an_error_ends_the_command(
     error: type[WsiError], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -21,7 +21,15 @@ from wsi_seg.tables import tables
 from wsi_seg.train import evaluate, train
 from wsi_seg.verify import verify
 from wsi_seg.view import view
-from wsi_twostage.errors import ClusterError, DeviceFull, ExitCode, LostSlide, WriteError, WsiError
+from wsi_twostage.errors import (
+    ClusterError,
+    DeviceFull,
+    ExitCode,
+    LostSlide,
+    UnreadableRegion,
+    WriteError,
+    WsiError,
+)
 
 GROUPS = {
     "Segment": (run, refine, plan, verify),
@@ -64,7 +72,7 @@ def main() -> None:
     except WsiError as error:
         click.echo(f"wsi-seg: {error}", err=True)
         code = ExitCode.USAGE
-        if isinstance(error, (LostSlide, WriteError, DeviceFull)):
+        if isinstance(error, (LostSlide, UnreadableRegion, WriteError, DeviceFull)):
             code = ExitCode.FAILED
         elif isinstance(error, ClusterError):
             code = ExitCode.INTERRUPTED
