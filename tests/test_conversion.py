@@ -1,5 +1,6 @@
 """A slide as an OME-Zarr pyramid."""
 
+import importlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from wsi_twostage.settings import Settings
 from wsi_twostage.slide import open_slide
 from wsi_twostage.tiles import Box
 
+convert_module = importlib.import_module("wsi_twostage.conversion.convert")  # the function has its name
 IMAGE = texture(801, 1207)  # 4 x 5 blocks, 6 levels
 
 
@@ -161,22 +163,72 @@ def test_another_slide_of_the_same_shape_leaves_no_pixels(tmp_path: Path, blocks
     slide, root = write_slide(tmp_path / "slide.tiff", stored), tmp_path / "a.zarr"
     other = write_slide(tmp_path / "other.tiff", pyramid(texture(801, 1207, seed=7), 4)[::3])
     assert open_slide(other).levels == open_slide(slide).levels
-    first, done = slide.read_bytes(), 0
+    first, done = shutil.copy(slide, tmp_path / "first.tiff"), 0
 
     def swap(event: Event) -> None:
         nonlocal done
         done += isinstance(event, TilesDone)
-        if done == blocks:
-            shutil.copy(other, slide)
+        if done == blocks and other.exists():
+            other.replace(slide)  # at once: a thread may be reading
 
     with pytest.raises(LostSlide, match=r"slide\.tiff: not the slide that the run was started with"):
         convert(slide, root, workers=1, listener=swap)
     with pytest.raises(StoreError, match="is not this conversion"):
         convert(slide, root)
-    slide.write_bytes(first)
+    shutil.copy(first, slide)
     convert(slide, root)
     for index, view in enumerate(open_slide(slide).views()):
         np.testing.assert_array_equal(pixels(root, index), view.read(Box(0, 0, view.height, view.width)))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("came", ["copy", "foreign"])
+def test_what_came_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, came: str, overwrite: bool
+) -> None:
+    """Between the look at the place and the turn to write there."""
+    slide, root = write_slide(tmp_path / "slide.tiff", [IMAGE[:200, :200]]), tmp_path / "a.zarr"
+    other = write_slide(tmp_path / "other.tiff", [IMAGE[200:400, :200]])
+    if overwrite:
+        convert(slide, root, compression="jpeg")
+    write_empty = convert_module._write_empty
+
+    def slow(*what: Any) -> None:
+        write_empty(*what)
+        monkeypatch.setattr(convert_module, "_write_empty", write_empty)
+        shutil.rmtree(root, ignore_errors=True)
+        if came == "copy":
+            convert(other, root)
+        else:
+            root.mkdir()
+            (root / "kept").touch()
+
+    monkeypatch.setattr(convert_module, "_write_empty", slow)
+    if came == "copy" and overwrite:  # given up by its user, whichever it was
+        convert(slide, root, overwrite=True)
+        np.testing.assert_array_equal(pixels(root, 0), IMAGE[:200, :200])
+        return
+    with pytest.raises(StoreError, match=r"a\.zarr exists, and is not this conversion"):
+        convert(slide, root, overwrite=overwrite)
+    assert (root / "kept").exists() or (pixels(root, 0) == IMAGE[200:400, :200]).all()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_copy_of_another_slide_that_came_before_the_turn_to_write_is_not_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slide, root = write_slide(tmp_path / "slide.tiff", [IMAGE[:200, :200]]), tmp_path / "a.zarr"
+    other = write_slide(tmp_path / "other.tiff", [IMAGE[200:400, :200]])
+    locked = convert_module.locked
+
+    def late(folder: Path) -> Any:
+        monkeypatch.setattr(convert_module, "locked", locked)
+        convert(other, root, overwrite=True)
+        return locked(folder)
+
+    monkeypatch.setattr(convert_module, "locked", late)
+    with pytest.raises(StoreError, match=r"a\.zarr exists, and is not this conversion"):
+        convert(slide, root)
 
 
 def test_what_is_there_is_kept(tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ from wsi_twostage.slide.ome_zarr import OURS, PYRAMID
 _BACKGROUND = 255  # chunks of nothing else are not written
 _STATE = ("sums", "done")  # arrays of an unfinished pyramid
 _JPEG_QUALITY = range(1, 101)
+_EXISTS = (
+    "{} exists, and is not this conversion; give another output, or --overwrite for what an earlier "
+    "conversion left"
+)
 
 
 def convert(
@@ -87,9 +91,12 @@ def convert(
     pyramid = Pyramid(root, slide.views(), identity)
     known = _attributes(root)
     if overwrite or known is None or known["manifest"] != manifest:
-        _create(pyramid, manifest, _codecs(quality), overwrite=overwrite and known is not None)
+        _create(pyramid, manifest, _codecs(quality), overwrite=overwrite)
     with locked(root):
-        if not (_attributes(root) or {}).get("complete"):
+        known = _attributes(root)
+        if known is None or known["manifest"] != manifest:  # another conversion had its turn first
+            raise StoreError(_EXISTS.format(root))
+        if not known["complete"]:
             _write(pyramid, workers, listener)
     return root
 
@@ -150,22 +157,25 @@ def _codecs(quality: int | None) -> dict[str, Any]:
 
 def _create(pyramid: Pyramid, manifest: dict[str, Any], codecs: dict[str, Any], *, overwrite: bool) -> None:
     """Groups, metadata and empty arrays; they appear whole or not at all."""
-    if pyramid.root.exists() and not overwrite:
-        raise StoreError(
-            f"{pyramid.root} exists, and is not this conversion; give another output, or --overwrite for "
-            f"what an earlier conversion left"
-        )
+    _ensure_free(pyramid.root, overwrite=overwrite)
     new = pyramid.root.with_name(f".{pyramid.root.name}.{uuid.uuid4().hex[:8]}.new")
     try:
         _write_empty(new, pyramid, manifest, codecs)
         if pyramid.root.exists():
             with locked(pyramid.root):
+                _ensure_free(pyramid.root, overwrite=overwrite)  # again: what came meanwhile is not ours
                 shutil.rmtree(pyramid.root)
         new.rename(pyramid.root)
     except OSError as error:
         raise WriteError.of(pyramid.root, error) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _ensure_free(root: Path, *, overwrite: bool) -> None:
+    """Nothing is there, or an earlier conversion that the user gave up."""
+    if root.exists() and not (overwrite and _attributes(root) is not None):
+        raise StoreError(_EXISTS.format(root))
 
 
 def _write_empty(place: Path, pyramid: Pyramid, manifest: dict[str, Any], codecs: dict[str, Any]) -> None:
