@@ -47,7 +47,7 @@ def locked(folder: Path, held_by: str | None = None) -> Iterator[None]:
     Raises
     ------
     StoreError
-        Another run holds it.
+        Another run holds it, or has just put another folder in its place.
     """
     if _LOCKS is None:
         yield
@@ -64,6 +64,16 @@ def locked(folder: Path, held_by: str | None = None) -> Iterator[None]:
             raise StoreError(f"{folder} is being written by {who}; wait for it") from error
         except OSError:  # not on this file system
             pass
+        if not _lies_there(folder, descriptor):  # nobody else who looks for the lock would find this one
+            raise StoreError(f"{folder} has just been replaced by another run; give the command again")
         yield
     finally:
         os.close(descriptor)
+
+
+def _lies_there(folder: Path, descriptor: int) -> bool:
+    """Whether what was opened is what has the name now."""
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
+    except OSError:
+        return False
