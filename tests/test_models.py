@@ -1,16 +1,20 @@
 """Networks and bundles."""
 
 import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import constant_bundle, tiny_model
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from wsi_twostage.errors import BundleError, ConfigError
+from wsi_twostage.errors import BundleError, ConfigError, DeviceFull
 from wsi_twostage.models.bundle import (
     SHIPPED,
     BundleSpec,
@@ -226,6 +230,61 @@ def test_the_runner_loads_a_bundle_once() -> None:
     logits = runner(ref).f1(np.full((64, 96, 3), 255, np.uint8))
     assert logits.shape == (1, 64 * spec.scale, 96 * spec.scale)
     assert (logits.sigmoid() < 0.3).all()  # glass is no nucleus
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["torch", "cublas"],
+)
+def test_a_window_that_finds_no_memory_beside_others_is_alone_the_second_time(error: RuntimeError) -> None:
+    """There is room for one of eight, and each takes a while."""
+    lock, inside = threading.Lock(), 0
+
+    def scarce(image: torch.Tensor) -> torch.Tensor:
+        nonlocal inside
+        with lock:
+            inside += 1
+            crowded = inside > 1
+        time.sleep(0.002 if crowded else 0.02)
+        with lock:
+            inside -= 1
+        if crowded:
+            raise error
+        return image[:, :1]
+
+    bundle = constant_bundle(0.0, 0.0)
+    ref, _ = refer(replace(bundle, f1=scarce), device="cpu", precision="fp32")
+    net, image = runner(ref), np.zeros((8, 8, 3), np.uint8)
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(net.f1, image) for _ in range(40)]
+    assert all(answer.result().shape == (1, 8, 8) for answer in answers)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    asked = 0
+
+    def wrong(image: torch.Tensor) -> torch.Tensor:
+        nonlocal asked
+        asked += 1
+        raise RuntimeError("sizes do not match")
+
+    ref, _ = refer(replace(constant_bundle(0.0, 0.0), f1=wrong), device="cpu", precision="fp32")
+    with pytest.raises(RuntimeError, match="sizes"):
+        runner(ref).f1(np.zeros((8, 8, 3), np.uint8))
+    assert asked == 1
+
+
+def test_a_model_that_finds_no_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has 1")
+
+    monkeypatch.setattr("wsi_twostage.models.runner.load_bundle", full)
+    with pytest.raises(DeviceFull, match=r"^device cpu: no memory for the model \(CUDA.* MiB\); use"):
+        refer(tiny_model(tmp_path / "m.safetensors"), device="cpu", precision="fp32")
 
 
 def test_the_encoder_is_torchvisions() -> None:

@@ -1,5 +1,6 @@
 """The slide pipeline against Algorithm 1 in memory, and what a store holds when it is done."""
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from wsi_twostage.algorithm import two_stage
 from wsi_twostage.errors import ConfigError, DeviceFull, SlideError, StoreError
 from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
 from wsi_twostage.mask import MaskPyramid, Source, majority
+from wsi_twostage.models.room import within_room
 from wsi_twostage.pipeline import segment
 from wsi_twostage.preview import write_preview
 from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
@@ -259,6 +261,30 @@ def test_a_window_that_finds_no_memory_is_tried_alone_then_tile_by_tile(
             segment(slide, tmp_path / "b.zarr", bundle=poor, rule=rule, settings=EVERYWHERE)
         return
     result = segment(slide, tmp_path / "b.zarr", bundle=poor, rule=rule, settings=EVERYWHERE)
+    np.testing.assert_array_equal(whole(result.store), whole(expected.store))
+
+
+@pytest.mark.parametrize(
+    "where", ["wsi_twostage.coarse.to_probability", "wsi_twostage.fine.to_labels"], ids=["model 1", "model 2"]
+)
+def test_what_is_made_of_an_answer_may_find_no_memory_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    slide, bundle, asked = write_slide(tmp_path / "slide.tiff", [texture(192, 192)]), small_bundle(), 0
+    expected = segment(slide, tmp_path / "a.zarr", bundle=bundle, rule=ALL, settings=EVERYWHERE)
+    module, _, name = where.rpartition(".")
+    make = getattr(importlib.import_module(module), name)
+
+    def scarce(*what: object) -> object:
+        nonlocal asked
+        asked += within_room()  # else on the CPU
+        if asked == 1 and within_room():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1")
+        return make(*what)
+
+    monkeypatch.setattr(where, scarce)
+    result = segment(slide, tmp_path / "b.zarr", bundle=bundle, rule=ALL, settings=EVERYWHERE)
+    assert asked > 1
     np.testing.assert_array_equal(whole(result.store), whole(expected.store))
 
 

@@ -58,7 +58,7 @@ def predict_coarse(
     with clock.of("read"):
         rgb = coarse.read(window.box.coarser(spec.ratio).grow(spec.coarse_halo))
     with clock.of("network"):
-        p = to_probability(model.f1(rgb), spec.temperature)
+        p = model.within_memory(rgb, lambda: to_probability(model.f1(rgb), spec.temperature))
     clock.megapixels += rgb.shape[0] * rgb.shape[1] / 1e6
     halo, core = spec.coarse_halo * spec.scale, window.box.coarser(spec.step)
     return p[:, halo : halo + core.height, halo : halo + core.width]

@@ -115,7 +115,9 @@ def predict_fine(work: Work, model: Runner | Compiled, window: Window, clock: Cl
         around = work.around.read(box.coarser(CONTEXT_STRIDE).grow(spec.context_halo))
     with clock.of("network"):
         core = slice(spec.halo, -spec.halo or None)
-        labels = to_labels(model.f2(fine, around)[:, core, core], spec.decisions[1])
+        labels = model.within_memory(
+            fine, lambda: to_labels(model.f2(fine, around)[:, core, core], spec.decisions[1])
+        )
     clock.megapixels += fine.shape[0] * fine.shape[1] / 1e6
     return labels
 

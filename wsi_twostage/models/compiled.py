@@ -4,11 +4,12 @@ import os
 import threading
 import uuid
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import BundleSpec, ModelBundle
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import CONTEXT_STRIDE
+
+T = TypeVar("T")
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -75,6 +78,10 @@ class Compiled:
     def f2(self, fine: NDArray[np.uint8], around: NDArray[np.uint8]) -> Tensor:
         """(H, W, 3) and (h, w, 3) -> logits (K, H, W)."""
         return self._infer("second", fine, around)
+
+    def within_memory(self, image: NDArray[np.uint8], work: Callable[[], T]) -> T:
+        """As of `runner.Runner`; a CPU's memory is the system's own affair."""
+        return work()
 
     def _infer(self, stage: str, *images: NDArray[np.uint8]) -> Tensor:
         request = getattr(self._requests, stage, None)

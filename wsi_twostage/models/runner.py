@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,16 +19,18 @@ from wsi_twostage.errors import BundleError, ConfigError, DeviceFull, did_you_me
 from wsi_twostage.models.bundle import SHIPPED, BundleSpec, ModelBundle, load_bundle, read_spec, sha256_of
 from wsi_twostage.models.compiled import Compiled, compile_bundle
 from wsi_twostage.models.onnx_net import OnnxNet, onnx_device
+from wsi_twostage.models.room import is_full, reason, with_room, within_room
 from wsi_twostage.models.stage import Stage
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import DecoderStep
+
+T = TypeVar("T")
 
 ENGINES = ("torch", "openvino", "onnx")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _in_memory: dict[str, ModelBundle] = {}
 _loading = Lock()
-_alone = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,35 +144,34 @@ class Runner:
         return self.bundle.spec
 
     def f1(self, coarse: NDArray[np.uint8]) -> Tensor:
-        """(h, w, 3) -> logits (K, scale * h, scale * w)."""
+        """(h, w, 3) -> logits (K, scale * h, scale * w); raises as `within_memory`."""
         return self._answer(self.bundle.f1, coarse)
 
     def f2(self, fine: NDArray[np.uint8], around: NDArray[np.uint8]) -> Tensor:
-        """(H, W, 3) and (h, w, 3) -> logits (K, H, W)."""
+        """(H, W, 3) and (h, w, 3) -> logits (K, H, W); raises as `within_memory`."""
         return self._answer(self.bundle.f2, fine, around)
 
-    def _answer(self, net: Callable[..., Tensor], *images: NDArray[np.uint8]) -> Tensor:
-        """A window that finds no memory, beside those of other threads, is tried again, one at a time.
+    def within_memory(self, image: NDArray[np.uint8], work: Callable[[], T]) -> T:
+        """What is made of an image on the device; beside other threads' work or, without room there, alone.
 
         Raises
         ------
         DeviceFull
-            There is no memory for it then either.
+            There is no memory for it alone either.
         """
         try:
-            return self._once(net, *images)
-        except torch.OutOfMemoryError:
-            pass  # with the error go the tensors that its traceback holds
-        with _alone:
-            torch.cuda.empty_cache()
-            try:
-                return self._once(net, *images)
-            except torch.OutOfMemoryError as error:
-                (height, width, _), (found, *_) = images[0].shape, str(error).split(" GPU ")
-                raise DeviceFull(
-                    f"device {self.device}: no memory for {height} x {width} px ({found.rstrip('. ')}); use "
-                    f"fewer --workers, or --device cpu"
-                ) from error
+            return with_room(work)
+        except RuntimeError as error:
+            if within_room() or not is_full(error):
+                raise
+            height, width, _ = image.shape
+            raise DeviceFull(
+                f"device {self.device}: no memory for {height} x {width} px ({reason(error)}); use "
+                f"fewer --workers, or --device cpu"
+            ) from error
+
+    def _answer(self, net: Callable[..., Tensor], *images: NDArray[np.uint8]) -> Tensor:
+        return self.within_memory(images[0], lambda: self._once(net, *images))
 
     def _once(self, net: Callable[..., Tensor], *images: NDArray[np.uint8]) -> Tensor:
         with torch.inference_mode(), self._autocast():
@@ -185,9 +186,24 @@ class Runner:
 
 
 def runner(ref: ModelRef) -> Runner | Compiled:
-    """The runner of a reference, made once per process, whichever of its threads asks first."""
+    """The runner of a reference, made once per process, whichever of its threads asks first.
+
+    Raises
+    ------
+    BundleError
+        The file cannot be used, or is not the one of the run.
+    DeviceFull
+        There is no memory for it.
+    """
     with _loading:
-        return _runner(ref)
+        try:
+            return _runner(ref)
+        except RuntimeError as error:
+            if not is_full(error):
+                raise
+            raise DeviceFull(
+                f"device {ref.device}: no memory for the model ({reason(error)}); use --device cpu"
+            ) from error
 
 
 @lru_cache(maxsize=4)
