@@ -216,8 +216,8 @@ class MaskPyramid:
         return read_table(self._group(), "tiles")
 
     @contextmanager
-    def readable(self) -> Iterator[None]:
-        """Whatever goes wrong in the block, which reads this store, is one line.
+    def readable(self, what: str = "") -> Iterator[None]:
+        """Whatever goes wrong in the block, which reads ``what`` of this store, is one line.
 
         Raises
         ------
@@ -229,10 +229,11 @@ class MaskPyramid:
         except WsiError:
             raise
         except Exception as error:  # zarr and codecs raise what they like
-            reason = str(error).splitlines()[0] if str(error) else ""
+            kind, reason = type(error).__name__, str(error).splitlines()[0] if str(error) else ""
             raise StoreError(
-                f"{self.path}: cannot be read ({type(error).__name__}: {reason}); "
-                f"wsi-seg verify says what is damaged"
+                f"{self.path}: {what} cannot be read ({kind}); wsi-seg verify says what is damaged"
+                if what
+                else f"{self.path}: cannot be read ({kind}: {reason}); wsi-seg verify says what is damaged"
             ) from error
 
     @property
