@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "work": {"errors", "lock", "mask", "models", "pixels", "slide", "stopping", "tiles", "watchdog"},
     "coarse": {"answers", "mask", "models", "pixels", "tiles", "uncertainty", "work"},
     "fine": {"answers", "mask", "models", "tiles", "work"},
-    "batch": {"errors"},
+    "batch": {"errors", "slide"},
     "memory": set(),
     "cluster": {"errors", "memory", "stopping"},
     "dispatch": {"cluster", "errors"},

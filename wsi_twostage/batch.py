@@ -19,7 +19,6 @@ SUFFIXES = (
 COLUMNS = ("wsi", "mpp", "mask", "threshold", "output")
 """Of a CSV manifest; others are passed over."""
 
-_ZARR = ("zarr.json", ".zattrs", ".zgroup")
 _RESULT = ".seg.ome.zarr"
 
 
@@ -96,7 +95,9 @@ def _is_slide(path: Path) -> bool:
 
 def _is_zarr(path: Path) -> bool:
     """An OME-Zarr that may be a slide; results of ours are not."""
-    return not path.name.endswith(_RESULT) and any((path / name).is_file() for name in _ZARR)
+    from wsi_twostage.slide.contents import description_of  # readers, for which --help need not wait
+
+    return not path.name.endswith(_RESULT) and description_of(path) is not None
 
 
 def _target(slide: str, output: Path) -> Path:

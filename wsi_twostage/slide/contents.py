@@ -25,6 +25,12 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
+def description_of(folder: str | os.PathLike[str]) -> Path | None:
+    """The file that says what the zarr group in a folder is; None where there is none."""
+    told = (Path(folder) / name for name in _DESCRIPTIONS)
+    return next((place for place in told if place.is_file()), None)
+
+
 class FileKey(NamedTuple):
     """A file as it is now; handles are cached under it, so a file that was replaced is opened anew."""
 
@@ -47,8 +53,7 @@ class FileKey(NamedTuple):
         try:
             status = os.stat(path)
             if stat.S_ISDIR(status.st_mode):
-                told = (Path(path) / name for name in _DESCRIPTIONS)
-                status = os.stat(next((place for place in told if place.exists()), path))
+                status = os.stat(description_of(path) or path)
         except OSError as error:
             raise cannot_open(path, error) from error
         return cls(path, status.st_mtime_ns, status.st_size)
