@@ -1,7 +1,9 @@
 """The slide pipeline against Algorithm 1 in memory, and what a store holds when it is done."""
 
+import errno
 import importlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from slides import change_tile, pyramid, texture, write_slide
 from torch import Tensor
 
 from wsi_twostage.algorithm import two_stage
-from wsi_twostage.errors import ConfigError, DeviceFull, SlideError, StoreError
+from wsi_twostage.errors import ConfigError, DeviceFull, LostSlide, SlideError, StoreError
 from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
 from wsi_twostage.mask import MaskPyramid, Source, majority
 from wsi_twostage.models.room import within_room
@@ -25,6 +27,7 @@ from wsi_twostage.preview import write_preview
 from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import open_slide
+from wsi_twostage.slide.view import READERS
 from wsi_twostage.tiles import Box
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
 
@@ -298,6 +301,30 @@ def test_a_slide_that_vanishes_is_no_hole(tmp_path: Path) -> None:
 
     with pytest.raises(SlideError, match=r"slide\.tiff"):
         segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), settings=EVERYWHERE, listener=remove)
+
+
+@pytest.mark.parametrize("stage", ["overview", "stage 1", "stage 2"])
+def test_a_slide_that_the_system_will_not_read_is_no_fault_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(640, 640)])
+
+    def fails(*_: object) -> NDArray[np.uint8]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def spoil(event: Event) -> None:
+        if isinstance(event, Started) and event.stage == stage:
+            monkeypatch.setitem(READERS, "tiff", fails)
+
+    with pytest.raises(LostSlide, match=r"slide\.tiff: cannot be read \(Input/output error\)$"):
+        segment(
+            slide,
+            tmp_path / "o.zarr",
+            bundle=small_bundle(),
+            rule=ALL,
+            settings=EVERYWHERE,
+            listener=spoil,
+        )
 
 
 def test_a_bundle_in_memory_cannot_go_to_a_scheduler(tmp_path: Path) -> None:

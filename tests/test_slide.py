@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import io
 import os
 import pickle
 import time
@@ -510,6 +511,14 @@ def test_a_fingerprint_that_cannot_be_read_is_one_clear_line(
     slide = open_slide(halved)
     monkeypatch.setattr(builtins, "open", refuse(errno.EACCES, slide.path, open))
     with pytest.raises(SlideError, match=r"halved.tiff: cannot be opened \(Permission denied\)"):
+        _ = slide.fingerprint
+
+    class Failing(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(builtins, "open", lambda *_: Failing())
+    with pytest.raises(SlideError, match=r"halved.tiff: cannot be read \(Input/output error\)"):
         _ = slide.fingerprint
 
 

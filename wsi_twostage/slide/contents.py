@@ -71,9 +71,14 @@ class FileKey(NamedTuple):
 
 
 def cannot_open(path: str, error: OSError) -> SlideError:
-    """The one line for a file that the system will not open or read."""
+    """The one line for a file that the system will not open."""
     hint = similar_file(path) if isinstance(error, FileNotFoundError) else ""
     return SlideError(f"{path}: cannot be opened ({error.strerror or error}){hint}")
+
+
+def cannot_read(path: str, error: OSError) -> SlideError:
+    """The one line for an open file that the system will not read."""
+    return SlideError(f"{path}: cannot be read ({error.strerror or error})")
 
 
 def on_background(pixels: NDArray[np.uint8], colour: int | NDArray[np.uint8]) -> NDArray[np.uint8]:

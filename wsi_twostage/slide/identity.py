@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from wsi_twostage.errors import SlideError
 from wsi_twostage.slide import ome_zarr, openslide_reader
-from wsi_twostage.slide.contents import FileKey, cannot_open
+from wsi_twostage.slide.contents import FileKey, cannot_open, cannot_read
 
 _ENDS_BYTES = 2**20  # of the file's start and of its end
 
@@ -33,12 +33,16 @@ def _fingerprint(key: FileKey, reader: str) -> str:
     if reader == "openslide":
         digest.update(openslide_reader.quick_hash(key.path).encode())
     try:
-        with open(key.path, "rb") as file:
+        file = open(key.path, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise cannot_open(key.path, error) from error
+    try:
+        with file:
             digest.update(file.read(_ENDS_BYTES))
             file.seek(max(0, key.size - _ENDS_BYTES))
             digest.update(file.read())
     except OSError as error:
-        raise cannot_open(key.path, error) from error
+        raise cannot_read(key.path, error) from error
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.slide import ome_zarr, openslide_reader, plain_image, tiff
-from wsi_twostage.slide.contents import FileKey, Level
+from wsi_twostage.slide.contents import FileKey, Level, cannot_read
 from wsi_twostage.slide.resample import combine, shrink, taps
 from wsi_twostage.tiles import Box
 
@@ -144,7 +144,10 @@ class View:
     def _read_level(self, rows: tuple[int, int], cols: tuple[int, int]) -> NDArray[np.uint8]:
         """Pixels of the stored level in these half-open spans."""
         box = Box(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])
-        return READERS[self.reader](self.path, self.level, box)
+        try:
+            return READERS[self.reader](self.path, self.level, box)
+        except OSError as error:  # that no reader expects; a run would take it for one of its output
+            raise cannot_read(self.path, error) from error
 
 
 def drifts_little(scale: float, extent: int) -> bool:
