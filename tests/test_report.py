@@ -391,7 +391,8 @@ def test_the_command_writes_and_overwrites_only_when_told(store: MaskPyramid, tm
     again = report()
     assert again.returncode == 2
     assert again.stderr == "wsi-seg: report.html exists; give --overwrite or another --output\n"
-    assert report("--overwrite").returncode == 0
+    told = json.loads(report("--overwrite", "--json").stdout)
+    assert told == {"path": "report.html", "bytes": (tmp_path / "report.html").stat().st_size}
     assert "is a folder" in report("-o", ".").stderr
 
 

@@ -1,5 +1,6 @@
 """wsi-seg report: one HTML file about results."""
 
+import json
 from pathlib import Path
 
 import click
@@ -24,8 +25,9 @@ from wsi_seg.progress import listener
     help="The file to write.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @options.quiet
-def report(results: tuple[Path, ...], output: Path, overwrite: bool, quiet: bool) -> None:
+def report(results: tuple[Path, ...], output: Path, overwrite: bool, as_json: bool, quiet: bool) -> None:
     """Write one HTML file about RESULTS: pictures, areas, quality, warnings; nothing in it needs a network.
 
     RESULTS are results of wsi-seg, folders of them, or the summary.json of a batch. Of several there is a
@@ -35,4 +37,8 @@ def report(results: tuple[Path, ...], output: Path, overwrite: bool, quiet: bool
 
     with listener(output.name, quiet=quiet) as listen:
         write_report(results, output, overwrite=overwrite, listener=listen)
-    click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    size = output.stat().st_size
+    if as_json:
+        click.echo(json.dumps({"path": str(output), "bytes": size}))
+        return
+    click.echo(f"{output}: {size / 1e6:.1f} MB")
