@@ -112,10 +112,10 @@ class Experiment:
             raise ConfigError(f"{self.name}: thresholds={self.thresholds} must be within 0..1")
         if not 0 <= self.distil <= 1 or (self.distil and self.labels != "fine"):
             raise ConfigError(f"{self.name}: distil={self.distil} must be within 0..1, and needs fine labels")
-        if not (0 <= self.average < 1 and 0 <= self.colour < 1 and self.zoom >= 1):
+        if not (0 <= self.average < 1 and 0 <= self.colour < 1 and 1 <= self.zoom < math.inf):
             raise ConfigError(
-                f"{self.name}: average={self.average} and colour={self.colour} must be within 0..1, and "
-                f"zoom={self.zoom} at least 1"
+                f"{self.name}: average={self.average} and colour={self.colour} must be at least 0 and "
+                f"below 1, and zoom={self.zoom} at least 1, and no infinity"
             )
         if min(self.epochs, self.batch) < 1 or self.batch == 1 or self.model1_epochs < 0:
             raise ConfigError(
