@@ -55,7 +55,7 @@ def refine(
     ------
     StoreError
         There is no whole mask, or the slide or the model is not the one that made it.
-    SlideError, BundleError, ConfigError, ClusterError, WriteError
+    SlideError, BundleError, ConfigError, LostSlide, ClusterError, WriteError, DeviceFull
         As `segment`.
     """
     started, since = time.perf_counter(), time.time() if since is None else since
