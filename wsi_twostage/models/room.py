@@ -47,9 +47,10 @@ class _Room:
         with self._changed:
             self._changed.wait_for(lambda: not self._wanted)
             self._wanted = True
-            self._changed.wait_for(lambda: not self._inside)
-        self._here.inside = True
         try:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._inside)
+            self._here.inside = True
             yield
         finally:
             self._here.inside = False

@@ -190,10 +190,8 @@ def runner(ref: ModelRef) -> Runner | Compiled:
 
     Raises
     ------
-    BundleError
-        The file cannot be used, or is not the one of the run.
-    DeviceFull
-        There is no memory for it.
+    BundleError, ConfigError, DeviceFull
+        It cannot be used here.
     """
     with _loading:
         try:
