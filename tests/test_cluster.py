@@ -1,9 +1,13 @@
 """Tasks on this machine, and on workers in processes of their own."""
 
+import os
+import signal
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
@@ -35,6 +39,21 @@ def test_whoever_waits_for_the_first_worker_hears_a_stop() -> None:
                 pass
         finally:
             stopping.ASKED.clear()
+
+
+def test_a_worker_of_ours_that_is_long_in_coming_back_is_waited_for() -> None:
+    """Dask gives up one that is not back within a time; torch alone can take longer to import."""
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}),
+        cluster.connect(workers=1, processes=1) as client,
+    ):
+        (first,) = client.run(os.getpid).values()
+        os.kill(first, signal.SIGKILL)
+        patience, second = time.monotonic() + 120, first
+        while second == first and time.monotonic() < patience:
+            time.sleep(0.1)
+            second = next(iter(client.run(os.getpid, on_error="ignore").values()), first)
+        assert second != first
 
 
 def test_networks_run_where_the_gpus_are(tmp_path: Path, model: Path, slide: Path) -> None:

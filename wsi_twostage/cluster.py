@@ -93,8 +93,11 @@ def _local(threads: int, processes: int | None) -> Iterator[Client]:
     for name in _QUIET:  # what goes wrong reaches the user as one line of ours
         logging.getLogger(name).setLevel(logging.CRITICAL)
     told = dict(_LEAN)
-    if processes:  # one of ours that dies twice over one task will die a third time
+    if processes:
+        # One of ours that dies twice over one task will die a third time.
         told["distributed.scheduler.allowed-failures"] = 1
+        # One that is not back within this time is given up for good; torch alone can take longer to import.
+        told["distributed.deploy.lost-worker-timeout"] = f"{FIRST_WORKER_S}s"
     try:
         with (
             dask.config.set(told),
