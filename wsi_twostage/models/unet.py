@@ -49,7 +49,7 @@ def join(conv: nn.Conv2d, deep: Tensor, skip: Tensor) -> Tensor:
 
 
 class Join(nn.Module):
-    """`join` with its kernel made once: where channels are many that takes longer than the rest."""
+    """`join` with its kernel made once, and not again for each window."""
 
     on_deep: Tensor
     on_skip: Tensor
@@ -111,9 +111,9 @@ class UNet(nn.Module):
     classes
         Channels of the logits: 1 for foreground against background.
     widths
-        Channels of the decoder at strides 16, 8, 4, 2, 1. Without the last one the decoder ends at stride 2,
-        and the head gives the pixels between (sub-pixel head; Shi et al., CVPR 2016): the step at stride 1
-        is a third of a light network's time.
+        Channels of the decoder at strides 16, 8, 4, 2, 1. Without the last one the decoder ends at stride 2
+        and is spared its largest maps; the head gives the pixels between (sub-pixel head; Shi et al.,
+        CVPR 2016).
     depths
         Convolutions of each decoder step.
     context
