@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import wait
+from browser import asked, chromium, needs_chromium, prefer, resize, until, wait
 from conftest import tiny_model
 from PIL import Image
 from slides import texture, write_slide
@@ -21,34 +20,16 @@ from wsi_twostage.report import write_report
 from wsi_twostage.selection import Fraction
 from wsi_twostage.settings import Settings
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+pytestmark = needs_chromium
 
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 SLIDES = 7
 HOSTILE = "\"><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">.svs"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Chromium without a window; the tests are skipped where there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no Chromium with its chromedriver here")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Service(driver))
-    yield opened
-    opened.quit()
+def browser() -> Iterator[Any]:
+    with chromium(requests=True) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -77,23 +58,19 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def visit(browser: Any, page: Path, *, width: int = 1200, dark: bool = False) -> list[str]:
     """Load a page; gives the addresses that were asked for."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.get("about:blank")
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    resize(browser, width, 900, phone=width < 600)
+    prefer(browser, "dark" if dark else "light")
     browser.get_log("browser")
-    browser.get_log("performance")
+    asked(browser)
     browser.get(page.as_uri())
-    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
+    return asked(browser)
 
 
 @pytest.mark.parametrize("name", ["one", "batch"])
 def test_nothing_is_fetched_and_nothing_complains(browser: Any, pages: dict[str, Path], name: str) -> None:
-    asked = visit(browser, pages[name])
-    assert pages[name].as_uri() in asked
-    assert [url for url in asked if not url.startswith("data:")] == [pages[name].as_uri()]
+    addresses = visit(browser, pages[name])
+    assert [url for url in addresses if not url.startswith("data:")] == [pages[name].as_uri()]
     assert browser.get_log("browser") == []
     assert browser.title.startswith("Report of")  # no name of a slide was run as a script
 
@@ -105,7 +82,13 @@ def test_even_what_would_slip_in_is_neither_fetched_nor_run(
     page = tmp_path / "page.html"
     page.write_text(pages["one"].read_text(encoding="utf-8").replace("</main>", slipped), encoding="utf-8")
     visit(browser, page)
-    complaints = [entry["message"] for entry in browser.get_log("browser")]
+    complaints: list[str] = []
+
+    def both() -> bool:
+        complaints.extend(entry["message"] for entry in browser.get_log("browser"))
+        return len(complaints) >= 2
+
+    until(both, "what the browser says against two forbidden things")
     assert len(complaints) == 2
     assert all("Content Security Policy" in message for message in complaints)
     assert browser.title.startswith("Report of")
@@ -189,22 +172,22 @@ def test_the_table_sorts_by_keyboard_and_says_so(browser: Any, pages: dict[str, 
 
 def test_a_row_opens_its_slide(browser: Any, pages: dict[str, Path]) -> None:
     visit(browser, pages["batch"])
-    shown = "return document.querySelectorAll('details.slide[open]').length"
-    assert browser.execute_script(shown) == 0
+    shown = "document.querySelectorAll('details.slide[open]').length"
+    assert browser.execute_script(f"return {shown}") == 0
     browser.find_element("css selector", ".sortable tbody a").click()
-    wait(browser, f"{shown.removeprefix('return ')} === 1")  # a new address is heard of a moment later
+    wait(browser, f"{shown} === 1")  # a new address is heard of a moment later
     opened = browser.find_element("css selector", "details.slide[open] .keys")
     assert opened.is_displayed()
     browser.find_element("css selector", "button[data-open=all]").click()
-    assert browser.execute_script(shown) == SLIDES
+    wait(browser, f"{shown} === {SLIDES}")
 
 
 def test_a_layer_can_be_taken_away(browser: Any, pages: dict[str, Path]) -> None:
     visit(browser, pages["one"])
-    shown = "return getComputedStyle(document.querySelector('.pictures image.mask')).display"
-    before = browser.execute_script(shown)
+    hidden = "getComputedStyle(document.querySelector('.pictures image.mask')).display === 'none'"
+    assert not browser.execute_script(f"return {hidden}")
     browser.find_element("css selector", ".pictures .show-mask").click()
-    assert (before == "none", browser.execute_script(shown)) == (False, "none")
+    wait(browser, hidden)
 
 
 @pytest.mark.parametrize("name", ["one", "batch"])
