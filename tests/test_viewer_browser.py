@@ -200,6 +200,15 @@ def test_a_click_on_a_tile_shows_its_row(browser: Any, viewer: Viewer, store: Ma
     assert f"{table['uncertainty'][mine][0]:.4f}" in text(browser, "row")
 
 
+def test_a_slow_click_chooses_a_tile_too(browser: Any, viewer: Viewer) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    open_at(browser, viewer)
+    stage = browser.find_element("id", "stage")
+    ActionChains(browser).click_and_hold(stage).pause(0.5).release().perform()
+    wait(browser, "document.getElementById('row').children.length")
+
+
 def test_a_link_restores_the_view(browser: Any, viewer: Viewer) -> None:
     open_at(browser, viewer, "#row=300&col=500&mpp=0.7&layers=slide:80,source:35&tile=2,3")
     wait(browser, "document.getElementById('row').children.length")

@@ -32,6 +32,7 @@ export class World {
       imageLoaderLimit: 8,
       maxTilesPerFrame: 8,
       maxImageCacheCount: 400,
+      clickTimeThreshold: Infinity, // a slow finger chooses a tile, too; what moves is a drag
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
       gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
       gestureSettingsPen: { clickToZoom: false, dblClickToZoom: true },
