@@ -71,7 +71,6 @@ def picture(driver: Any, address: str, name: str, *, show: str = "both") -> Imag
     driver.get(f"{address}/index.html?source={name}&show={show}")
     wait(driver, "window.drawn || window.failed")
     assert driver.execute_script("return window.failed") is None
-    driver.execute_async_script("setTimeout(arguments[0], 1000)")  # a last frame
     return Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
 
 
