@@ -5,6 +5,7 @@ import errno
 import gzip
 import json
 import math
+import signal
 import subprocess
 import sys
 import uuid
@@ -478,6 +479,18 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path, mask: MaskPyramid) 
         with pytest.raises(KeyboardInterrupt):
             export(mask, tmp_path / "new" / name, listener=stop)
         assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path, mask: MaskPyramid) -> None:
+    script = (
+        "import os, signal, sys; from wsi_twostage.export import export; "
+        "export(*sys.argv[1:], listener=lambda event: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    command = [sys.executable, "-c", script, mask.path, tmp_path / "a.csv"]
+    assert subprocess.run(command, timeout=120, check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    export(mask, tmp_path / "a.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
 def test_a_full_disk_leaves_what_was_there(

@@ -1,4 +1,4 @@
-"""One run at a time on an output: a lock on its folder, which ends with the process that holds it."""
+"""Locks that end with the process that holds them: one run at a time on an output, a draft of a file."""
 
 import os
 import socket
@@ -16,6 +16,9 @@ except ImportError:  # Windows
     _LOCKS: Any = None
 else:
     _LOCKS = _fcntl
+
+HAS_LOCKS = _LOCKS is not None
+"""Of the system; a file system may have none all the same."""
 
 
 def this_process() -> str:
@@ -77,3 +80,17 @@ def _lies_there(folder: Path, descriptor: int) -> bool:
         return os.path.samestat(os.stat(folder), os.fstat(descriptor))
     except OSError:
         return False
+
+
+def lock_file(descriptor: int, *, wait: bool = False) -> bool:
+    """Lock an open file until it is closed.
+
+    False where there are no locks, and, without ``wait``, where somebody else holds it.
+    """
+    if _LOCKS is None:
+        return False
+    try:
+        _LOCKS.flock(descriptor, _LOCKS.LOCK_EX | (0 if wait else _LOCKS.LOCK_NB))
+    except OSError:
+        return False
+    return True

@@ -5,13 +5,13 @@ import io
 import math
 import os
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from wsi_twostage.drafts import draft_of
 from wsi_twostage.errors import ConfigError, StoreError, WriteError, did_you_mean
 from wsi_twostage.events import Finished, Listener, Note, ignore
 from wsi_twostage.export import dicom_seg, geojson, images, objects, simplify, table
@@ -198,17 +198,14 @@ def _new_file(path: Path, mask: MaskPyramid, *, overwrite: bool) -> Iterator[Pat
         The system does not let it be written.
     """
     _ensure_may_be_written(path, mask, overwrite=overwrite)
-    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new.touch(exist_ok=False)
-        yield new
-        _ensure_may_be_written(path, mask, overwrite=overwrite)  # again: a block takes time
-        os.replace(new, path)
+        with draft_of(path) as new:
+            yield new
+            _ensure_may_be_written(path, mask, overwrite=overwrite)  # again: a block takes time
+            os.replace(new, path)
     except OSError as error:
         raise WriteError.of(path, error) from error
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _ensure_may_be_written(path: Path, mask: MaskPyramid, *, overwrite: bool) -> None:

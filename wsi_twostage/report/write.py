@@ -1,11 +1,11 @@
 """write_report(): results in, one HTML file out."""
 
 import os
-import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from wsi_twostage.drafts import draft_of
 from wsi_twostage.errors import StoreError, WriteError, WsiError
 from wsi_twostage.events import Listener, Note, Started, TilesDone, ignore
 from wsi_twostage.mask import MaskPyramid
@@ -97,13 +97,11 @@ def _ensure_free(path: Path, *, overwrite: bool) -> None:
 
 def _replace(path: Path, text: str, *, overwrite: bool) -> None:
     """The file is there whole, or as it was."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        _ensure_free(path, overwrite=overwrite)  # again: what came meanwhile is not ours
-        draft.replace(path)
+        with draft_of(path) as draft:
+            draft.write_text(text, encoding="utf-8")
+            _ensure_free(path, overwrite=overwrite)  # again: what came meanwhile is not ours
+            draft.replace(path)
     except OSError as error:
         raise WriteError.of(path, error) from error
-    finally:
-        draft.unlink(missing_ok=True)
