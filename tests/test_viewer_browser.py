@@ -4,6 +4,7 @@ import base64
 import io
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> MaskPyramid:
 
 @pytest.fixture(scope="module")
 def viewer(store: MaskPyramid) -> Iterator[Viewer]:
-    yield from running(store)
+    with running(store) as viewer:
+        yield viewer
 
 
 @pytest.fixture
@@ -56,7 +58,8 @@ def refinable(tmp_path: Path) -> MaskPyramid:
 
 @pytest.fixture
 def refining(refinable: MaskPyramid) -> Iterator[Viewer]:
-    yield from running(refinable)
+    with running(refinable) as viewer:
+        yield viewer
 
 
 def make(folder: Path, bundle: ModelBundle | Path, rule: Fraction) -> MaskPyramid:
@@ -65,11 +68,14 @@ def make(folder: Path, bundle: ModelBundle | Path, rule: Fraction) -> MaskPyrami
     return segment(slide, folder / "o.zarr", bundle=bundle, rule=rule, settings=settings).store
 
 
+@contextmanager
 def running(store: MaskPyramid) -> Iterator[Viewer]:
     viewer = open_viewer(store.path)
     viewer.start()
-    yield viewer
-    viewer.close()
+    try:
+        yield viewer
+    finally:
+        viewer.close()
 
 
 def open_at(browser: Any, viewer: Viewer, place: str = "") -> None:
@@ -108,7 +114,8 @@ def complaints(browser: Any) -> list[str]:
 
 
 def text(browser: Any, name: str) -> str:
-    return str(browser.find_element("id", name).text)
+    """Of an element, also while it fades in or out."""
+    return str(browser.find_element("id", name).get_attribute("textContent"))
 
 
 def test_the_slide_opens_whole_and_from_this_machine_only(browser: Any, viewer: Viewer) -> None:
@@ -221,6 +228,7 @@ def test_a_link_restores_the_view(browser: Any, viewer: Viewer) -> None:
     assert place == pytest.approx({"row": 300, "col": 500, "mpp": 0.7}, rel=0.01)
     shown = browser.execute_script("return Object.keys(world.layers).filter(name => world.layers[name].on)")
     assert shown == ["slide", "uncertainty", "source"]
+    wait(browser, "document.getElementById('row').children.length")
     assert text(browser, "tile-title").lower() == "tile, row 2, column 3"
 
 
@@ -246,7 +254,7 @@ def test_refine_here_changes_the_picture(browser: Any, refining: Viewer, refinab
     assert int((refinable.read_source() == Source.MODEL_2).sum()) == count
     wait_for_change(browser, before)
     wait(browser, "document.getElementById('refine').disabled")
-    assert f"{count} refined" in text(browser, "facts")
+    wait(browser, f"document.getElementById('facts').textContent.includes('{count} refined')")
     assert complaints(browser) == []
 
 
@@ -298,17 +306,13 @@ def test_every_control_has_a_name(browser: Any, viewer: Viewer) -> None:
 
 def test_when_the_result_is_gone_the_page_says_so(browser: Any, store: MaskPyramid, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(store.path, tmp_path / "o.zarr"))
-    viewer = open_viewer(copy)
-    viewer.start()
-    open_at(browser, viewer)
-    shutil.rmtree(copy)
-    wait(browser, "document.getElementById('said').textContent.includes('cannot be read')")
-    viewer.close()
+    with running(MaskPyramid.open(copy)) as viewer:
+        open_at(browser, viewer)
+        shutil.rmtree(copy)
+        wait(browser, "document.getElementById('said').textContent.includes('cannot be read')")
 
 
 def test_when_the_server_has_ended_the_page_says_so(browser: Any, store: MaskPyramid) -> None:
-    viewer = open_viewer(store.path)
-    viewer.start()
-    open_at(browser, viewer)
-    viewer.close()
+    with running(store) as viewer:
+        open_at(browser, viewer)
     wait(browser, "document.getElementById('said').textContent.includes('has ended')")
