@@ -1,6 +1,7 @@
 """What a report says: areas, objects, change, outliers, sentences and warnings; and what it refuses."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from wsi_twostage.pipeline import segment
 from wsi_twostage.report import write_report
 from wsi_twostage.report.cautions import cautions
 from wsi_twostage.report.change import change_of
+from wsi_twostage.report.charts import strip_chart
 from wsi_twostage.report.facts import Audit, Facts, Left, facts_of
 from wsi_twostage.report.inputs import find
 from wsi_twostage.report.measure import measure
@@ -423,3 +425,17 @@ def test_ticks_are_few_and_within(top: float) -> None:
 def test_the_colours_of_uncertainty_grow_ever_darker() -> None:
     lightness = HEAT @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     assert (np.diff(lightness) < -10).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "at", "said"),
+    [
+        ([1.0, 2.0, np.nan], [10, 370], ["of tissue", "1.00", "2.00"]),
+        ([2.0, 2.0], [190, 190], ["of tissue", "2.00"]),  # equals lie in the middle, and are said once
+    ],
+)
+def test_a_strip_spans_what_there_is(values: list[float], at: list[float], said: list[str]) -> None:
+    names = [f"{number}.svs" for number in range(len(values))]
+    drawn = str(strip_chart(Feature("of tissue", np.array(values), digits), names, names))
+    assert sorted(map(float, re.findall(r'cx="([0-9.]+)"', drawn))) == at
+    assert re.findall(r"<text[^>]*>([^<]*)</text>", drawn) == said

@@ -144,20 +144,23 @@ def strip_chart(feature: Feature, names: Sequence[str], anchors: Sequence[str]) 
     root = svg(width, height, label=f"{feature.name} of {len(known)} slides", kind="chart strip")
     text(root, feature.name, 0, 12, "label")
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
-    span = high - low or 1.0
+    middle, span = (left + right) / 2, high - low
     add(root, "path", "axis", d=path([(left, 44), (right, 44)]))
     scores = modified_z(values)
     for i in np.argsort(np.abs(scores)):
         if not np.isfinite(values[i]):
             continue
-        x = left + (values[i] - low) / span * (right - left)
+        x = left + (values[i] - low) / span * (right - left) if span else middle
         lift = (i * 7 % 5) * 3.2  # so that equals do not hide each other
         link = add(root, "a", href=f"#{anchors[i]}")
         far = abs(scores[i]) >= FAR
         dot = add(link, "circle", "dot far" if far else "dot all", cx=x, cy=38 - lift, r=4 if far else 3)
         hint(dot, f"{names[i]}: {feature.show(float(values[i]))}")
-    text(root, feature.show(low), left, 58)
-    text(root, feature.show(high), right, 58, anchor="end")
+    if span:
+        text(root, feature.show(low), left, 58)
+        text(root, feature.show(high), right, 58, anchor="end")
+    else:
+        text(root, feature.show(low), middle, 58, anchor="middle")
     return markup(root)
 
 
