@@ -368,6 +368,12 @@ def test_only_our_stores_are_opened(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_result_near_a_path_that_is_none_is_named(pyramid: MaskPyramid) -> None:
+    for near in (pyramid.path.parent, pyramid.path / "labels"):
+        with pytest.raises(StoreError, match=f"not a wsi_twostage result; did you mean {pyramid.path}\\?$"):
+            MaskPyramid.open(near)
+
+
 def test_a_store_of_another_version_says_so(pyramid: MaskPyramid) -> None:
     group = zarr.open_group(pyramid.path, path="wsi_twostage", mode="r+")
     group.attrs["spec"] = {**pyramid.spec.to_json(), "unknown": 1}

@@ -91,6 +91,17 @@ def read_attributes(path: Path) -> dict[str, Any] | None:
     return attributes if isinstance(attributes, dict) and attributes.get("marker") == OURS else None
 
 
+def result_in(folder: Path) -> str:
+    """The end of a line about a path that is no result: one that lies in it, or that it is a part of."""
+    try:
+        inside = next((one for one in sorted(folder.glob("*.zarr")) if read_attributes(one)), None)
+    except OSError:
+        return ""
+    around = next((one for one in folder.parents if read_attributes(one)), None)
+    found = inside or around
+    return f"; did you mean {found}?" if found else ""
+
+
 @contextmanager
 def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """A folder beside ``path`` to fill; it takes the place of ``path`` only when the block succeeds.

@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from wsi_twostage.errors import ConfigError, StoreError, WsiError, similar_file
-from wsi_twostage.mask.layout import OURS, create_store, read_attributes, replacing
+from wsi_twostage.mask.layout import OURS, create_store, read_attributes, replacing, result_in
 from wsi_twostage.mask.reduce import majority, mean
 from wsi_twostage.mask.spec import SHARD, MaskSpec, Shard
 from wsi_twostage.mask.table import read_table, write_column, write_table
@@ -83,7 +83,7 @@ class MaskPyramid:
             raise StoreError(f"{path} does not exist{similar_file(path)}")
         attributes = read_attributes(path)
         if attributes is None:
-            raise StoreError(f"{path} is not a wsi_twostage result")
+            raise StoreError(f"{path} is not a wsi_twostage result{result_in(path)}")
         if "whole" not in attributes.get("manifest", {}):
             raise StoreError(
                 f"{path} was written by another version of wsi_twostage; --overwrite replaces it"
