@@ -429,6 +429,8 @@ def test_a_link_gives_its_place() -> None:
     assert place_in("http://127.0.0.1:1/abc/#row=1&col=2") == "#row=1&col=2"
     assert place_in("#row=1") == "#row=1"
     assert place_in("") == ""
+    with pytest.raises(ConfigError, match="names no view"):
+        place_in("nonsense")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

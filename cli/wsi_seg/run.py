@@ -204,12 +204,15 @@ def summary(slide: str, target: Path, result: "Result") -> str:
     """Lines for a person."""
     spec, counts, seconds = result.store.spec, result.counts, result.seconds
     manifest = result.store.manifest
+    why = ", then ".join([manifest["rule"], *manifest.get("further", [])])
+    if result.audit:
+        why += f"; {manifest['audit']['tiles']} of them for the audit"
     lines = [
         f"{name_of(slide)} -> {target}",
         f"  mask     {spec.width} x {spec.height} px at {spec.mpp:.4g} um/px, {spec.levels} levels",
         f"  tissue   {counts.tissue} of {counts.tiles} tiles of {spec.tile} px",
         f"  refined  {counts.refined} tiles, {counts.refined / max(counts.tissue, 1):.1%} of the tissue"
-        f" ({', then '.join([manifest['rule'], *manifest.get('further', [])])})",
+        f" ({why})",
         f"  changed  {counts.changed} px by Model 2, "
         f"{counts.changed / max(counts.refined * spec.tile**2, 1):.2%} of the tiles that it saw",
     ]

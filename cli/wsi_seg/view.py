@@ -50,10 +50,10 @@ def view(
     from wsi_twostage.viewer.refiner import Tools
     from wsi_twostage.viewer.viewer import place_in
 
+    place = place_in(at)
     viewer = open_viewer(output, slide=slide, host=host, port=port, tools=Tools(model, device, workers))
     for note in viewer.notes:
         click.echo(f"wsi-seg: {note}", err=True)
-    place = place_in(at)
 
     def ready() -> None:
         click.echo(viewer.url + place)

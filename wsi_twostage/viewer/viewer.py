@@ -135,6 +135,14 @@ def open_viewer(
 
 
 def place_in(link: str) -> str:
-    """The part of a copied link that restores its view, with its #; empty where there is none."""
+    """The part of a copied link that restores its view, with its #; empty for no link.
+
+    Raises
+    ------
+    ConfigError
+        It has no such part.
+    """
     fragment = urlsplit(link).fragment
+    if link and not fragment:
+        raise ConfigError(f"--at {link!r}: names no view; a link that the viewer copies does, behind its #")
     return f"#{fragment}" if fragment else ""
