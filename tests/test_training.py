@@ -213,7 +213,6 @@ fine = { widths = [8, 8, 8, 8, 8], depths = [1, 1, 1, 1, 1] }
         ("name = 'x'", "missing 3 required"),
         ("name = 'x'\ndata = 3", "expected a table"),
         (f"{SOUND}coarse = {{ widths = [8, 8], depths = [1, 1] }}", "[coarse]: widths=[8, 8]"),
-        (f"{SOUND}coarse = {{ widths = [8, 8, 8, 8], depths = [1, 1, 1, 1] }}", "needs five widths"),
     ],
 )
 def test_a_bad_configuration_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:

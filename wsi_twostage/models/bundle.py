@@ -29,23 +29,18 @@ class NetSpec:
     """A U-Net's decoder."""
 
     widths: tuple[int, ...]
-    """Channels at strides 16, 8, 4, 2, 1; without the last the decoder ends at stride 2."""
+    """Channels at strides 16, 8, 4, 2, 1."""
     depths: tuple[int, ...]
     """Convolutions of each step."""
     scale: int = 1
     """Logits are this many times finer than the input."""
 
     def __post_init__(self) -> None:
-        if len(self.widths) not in (4, 5) or len(self.depths) != len(self.widths):
+        if (len(self.widths), len(self.depths)) != (5, 5):
             raise ConfigError(
                 f"widths={list(self.widths)} and depths={list(self.depths)}; expected five of each, at "
-                f"strides 16, 8, 4, 2 and 1, or the first four"
+                f"strides 16, 8, 4, 2 and 1"
             )
-
-    @property
-    def stride(self) -> int:
-        """Of the decoder's last step, whose activation is another network's context."""
-        return 2 if len(self.widths) == 4 else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +106,6 @@ class BundleSpec:
         if self.coarse and self.context and not self.context_net and self.ratio != CONTEXT_STRIDE:
             raise BundleError(
                 f"{self.name}: context joins at stride {CONTEXT_STRIDE}; ratio={self.ratio} does not"
-            )
-        if self.context and (guide := self.context_net or self.coarse) and guide.stride != 1:
-            raise BundleError(
-                f"{self.name}: a network that gives context needs five widths, down to stride 1"
             )
         if self.context_halo * CONTEXT_STRIDE < self.halo or self.ratio % self.scale:
             raise BundleError(

@@ -20,21 +20,21 @@ STRIP_PX = 128
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-_STRIDES = (16, 8, 4, 2, 1)  # of the decoder's steps
-_DETAIL = 16  # channels of the shallow skip
+_DETAIL = 16  # channels of the full-resolution skip
 
 
 class Output(NamedTuple):
     """What a network gives; ``features`` is the penultimate activation (Section 3.2 (2) of the paper)."""
 
     logits: Tensor  # (B, K, scale * H, scale * W)
-    features: Tensor  # (B, widths[-1], H, W), at the stride of the decoder's last step
+    features: Tensor  # (B, widths[-1], H, W)
 
 
-def conv_block(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
-    """3 x 3 convolution (4 x 4 with stride 2), batch norm, ReLU."""
-    conv = nn.Conv2d(inputs, outputs, 2 + stride, stride, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+def conv_block(inputs: int, outputs: int) -> nn.Sequential:
+    """3 x 3 convolution, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
 
 
 def join(conv: nn.Conv2d, deep: Tensor, skip: Tensor) -> Tensor:
@@ -104,23 +104,21 @@ class DecoderStep(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """Encoder, decoder steps from stride 16 to 1 or 2, and a 1 x 1 head.
+    """Encoder, five decoder steps from stride 16 to 1, and a 1 x 1 head.
 
     Parameters
     ----------
     classes
         Channels of the logits: 1 for foreground against background.
     widths
-        Channels of the decoder at strides 16, 8, 4, 2, 1. Without the last one the decoder ends at stride 2
-        and is spared its largest maps; the head gives the pixels between (sub-pixel head; Shi et al.,
-        CVPR 2016).
+        Channels of the decoder at strides 16, 8, 4, 2, 1.
     depths
         Convolutions of each decoder step.
     context
         Channels of the features of a coarser network that join at stride 4; 0 for none.
     scale
-        Logits are ``scale`` times finer than the input, by the same head: a coarse network trained with
-        fine labels knows more about an edge than its own pixels can say.
+        Logits are ``scale`` times finer than the input (sub-pixel head; Shi et al., CVPR 2016): a coarse
+        network trained with fine labels knows more about an edge than its own pixels can say.
     """
 
     def __init__(
@@ -134,22 +132,18 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.context = context
-        self.strides = _STRIDES[: len(widths)]
-        end = self.strides[-1]
         self.encoder = MobileNetV2()
-        self.detail = conv_block(3, _DETAIL, stride=end)
-        skips = [*CHANNELS[-2::-1], 0][: len(widths)]  # of the encoder, at strides 16, 8, 4, 2, 1
-        skips[-1] += _DETAIL
+        self.detail = conv_block(3, _DETAIL)
+        skips = (*CHANNELS[-2::-1], _DETAIL)  # strides 16, 8, 4, 2, 1
         steps, inputs = [], CHANNELS[-1]
-        for stride, skip, width, depth in zip(self.strides, skips, widths, depths, strict=True):
-            skip += context if stride == CONTEXT_STRIDE else 0
-            steps.append(DecoderStep(inputs, skip, width, depth=depth))
+        for stride, skip, width, depth in zip((16, 8, 4, 2, 1), skips, widths, depths, strict=True):
+            joined = skip + (context if stride == CONTEXT_STRIDE else 0)
+            steps.append(DecoderStep(inputs, joined, width, depth=depth))
             inputs = width
         self.steps = nn.ModuleList(steps)
         self._reach = 2 * depths[-1]  # px that a row of the last step sees on each side, at most; even
-        finer = scale * end
-        spread = nn.PixelShuffle(finer) if finer > 1 else nn.Identity()  # by 1 it would copy
-        self.head = nn.Sequential(nn.Conv2d(inputs, classes * finer**2, 1), spread)
+        spread = nn.PixelShuffle(scale) if scale > 1 else nn.Identity()  # by 1 it would copy
+        self.head = nn.Sequential(nn.Conv2d(inputs, classes * scale**2, 1), spread)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Output:
         """(B, 3, H, W) in 0..1, and context (B, C, H/4, W/4) if built for it -> Output."""
@@ -160,7 +154,7 @@ class UNet(nn.Module):
     def logits(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The logits of `forward`, to the bit, with less memory: the last step goes in strips of rows.
 
-        Its maps are the largest by far.
+        Its maps, at full resolution, are the largest by far.
         """
         deep, skip = self._to_the_last_step(x, context)
         height, done = skip.shape[-2], []
@@ -173,14 +167,13 @@ class UNet(nn.Module):
         return torch.cat(done, dim=-2)
 
     def _to_the_last_step(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the last step joins: the map before it, and the skip twice as fine."""
+        """Maps at strides 2 and 1: what the last step joins."""
         x = (x - x.new_tensor(_IMAGENET_MEAN).view(3, 1, 1)) / x.new_tensor(_IMAGENET_STD).view(3, 1, 1)
-        maps = self.encoder(x)
-        y = maps.pop()  # (B, 320, H/32, W/32)
-        detail = self.detail(x)
-        for stride, step in zip(self.strides[:-1], self.steps, strict=False):
-            skip = maps.pop()
+        skips: list[Tensor] = [self.detail(x), *self.encoder(x)]
+        y = skips.pop()  # (B, 320, H/32, W/32)
+        for stride, step in zip((16, 8, 4, 2), self.steps, strict=False):
+            skip = skips.pop()
             if stride == CONTEXT_STRIDE and context is not None:
                 skip = torch.cat([skip, context], dim=1)
             y = step(y, skip)  # (B, width, H/stride, W/stride)
-        return y, torch.cat([*maps, detail], dim=1) if maps else detail
+        return y, skips.pop()

@@ -104,13 +104,7 @@ def read_recipe(path: Path) -> Recipe:
         branches = table.get("branches", [{}])
         steps.append(tuple(_config({**content, **shared, **branch}, where) for branch in branches))
     last = None if student is None else _config({**content, **student}, f"{path}: [student]")
-    first = _config(content, str(path))
-    if first.context and first.coarse.stride != 1:
-        raise ConfigError(
-            f"{path}: [coarse] gives Model 2 its context and needs five widths, down to stride 1; with "
-            f"context = false four will do"
-        )
-    return Recipe(first, tuple(steps), last)
+    return Recipe(_config(content, str(path)), tuple(steps), last)
 
 
 def _config(content: dict[str, Any], where: str) -> TrainConfig:
