@@ -121,24 +121,26 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
     tiles_across = -(-level.width // tile_cols)
     out = np.empty((box.height, box.width, 3), np.uint8)
     for row in range(box.top // tile_rows, -(-box.bottom // tile_rows)):
+        first, last = max(row * tile_rows, box.top), min((row + 1) * tile_rows, box.bottom)
+        rows = slice(first - row * tile_rows, last - row * tile_rows)  # of the tile
+        all_rows = last - first == min(tile_rows, level.height - row * tile_rows)
         for col in range(box.left // tile_cols, -(-box.right // tile_cols)):
-            tile = Box(row * tile_rows, col * tile_cols, tile_rows, tile_cols)
-            top, left = max(tile.top, box.top), max(tile.left, box.left)
-            bottom, right = min(tile.bottom, box.bottom), min(tile.right, box.right)
-            part = Box(top, left, bottom - top, right - left)
-            target = out[part.relative_to(box).slices]
+            left, right = max(col * tile_cols, box.left), min((col + 1) * tile_cols, box.right)
+            cols = slice(left - col * tile_cols, right - col * tile_cols)
+            whole = all_rows and right - left == min(tile_cols, level.width - col * tile_cols)
+            target = out[first - box.top : last - box.top, left - box.left : right - box.left]
             index = row * tiles_across + col
             if stored.counts[index] == 0 or stored.offsets[index] == 0:
                 target[:] = BACKGROUND
                 continue
             try:
-                pixels = _tile(file, stored, index, keep=part != tile.clip(level.height, level.width))
+                pixels = _tile(file, stored, index, keep=not whole)
             except (*DECODE_ERRORS, OSError) as error:
                 file.key.ensure_current()
                 raise UnreadableRegion(
                     f"{path}: tile ({row}, {col}) of level {level.index} cannot be decoded ({error})"
                 ) from error
-            target[:] = _to_rgb(pixels[part.relative_to(tile).slices], stored)
+            target[:] = _to_rgb(pixels[rows, cols], stored)
     return out
 
 
