@@ -15,7 +15,7 @@ from wsi_twostage.slide.codestream import JPEG
 
 _ALIGNED = 32
 """Bytes. Rows that start at a multiple of it are streamed past the caches (libjpeg-turbo, jdcolext-avx2.asm),
-which pays for an image that nobody reads soon; a tile is copied at once, and costs half as much again."""
+which pays for an image that nobody reads soon; a tile is copied at once, and would have to come back."""
 
 
 def decode_jpeg(data: bytes, *, shape: tuple[int, ...], **how: Any) -> NDArray[np.uint8]:
