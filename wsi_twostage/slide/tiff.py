@@ -6,10 +6,10 @@ One parse and one file descriptor per process; threads share them, since `pread`
 import logging
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -117,31 +117,47 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
     file = _open(FileKey.of(path))
     ensure_same(path, level, file.contents.levels)
     stored = file.levels[level.index]
-    tile_rows, tile_cols = level.tile
-    tiles_across = -(-level.width // tile_cols)
+    tiles_across = -(-level.width // level.tile[1])
+    across = tuple(_cuts(box.left, box.right, level.tile[1], level.width))
     out = np.empty((box.height, box.width, 3), np.uint8)
-    for row in range(box.top // tile_rows, -(-box.bottom // tile_rows)):
-        first, last = max(row * tile_rows, box.top), min((row + 1) * tile_rows, box.bottom)
-        rows = slice(first - row * tile_rows, last - row * tile_rows)  # of the tile
-        all_rows = last - first == min(tile_rows, level.height - row * tile_rows)
-        for col in range(box.left // tile_cols, -(-box.right // tile_cols)):
-            left, right = max(col * tile_cols, box.left), min((col + 1) * tile_cols, box.right)
-            cols = slice(left - col * tile_cols, right - col * tile_cols)
-            whole = all_rows and right - left == min(tile_cols, level.width - col * tile_cols)
-            target = out[first - box.top : last - box.top, left - box.left : right - box.left]
+    for row, rows, to_rows, all_rows in _cuts(box.top, box.bottom, level.tile[0], level.height):
+        for col, cols, to_cols, all_cols in across:
             index = row * tiles_across + col
             if stored.counts[index] == 0 or stored.offsets[index] == 0:
-                target[:] = BACKGROUND
+                out[to_rows, to_cols] = BACKGROUND
                 continue
             try:
-                pixels = _tile(file, stored, index, keep=not whole)
+                pixels = _tile(file, stored, index, keep=not (all_rows and all_cols))
             except (*DECODE_ERRORS, OSError) as error:
                 file.key.ensure_current()
                 raise UnreadableRegion(
                     f"{path}: tile ({row}, {col}) of level {level.index} cannot be decoded ({error})"
                 ) from error
-            target[:] = _to_rgb(pixels[rows, cols], stored)
+            out[to_rows, to_cols] = _to_rgb(pixels[rows, cols], stored)
     return out
+
+
+class _Cut(NamedTuple):
+    """What a box takes of a row or column of tiles."""
+
+    number: int  # of the row or column
+    of_tile: slice
+    to: slice  # of the box
+    whole: bool
+    """Nothing is left for another box."""
+
+
+def _cuts(first: int, last: int, tile: int, size: int) -> Iterator[_Cut]:
+    """Along an axis of ``size`` px: the tiles under ``first`` <= pixel < ``last``."""
+    for number in range(first // tile, -(-last // tile)):
+        start = number * tile
+        begin, end = max(start, first), min(start + tile, last)
+        yield _Cut(
+            number,
+            slice(begin - start, end - start),
+            slice(begin - first, end - first),
+            end - begin == min(tile, size - start),
+        )
 
 
 def _tile(file: _OpenTiff, stored: _StoredLevel, index: int, *, keep: bool) -> NDArray[np.uint8]:
@@ -154,16 +170,16 @@ def _tile(file: _OpenTiff, stored: _StoredLevel, index: int, *, keep: bool) -> N
 
 def _decode_tile(file: _OpenTiff, stored: _StoredLevel, index: int) -> NDArray[np.uint8]:
     """One native tile in full -> (tile rows, tile cols, samples)."""
-    count = int(stored.counts[index])
-    data = os.pread(file.descriptor, count, int(stored.offsets[index]))
+    count = stored.counts.item(index)
+    data = os.pread(file.descriptor, count, stored.offsets.item(index))
     if len(data) != count:
         raise ValueError(f"{len(data)} of {count} bytes read")
     if stored.measure is not None:
-        size, tile_size = stored.measure(data), Size(*stored.level.tile)
-        if size.height > tile_size.height or size.width > tile_size.width:
-            raise ValueError(f"{size} in a tile of {tile_size}")
-        if stored.jpeg is not None and size == tile_size:
+        size = stored.measure(data)
+        if stored.jpeg is not None and size == stored.level.tile:
             return stored.jpeg(data)
+        if size.height > stored.level.tile[0] or size.width > stored.level.tile[1]:
+            raise ValueError(f"{size} in a tile of {Size(*stored.level.tile)}")
     pixels = stored.decode(data, index, _fullsize=True, **stored.tables)[0]
     expected = (1, *stored.level.tile, stored.samples)
     if pixels.shape != expected or pixels.dtype != np.uint8:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -55,7 +56,7 @@ class View:
     def shape(self) -> tuple[int, int, int]:
         return self.height, self.width, 3
 
-    @property
+    @cached_property
     def scale(self) -> tuple[float, float]:
         """Pixels of the stored level per pixel of the view, along (rows, cols); 1 shows it as it is."""
         rows, cols = (self.downsample / stored for stored in self.level.downsample)
