@@ -15,6 +15,7 @@ from conftest import tiny_model
 
 from wsi_seg.main import main
 from wsi_twostage.doctor import Finding, examine, machine, networks, place, software
+from wsi_twostage.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -139,14 +140,14 @@ def test_a_gpu_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_networks_are_timed(model: Path) -> None:
-    found = networks.examine_networks(model, "cpu")
+    found = next(networks.examine_networks(model, "cpu"))
     assert found.state == "ok"
     assert found.found.startswith("tiny on cpu, ")
 
 
 @pytest.mark.parametrize(("model", "device"), [(Path("none.safetensors"), "cpu"), (None, "warp")])
 def test_a_model_or_a_device_that_is_not_there_is_a_problem(model: Path | None, device: str) -> None:
-    found = networks.examine_networks(model, device)
+    (found,) = networks.examine_networks(model, device)
     assert found.state == "problem"
     assert "\n" not in found.found
 
@@ -158,8 +159,38 @@ def test_answers_that_are_not_finite_are_a_problem(monkeypatch: pytest.MonkeyPat
         return real(name, lambda: work() / 0, workers)
 
     monkeypatch.setattr(networks, "_rate", broken)
-    found = networks.examine_networks(model, "cpu")
+    (found,) = networks.examine_networks(model, "cpu")
     assert (found.state, found.found) == ("problem", "Model 1 gives numbers that are not finite")
+
+
+@pytest.mark.parametrize(("faster", "states"), [(1.2, ["ok"]), (1.9, ["ok", "note"])])
+def test_sixteen_bits_are_named_where_they_are_worth_it(
+    monkeypatch: pytest.MonkeyPatch, model: Path, faster: float, states: list[str]
+) -> None:
+    speeds = {"fp32": 1.0, "bf16": faster}
+    monkeypatch.setattr(
+        networks,
+        "_time",
+        lambda model, device, precision: networks._Speed("m", "cpu", 1, (1, 1), (1, speeds[precision])),
+    )
+    found = list(networks.examine_networks(model, "cpu"))
+    assert [finding.state for finding in found] == states
+    if len(found) == 2:
+        assert "1.9 times" in found[1].found
+
+
+def test_a_model_that_has_no_sixteen_bits_is_not_compared(
+    monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    real = networks._time
+
+    def only_32(model: Path | None, device: str, precision: str) -> Any:
+        if precision != "fp32":
+            raise ConfigError("not for ONNX files")
+        return real(model, device, precision)
+
+    monkeypatch.setattr(networks, "_time", only_32)
+    assert [finding.state for finding in networks.examine_networks(model, "cpu")] == ["ok"]
 
 
 # Place

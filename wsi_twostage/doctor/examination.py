@@ -30,6 +30,6 @@ def examine(folder: Path, *, model: Path | None = None, device: str = "auto") ->
     yield examine_cores()
     yield from examine_files()
     yield examine_gpu()
-    yield examine_networks(model, device)
+    yield from examine_networks(model, device)
     yield examine_memory()  # after the networks: it says what they took
     yield from examine_place(folder)
