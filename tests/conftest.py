@@ -9,7 +9,8 @@ from slides import pyramid, texture, write_slide
 from torch import Tensor
 from torch.nn import functional
 
-from wsi_twostage.models.bundle import BundleSpec, ModelBundle, NetSpec, build, save_bundle
+from wsi_twostage.models.bundle import ModelBundle, build, save_bundle
+from wsi_twostage.models.spec import BundleSpec, NetSpec
 
 ROOT = Path(__file__).parent.parent
 SVS = ROOT / "examples" / "data" / "CMU-1-Small-Region.svs"

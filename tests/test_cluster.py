@@ -16,7 +16,8 @@ from slides import texture, write_slide
 from wsi_twostage import cluster, stopping
 from wsi_twostage.errors import ClusterError, ConfigError
 from wsi_twostage.models import runner
-from wsi_twostage.models.bundle import BundleSpec, NetSpec, build, save_bundle
+from wsi_twostage.models.bundle import build, save_bundle
+from wsi_twostage.models.spec import BundleSpec, NetSpec
 from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Fraction
 from wsi_twostage.settings import Settings

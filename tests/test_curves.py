@@ -15,7 +15,8 @@ from wsi_seg.main import commands
 from wsi_twostage.curves.curve import Cells, highest, lines_of, read_curve
 from wsi_twostage.curves.slides import labelled_slides, measure_slides
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.models.bundle import BundleSpec, NetSpec, build, save_bundle
+from wsi_twostage.models.bundle import build, save_bundle
+from wsi_twostage.models.spec import BundleSpec, NetSpec
 from wsi_twostage.settings import Settings
 
 TINY = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))

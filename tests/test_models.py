@@ -15,18 +15,10 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from wsi_twostage.errors import BundleError, ConfigError, DeviceFull
-from wsi_twostage.models.bundle import (
-    SHIPPED,
-    BundleSpec,
-    NetSpec,
-    build,
-    load_bundle,
-    load_net,
-    read_spec,
-    save_bundle,
-)
+from wsi_twostage.models.bundle import SHIPPED, build, load_bundle, load_net, read_spec, save_bundle
 from wsi_twostage.models.mobilenet import CHANNELS, MobileNetV2
 from wsi_twostage.models.runner import refer, runner, settle
+from wsi_twostage.models.spec import BundleSpec, NetSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import Join, UNet, join
 

@@ -9,7 +9,7 @@ from conftest import small_bundle
 from slides import change_tile, pyramid, texture, write_slide
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.models.bundle import Calibration
+from wsi_twostage.models.spec import Calibration
 from wsi_twostage.pipeline import segment
 from wsi_twostage.planning import plan
 from wsi_twostage.selection import ALL, NONE, Fraction, Threshold

@@ -12,15 +12,8 @@ from slides import texture, write_slide
 from wsi_seg.main import commands
 from wsi_twostage.calibrate import calibrate_bundle, case_of_store
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.models.bundle import (
-    BundleSpec,
-    Calibration,
-    NetSpec,
-    build,
-    load_net,
-    read_spec,
-    save_bundle,
-)
+from wsi_twostage.models.bundle import build, load_net, read_spec, save_bundle
+from wsi_twostage.models.spec import BundleSpec, Calibration, NetSpec
 from wsi_twostage.pipeline import segment
 from wsi_twostage.quality import (
     THRESHOLDS,

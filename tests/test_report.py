@@ -23,7 +23,7 @@ from wsi_twostage.errors import ConfigError, StoreError
 from wsi_twostage.events import Event, Note, Started, TilesDone
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, MaskSpec, Source
-from wsi_twostage.models.bundle import Calibration
+from wsi_twostage.models.spec import Calibration
 from wsi_twostage.pictures import HEAT
 from wsi_twostage.pipeline import segment
 from wsi_twostage.report import write_report

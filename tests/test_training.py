@@ -12,7 +12,8 @@ import torch
 from slides import texture
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.models.bundle import NetSpec, build, load_bundle, load_net, read_spec
+from wsi_twostage.models.bundle import build, load_bundle, load_net, read_spec
+from wsi_twostage.models.spec import NetSpec
 from wsi_twostage.training import train as training
 from wsi_twostage.training.augment import Augmentation, random_crops, vary
 from wsi_twostage.training.config import DataConfig, Recipe, TrainConfig, read_recipe

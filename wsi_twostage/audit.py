@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_twostage.fine import coarse_labels
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Source
-from wsi_twostage.models.bundle import BundleSpec
+from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.tiles import Tile
 
 CONFIDENCE = 0.95

@@ -10,17 +10,10 @@ import torch
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.fine import coarse_labels
 from wsi_twostage.mask import MaskPyramid, Source
-from wsi_twostage.models.bundle import (
-    SHIPPED,
-    BundleSpec,
-    ModelBundle,
-    copy_bundle,
-    load_bundle,
-    load_net,
-    read_spec,
-)
+from wsi_twostage.models.bundle import SHIPPED, ModelBundle, copy_bundle, load_bundle, load_net, read_spec
 from wsi_twostage.models.onnx_net import onnx_device
 from wsi_twostage.models.runner import choose_device
+from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.pipeline import segment
 from wsi_twostage.quality import (

@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 
 from wsi_twostage.answers import to_probability
 from wsi_twostage.mask import Shard
-from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.compiled import Compiled
 from wsi_twostage.models.runner import Runner, runner
+from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.pixels import Pixels
 from wsi_twostage.tiles import Tile, Window
 from wsi_twostage.uncertainty import of_bytes, tile_mean

@@ -11,8 +11,8 @@ from wsi_twostage.errors import LostSlide, SlideError, StoreError, WriteError
 from wsi_twostage.lock import locked, new_holder
 from wsi_twostage.mask import MaskPyramid, MaskSpec
 from wsi_twostage.mask.layout import read_attributes
-from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.runner import ModelRef
+from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.slide import Slide
 
 _SAME = ("slide", "model", "tissue", "uncertainty", "precision", "engine")

@@ -18,8 +18,9 @@ from wsi_twostage.answers import enlarge, to_labels
 from wsi_twostage.batches import tiles_of_shards
 from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.mask import MaskSpec, majority
-from wsi_twostage.models.bundle import BundleSpec, ModelBundle
+from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import runner
+from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.models.unet import CONTEXT_STRIDE
 from wsi_twostage.overview import read_overview
 from wsi_twostage.preparing import mask_spec, model_of, resolve, tissue_of_file, views_of

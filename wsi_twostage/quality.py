@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.models.bundle import Calibration
+from wsi_twostage.models.spec import Calibration
 from wsi_twostage.uncertainty import of_bytes
 
 THRESHOLDS = np.concatenate([[0.0], np.geomspace(0.002, 1.0, 63)]).round(4)

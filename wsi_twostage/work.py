@@ -14,8 +14,8 @@ from wsi_twostage.errors import DeviceFull, StoreError, UnreadableRegion, WriteE
 from wsi_twostage.lock import is_here, this_process
 from wsi_twostage.mask import MaskPyramid, Shard
 from wsi_twostage.mask.layout import read_attributes
-from wsi_twostage.models.bundle import BundleSpec
 from wsi_twostage.models.runner import ModelRef
+from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.pixels import Pixels
 from wsi_twostage.slide import Identity
 from wsi_twostage.tiles import Tile, Window, merge

@@ -1,8 +1,9 @@
 """What runs the networks fastest on a CPU: torch or OpenVINO, in 32 or in 16 bits.
 
-    python tests/benchmarks/engines.py SLIDE [--mpp 0.25] [--refine all] [--repeat 1]
+    python tests/benchmarks/engines.py SLIDE [--mpp 0.25] [--refine all] [--repeat 1] [--truth MASK.tif]
 
 Whole runs of the command, in turn; the rival is torch in 32 bits, whose mask the others are compared with.
+With the truth, masks are compared with that, too.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from measure import Run, dice_between, run
+from measure import Run, dice_between, dice_to_truth, run
 
 WAYS = (("torch", "fp32"), ("torch", "bf16"), ("openvino", "fp32"), ("openvino", "bf16"))
 
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--mpp")
     parser.add_argument("--refine", default="all")
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--truth", type=Path, help="TIFF of the slide's size; foreground is not 0")
     arguments = parser.parse_args()
     options = ["--refine", arguments.refine, *(["--mpp", arguments.mpp] if arguments.mpp else [])]
     with tempfile.TemporaryDirectory() as folder:
@@ -30,22 +32,22 @@ def main() -> None:
                 place = Path(folder) / f"{engine}-{precision}.zarr"
                 more = ["--engine", engine, "--precision", precision]
                 runs[engine, precision].append(run(arguments.slide, place, *more, *options))
-        report(runs)
+        report(runs, arguments.truth)
 
 
-def report(runs: dict[tuple[str, str], list[Run]]) -> None:
+def report(runs: dict[tuple[str, str], list[Run]], truth: Path | None) -> None:
     """One row for each way, medians over the repeats."""
     rival = runs[WAYS[0]]
-    print(
-        "| engine | precision | whole process, s | times faster | Dice to the first | networks | peak, GiB |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    dices = "Dice to the first" + (" | to the truth" if truth else "")
+    print(f"| engine | precision | whole process, s | times faster | {dices} | networks | peak, GiB |")
+    print(f"|---|---|---|---|---|---|---|{'---|' if truth else ''}")
     for (engine, precision), done in runs.items():
         wall, first = (statistics.median(r.wall for r in some) for some in (done, rival))
         share = statistics.median(r.result["seconds"]["network_share"] for r in done)
+        true = f" | {dice_to_truth(done[0].store, truth):.3f} %" if truth else ""
         print(
             f"| {engine} | {precision} | {wall:.1f} | {first / wall:.2f} "
-            f"| {dice_between(done[0].store, rival[0].store):.3f} % | {share:.0%} "
+            f"| {dice_between(done[0].store, rival[0].store):.3f} %{true} | {share:.0%} "
             f"| {max(r.peak_gib for r in done):.2f} |"
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 
 from wsi_twostage.curves.curve import dice, overlap
 from wsi_twostage.mask import MaskPyramid
@@ -54,3 +55,12 @@ def dice_between(one: MaskPyramid, two: MaskPyramid) -> float:
     """Dice of two masks of one slide, shard by shard, in percent."""
     boxes = map(one.box, one.shards())
     return 100 * dice(sum((overlap(one.read(box) > 0, two.read(box) > 0) for box in boxes), np.zeros(3)))
+
+
+def dice_to_truth(mask: MaskPyramid, truth: Path) -> float:
+    """Dice of a mask and an image of the slide's size, foreground where it is not 0, in percent."""
+    true = tifffile.imread(truth) > 0
+    found = np.zeros_like(true)
+    for box in (mask.box(shard).clip(*true.shape) for shard in mask.shards()):
+        found[box.slices] = mask.read(box)[: box.height, : box.width] > 0
+    return 100 * dice(overlap(found, true))

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.models.bundle import BundleSpec, ModelBundle
+from wsi_twostage.models.bundle import ModelBundle
+from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import CONTEXT_STRIDE
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from wsi_twostage.errors import BundleError, ConfigError
-from wsi_twostage.models.bundle import BundleSpec, ModelBundle, load_bundle, write_bundle
+from wsi_twostage.models.bundle import ModelBundle, load_bundle, write_bundle
 from wsi_twostage.models.export import as_onnx
 from wsi_twostage.models.halo import example, measured_halo
 from wsi_twostage.models.onnx_net import OnnxNet, read_onnx
+from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.models.stage import Contract, Net, Stage, stages
 from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_twostage.errors import ConfigError, did_you_mean, similar_file
-from wsi_twostage.models.bundle import NetSpec
+from wsi_twostage.models.spec import NetSpec
 from wsi_twostage.models.unet import STRIDE
 from wsi_twostage.training.augment import Augmentation
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsi_twostage.answers import enlarge, to_labels, to_probability
-from wsi_twostage.models.bundle import BundleSpec, ModelBundle
+from wsi_twostage.models.bundle import ModelBundle
+from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE
 from wsi_twostage.quality import Case, TileAnswers, tally

@@ -18,15 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.models.bundle import (
-    SHIPPED,
-    BundleSpec,
-    build,
-    build_coarse,
-    load_net,
-    read_spec,
-    save_bundle,
-)
+from wsi_twostage.models.bundle import SHIPPED, build, build_coarse, load_net, read_spec, save_bundle
+from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.quality import calibrate_cases
 from wsi_twostage.training.config import DataConfig, Recipe

@@ -1,0 +1,122 @@
+"""What a bundle says of itself: its networks' shapes, and how they are used. No tensors."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from wsi_twostage.errors import BundleError, ConfigError
+from wsi_twostage.models.stage import Contract
+from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE
+
+
+@dataclass(frozen=True, slots=True)
+class NetSpec:
+    """A U-Net's decoder."""
+
+    widths: tuple[int, ...]
+    """Channels at strides 16, 8, 4, 2, 1."""
+    depths: tuple[int, ...]
+    """Convolutions of each step."""
+    scale: int = 1
+    """Logits are this many times finer than the input."""
+
+    def __post_init__(self) -> None:
+        if (len(self.widths), len(self.depths)) != (5, 5):
+            raise ConfigError(
+                f"widths={list(self.widths)} and depths={list(self.depths)}; expected five of each, at "
+                f"strides 16, 8, 4, 2 and 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What thresholds cost on slides that Model 2 saw everywhere; see `quality`."""
+
+    cases: int
+    unit: str
+    """What a case is: slides or images."""
+    threshold: tuple[float, ...]  # rising
+    gap: tuple[float, ...]
+    """1 - Dice to the reference at each threshold: of each case never falling, mean over the cases."""
+    refined: tuple[float, ...]
+    """Share of the tiles that are refined, mean over the cases."""
+    uncertainty: str = "entropy"
+    """What the thresholds are of."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSpec:
+    """How the two networks are used; the header of the file."""
+
+    name: str
+    mpp: float
+    """Of Model 2's level, in um per pixel."""
+    classes: tuple[str, ...]
+    """Names of the labels 1, 2, ..."""
+    colours: tuple[tuple[int, int, int], ...]
+    ratio: int = 4
+    """Fine pixels per pixel of Model 1's level."""
+    scale: int = 1
+    """Pixels of Model 1's answer per pixel of its level."""
+    tile: int = 512  # fine pixels
+    halo: int = 64  # fine pixels that Model 2 sees around its window
+    coarse_halo: int = 48  # pixels of Model 1's level that Model 1 sees around its window
+    context_halo: int = 48  # pixels of the context's level, four times coarser, around Model 2's window
+    threshold: float = 0.5
+    """Uncertainty from which a tile is refined, unless the user says otherwise."""
+    temperature: float = 1.0
+    decisions: tuple[float, float] = (0.5, 0.5)
+    """Probability from which a pixel is foreground, by Model 1 and by Model 2; for one class."""
+    coarse: NetSpec | None = None
+    fine: NetSpec | None = None
+    context: bool = True
+    """Whether Model 2 takes another network's features."""
+    context_net: NetSpec | None = None
+    """That network; None: Model 1."""
+    contract: Contract | None = None
+    """How networks that were made elsewhere are used; None: they are those of `coarse` and `fine`."""
+    calibration: Calibration | None = None
+    card: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Data, licence, split, seed, figures, date: for people."""
+
+    def __post_init__(self) -> None:
+        _ensure_sound(self)
+        halos = (2 * self.halo, 2 * self.coarse_halo, 2 * self.context_halo)
+        if self.tile % (STRIDE * max(self.ratio, CONTEXT_STRIDE)) or any(halo % STRIDE for halo in halos):
+            raise BundleError(
+                f"{self.name}: tile={self.tile}, halo={self.halo}, coarse_halo={self.coarse_halo}, "
+                f"context_halo={self.context_halo} do not fit networks of stride {STRIDE} at "
+                f"ratio {self.ratio}"
+            )
+        if self.coarse and self.context and not self.context_net and self.ratio != CONTEXT_STRIDE:
+            raise BundleError(
+                f"{self.name}: context joins at stride {CONTEXT_STRIDE}; ratio={self.ratio} does not"
+            )
+        if self.context_halo * CONTEXT_STRIDE < self.halo or self.ratio % self.scale:
+            raise BundleError(
+                f"{self.name}: the context must see at least Model 2's field, on a grid that fits its own"
+            )
+
+    @property
+    def step(self) -> int:
+        """Fine pixels per pixel of Model 1's answer."""
+        return self.ratio // self.scale
+
+
+def _ensure_sound(spec: BundleSpec) -> None:
+    """What would only fail, or mislead, in a run."""
+    names, colours = spec.classes, spec.colours
+    differ = len(set(names)) == len(names) and all(isinstance(name, str) and name for name in names)
+    rgb = all(len(colour) == 3 and all(value in range(256) for value in colour) for colour in colours)
+    for key, sound, wanted in (
+        ("classes", differ and 1 <= len(names) <= 255, "1 to 255 names that differ, background left out"),
+        ("colours", rgb and len(colours) == len(names), "red, green and blue in 0..255 for each class"),
+        ("tile", spec.tile > 0, "1 px or more"),
+        ("halo", spec.halo >= 0, "0 px or more"),
+        ("coarse_halo", spec.coarse_halo >= 0, "0 px or more"),
+        ("threshold", 0 <= spec.threshold <= 1, "a number within 0..1"),
+        ("temperature", 0 < spec.temperature < math.inf, "a number above 0"),
+        ("decisions", len(spec.decisions) == 2 and all(0 < p < 1 for p in spec.decisions), "two in 0..1"),
+    ):
+        if not sound:
+            raise BundleError(f"{spec.name}: {key}={getattr(spec, key)!r}; expected {wanted}")
