@@ -18,18 +18,11 @@ from wsi_twostage.curves.experiments import measure_experiments
 from wsi_twostage.errors import ConfigError, WsiError
 from wsi_twostage.paper import tables
 from wsi_twostage.paper import train as training
+from wsi_twostage.paper.configuration import as_toml, is_experiment, read_experiment
 from wsi_twostage.paper.datasets import Parts, open_set
 from wsi_twostage.paper.evaluate import Outcome, Report, evaluate_experiment, read_report, write_report
-from wsi_twostage.paper.experiment import (
-    ALL_THRESHOLDS,
-    OURS,
-    Experiment,
-    as_toml,
-    is_experiment,
-    read_experiment,
-    row,
-    rows,
-)
+from wsi_twostage.paper.experiment import Experiment
+from wsi_twostage.paper.rows import ALL_THRESHOLDS, OURS, row, rows
 from wsi_twostage.paper.runs import Runs
 from wsi_twostage.paper.train import Epoch, share_of_rate, train_experiment
 

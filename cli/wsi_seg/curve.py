@@ -108,8 +108,8 @@ def _of_experiments(
 
     from wsi_twostage.curves.experiments import measure_experiments
     from wsi_twostage.models.runner import choose_device
+    from wsi_twostage.paper.configuration import read_experiment
     from wsi_twostage.paper.datasets import open_set
-    from wsi_twostage.paper.experiment import read_experiment
 
     experiments = [read_experiment(name, changes) for name in names]
     parts = open_set(experiments[0].data, data, seed=experiments[0].split_seed)

@@ -22,8 +22,8 @@ def train_experiments(
     from rich.progress import Progress
 
     from wsi_twostage.models.runner import choose_device
+    from wsi_twostage.paper.configuration import read_experiment
     from wsi_twostage.paper.datasets import open_set
-    from wsi_twostage.paper.experiment import read_experiment
     from wsi_twostage.paper.train import train_experiment
 
     experiments = [read_experiment(config, changes) for config in configs]
@@ -50,9 +50,9 @@ def evaluate_experiments(
     from rich.progress import Progress
 
     from wsi_twostage.models.runner import choose_device
+    from wsi_twostage.paper.configuration import read_experiment
     from wsi_twostage.paper.datasets import open_set
     from wsi_twostage.paper.evaluate import evaluate_experiment, write_report
-    from wsi_twostage.paper.experiment import read_experiment
 
     experiments = [read_experiment(config, changes) for config in configs]
     with Progress(console=Console(stderr=True)) as bar:

@@ -72,7 +72,7 @@ def train(
     on from its last checkpoint.
     """
     from wsi_seg.experiment import train_experiments
-    from wsi_twostage.paper.experiment import is_experiment
+    from wsi_twostage.paper.configuration import is_experiment
 
     if all(is_experiment(config) for config in configs):
         if encoder or start:
