@@ -1,6 +1,7 @@
 """Tissue as a file says it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ def test_polygons_are_drawn_without_their_holes(tmp_path: Path, wrap: str) -> No
         ("a.geojson", '{"kind": 3}', "not GeoJSON"),
         ("a.json", "3", "not GeoJSON"),
         ("a.json", '{"type": "Polygon", "coordinates": [[[NaN, 1], [2, 3], [4, 5]]]}', "not GeoJSON"),
+        ("a.json", '{"type": "Polygon", "coordinates": [[[1e10, 1], [2, 3], [4, 5]]]}', "far from the slide"),
+        ("a.json", f'{{"type": "Polygon", "coordinates": [[[1{"0" * 400}, 1], [2, 3]]]}}', "not GeoJSON"),
         ("a.json", "[" * 100_000 + "]" * 100_000, "not GeoJSON"),
         ("a.png", "text", "neither a mask image"),
     ],
@@ -99,6 +102,19 @@ def test_what_is_no_mask_is_refused_in_a_line(tmp_path: Path, name: str, content
     with pytest.raises(ConfigError, match=said) as error:
         read_tissue(tmp_path / name, full=FULL, wanted=WANTED)
     assert "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_and_other_line_ends_are_passed_over(tmp_path: Path) -> None:
+    text = json.dumps(feature(SQUARE), indent=1).replace("\n", "\r\n")
+    (tmp_path / "a.geojson").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_tissue(tmp_path / "a.geojson", full=FULL, wanted=WANTED).sum() == 21 * 21
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a.png"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"can be read \(not a file\)"):
+        read_tissue(tmp_path / name, full=FULL, wanted=WANTED)
 
 
 def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:

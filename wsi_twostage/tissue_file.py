@@ -14,6 +14,7 @@ from wsi_twostage.errors import ConfigError
 
 _ASPECT = 0.03  # relative difference to the slide's sides up to which a mask image is of that slide
 _GEOJSON = (".geojson", ".json")
+_FARTHEST_PX = 2**20  # of the grid, from the slide's corner: a line is drawn in as many steps as it is long
 
 
 def read_tissue(path: Path, *, full: tuple[int, int], wanted: tuple[int, int]) -> NDArray[np.bool_]:
@@ -34,6 +35,8 @@ def read_tissue(path: Path, *, full: tuple[int, int], wanted: tuple[int, int]) -
     ConfigError
         Neither, or an image of another shape than the slide.
     """
+    if path.exists() and not path.is_file():  # a pipe or a device may never end
+        raise ConfigError(f"{path}: neither a mask image nor GeoJSON that can be read (not a file)")
     if path.suffix.lower() in _GEOJSON:
         return _drawn(path, full, wanted)
     try:
@@ -71,22 +74,30 @@ def _drawn(path: Path, full: tuple[int, int], wanted: tuple[int, int]) -> NDArra
     tissue = np.zeros(wanted, np.bool_)
     rows, cols = wanted[0] / full[0], wanted[1] / full[1]
     try:
-        polygons = list(_polygons(json.loads(path.read_text(encoding="utf-8"))))
+        polygons = list(_polygons(json.loads(path.read_text(encoding="utf-8-sig"))))
         if not polygons:
             raise ConfigError(f"{path}: holds no Polygon and no MultiPolygon")
         for rings in polygons:
             _draw(tissue, [[(x * cols, y * rows) for x, y, *_ in ring] for ring in rings])
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise ConfigError(f"{path}: not GeoJSON that can be read ({error})") from error
     return tissue
 
 
 def _draw(tissue: NDArray[np.bool_], rings: list[list[tuple[float, float]]]) -> None:
     """One polygon, in pixels (x, y) of ``tissue``; within the box that holds it: there may be many."""
-    corners = np.array(rings[0], float)
-    if not np.isfinite(corners).all():
-        raise ValueError("a position that is no number")
-    height, width = tissue.shape
+    for ring in rings:
+        if not (np.abs(np.array(ring, float)) < _FARTHEST_PX).all():
+            raise ValueError("a position that is no number, or far from the slide")
+    corners, (height, width) = np.array(rings[0], float), tissue.shape
     left, top = np.clip(np.floor(corners.min(0)), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.floor(corners.max(0)) + 1, 0, (width, height)).astype(int)
     if left >= right or top >= bottom:
