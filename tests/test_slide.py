@@ -359,6 +359,12 @@ def test_what_is_no_slide_is_one_clear_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "slide.svs")
+    with pytest.raises(SlideError, match=r"slide\.svs: neither a file nor a folder"):
+        open_slide(tmp_path / "slide.svs")
+
+
 def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match=r"directory that holds no zarr group.*any one file"):
         open_slide(tmp_path)

@@ -54,6 +54,8 @@ class FileKey(NamedTuple):
             status = os.stat(path)
             if stat.S_ISDIR(status.st_mode):
                 status = os.stat(description_of(path) or path)
+            elif not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
+                raise SlideError(f"{path}: neither a file nor a folder")
         except OSError as error:
             raise cannot_open(path, error) from error
         return cls(path, status.st_mtime_ns, status.st_size)
