@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from slides import change_tile, texture, write_slide
 
@@ -33,6 +34,12 @@ def claim_jpeg_2000(data: bytes) -> bytes:
     return data[:at] + sides + data[at + len(sides) :]
 
 
+def claim_webp(data: bytes) -> bytes:
+    """Its canvas says 2**14 px, which is all that it can say (RFC 9649, 2.7)."""
+    canvas = b"VP8X" + struct.pack("<2I", 10, 0) + b"\xff\x3f\x00" * 2
+    return data[:12] + canvas + data[12 : -len(canvas)]
+
+
 def inflate(data: bytes) -> bytes:
     """256 MiB of zeros."""
     bomb = zlib.compress(bytes(2**28), 9)
@@ -45,6 +52,7 @@ def inflate(data: bytes) -> bytes:
     [
         ("jpeg", claim_jpeg, f"height={SIDE}"),
         ("jpeg2000", claim_jpeg_2000, f"height={SIDE}"),
+        ("webp", claim_webp, f"height={2**14}"),
         ("deflate", inflate, ""),
     ],
 )
@@ -63,6 +71,58 @@ def test_a_tile_that_claims_too_much_is_not_decoded(
     finally:
         tracemalloc.stop()
     assert view.read(Box(512, 0, 512, 512)).any()  # the others are sound
+
+
+@pytest.mark.parametrize("compression", ["png", "jpegxl", "jpegxr", "lerc"])
+def test_compressions_without_a_bound_are_refused(tmp_path: Path, compression: str) -> None:
+    path = write_slide(tmp_path / "slide.tiff", [texture(64, 64)], compression=compression)
+    with pytest.raises(SlideError, match=rf"compression {compression.upper()} is not one that is read"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "webp", "zstd", "lzw"])
+@pytest.mark.parametrize("part", [0.1, 0.999])
+def test_a_tile_that_is_cut_off_is_no_pixels(tmp_path: Path, compression: str, part: float) -> None:
+    path = write_slide(tmp_path / "slide.tiff", [texture(128, 64)], compression=compression)
+    change_tile(path, 0, lambda data: data[: int(len(data) * part)])
+    with pytest.raises(UnreadableRegion, match=r"tile \(0, 0\) of level 0 cannot be decoded"):
+        open_slide(path).view(1).read(Box(0, 0, 64, 64))
+
+
+@pytest.mark.parametrize("sums_to", [2**63, 2**64])
+def test_places_beyond_64_bits_are_beyond_the_file(tmp_path: Path, sums_to: int) -> None:
+    path = tmp_path / "slide.tiff"
+    tifffile.imwrite(path, texture(128, 64), bigtiff=True, tile=(64, 64), photometric="rgb")
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for name in ("TileOffsets", "TileByteCounts"):
+            tiff.pages[0].aspage().tags[name].overwrite([sums_to // 2] * 2, dtype="Q")
+    with pytest.raises(SlideError, match=r"slide\.tiff: "):
+        open_slide(path, 0.5).view(1).read(Box(0, 0, 64, 64))
+
+
+@pytest.mark.parametrize(
+    "lie", ['SizeZ="999999999"', 'SizeX="999999999999999"', 'SizeC="3" SizeT="99999999"']
+)
+def test_ome_xml_that_tells_of_too_many_planes_is_refused(tmp_path: Path, lie: str) -> None:
+    pixels = f'<Pixels DimensionOrder="XYCZT" {lie}><TiffData IFD="0"/></Pixels>'
+    told = f"<OME><Image>{pixels}</Image></OME>"
+    path = tmp_path / "slide.ome.tif"
+    tifffile.imwrite(path, texture(64, 64), tile=(64, 64), description=told, metadata=None)
+    with pytest.raises(
+        SlideError, match=r"slide\.ome\.tif: tells of [\d,]+ pages; a slide has at most 16,384"
+    ):
+        open_slide(path, 0.5)
+
+
+def test_a_list_of_a_million_levels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tiff"
+    levels = (65000, "I", 2**20, [8] * 2**20, True)
+    tifffile.imwrite(path, texture(64, 64), tile=(64, 64), metadata=None, extratags=[levels])
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.filehandle.seek(tiff.pages[0].aspage().tags[65000].offset)
+        tiff.filehandle.write(struct.pack("<H", 330))  # SubIFDs
+    with pytest.raises(SlideError, match=r"slide\.tiff: tells of 1,048,576 pages"):
+        open_slide(path, 0.5)
 
 
 def test_a_chunk_that_claims_too_much_is_not_decoded(tmp_path: Path) -> None:

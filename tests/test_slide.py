@@ -15,6 +15,7 @@ import dask
 import numpy as np
 import openslide
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -233,6 +234,16 @@ def test_gray_is_repeated_and_alpha_lies_on_white(tmp_path: Path, channels: int)
     alpha = image[..., 3:] / 255 if channels == 4 else 1.0
     expected = image[..., :3] * alpha + 255 * (1 - alpha) if channels == 4 else image.repeat(3, axis=2)
     assert np.abs(found - expected).max() <= 1
+
+
+def test_planes_and_fewer_bits_are_read_by_openslide(tmp_path: Path) -> None:
+    planes, gray = texture(100, 120).transpose(2, 0, 1), texture(100, 120, channels=1)[..., 0] & 0xF0
+    path = tmp_path / "slide.tiff"
+    tifffile.imwrite(path, planes, tile=(64, 64), photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(whole(open_slide(path, 0.5).view(1)), planes.transpose(1, 2, 0))
+    tifffile.imwrite(path, gray >> 4, tile=(64, 64), photometric="minisblack", bitspersample=4)
+    expected = (gray | gray >> 4)[..., None].repeat(3, axis=2)
+    np.testing.assert_array_equal(whole(open_slide(path, 0.5).view(1)), expected)
 
 
 def test_a_tile_that_was_never_written_is_white(tmp_path: Path) -> None:

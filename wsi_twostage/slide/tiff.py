@@ -73,10 +73,12 @@ class _OpenTiff:
                 pages = find_pyramid(self.path, tiff, file_bytes=key.size)
                 self.contents = _describe(pages, tiff)
                 self.levels = tuple(map(_stored_level, pages, self.contents.levels))
-        except (*DECODE_ERRORS, KeyError) as error:
-            raise Unsupported(f"{key.path}: not a TIFF that can be read ({error})") from error
+        except SlideError:
+            raise
         except OSError as error:
             raise cannot_open(key.path, error) from error
+        except Exception as error:  # tifffile raises what it likes on what others wrote
+            raise Unsupported(f"{key.path}: not a TIFF that can be read ({error})") from error
         for stored in self.levels:
             _check_tiles_in_file(self.path, stored, key.size)
         try:
@@ -247,7 +249,7 @@ def _check_tiles_in_file(path: str, stored: _StoredLevel, file_bytes: int) -> No
     if listed < needed:
         raise SlideError(f"{path}: damaged; level {level.index} lists {listed} of its {needed} tiles")
     offsets, counts = stored.offsets[:needed], stored.counts[:needed]
-    outside = np.count_nonzero((counts > 0) & (offsets + counts > file_bytes))
+    outside = np.count_nonzero((counts > 0) & ((offsets < 0) | (counts > file_bytes - offsets)))
     if outside:
         raise SlideError(
             f"{path}: truncated; {outside} of {needed} tiles of level {level.index} lie beyond "

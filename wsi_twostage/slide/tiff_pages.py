@@ -1,19 +1,36 @@
 """Which pages of a TIFF are the slide's pyramid, and whether this project can decode them natively."""
 
+import math
 import os
 import struct
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 
 import numpy as np
 import tifffile
 
 from wsi_twostage.errors import SlideError
+from wsi_twostage.slide.codestream import measure_of
 from wsi_twostage.slide.contents import Unsupported
 
 _GRAY, _RGB, _YCBCR, _JPEG = 1, 2, 6, 7  # TIFF's numbers for photometric interpretation and compression
 _APERIO_YCBCR = 33003  # JPEG 2000 whose colours tifffile leaves unconverted; OpenSlide converts them
-# What decoders raise on bad data: imagecodecs RuntimeError, tifffile and numpy the others.
-DECODE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, struct.error, tifffile.TiffFileError)
+_TOLD_THE_SIZE = (1, 5, 8, 32773, 32946, 34925, 34926, 50000)
+"""None, LZW, deflate, PackBits, deflate, LZMA, Zstandard twice: tifffile says how much may come out."""
 
+# What decoders raise on bad data: imagecodecs RuntimeError, tifffile and numpy the others.
+DECODE_ERRORS = (
+    RuntimeError,
+    ValueError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    tifffile.TiffFileError,
+)
+
+_ALIKE = ("dtype", "bitspersample", "samplesperpixel", "planarconfig", "photometric", "compression")
+_MOST_PAGES = 2**14  # and planes
 _LARGEST_TILE_PX = 2**26  # a tile is decoded as a whole; more than this is a damaged file
 
 
@@ -30,9 +47,10 @@ def find_pyramid(path: str, tiff: tifffile.TiffFile, *, file_bytes: int) -> list
     if tiff.is_ndpi or tiff.is_philips or tiff.is_scn or tiff.is_bif:
         # Their tiles or sizes are not what the TIFF tags say; OpenSlide knows them.
         raise Unsupported(f"{path}: a vendor's TIFF that OpenSlide reads")
+    _ensure_few(path, tiff)
     _check_directories_in_file(path, tiff, file_bytes)
     series = max(tiff.series, key=lambda s: s.shape[s.axes.index("Y")] * s.shape[s.axes.index("X")])
-    if series.axes not in ("YX", "YXS"):
+    if series.axes not in ("YX", "YXS", "SYX"):
         raise SlideError(
             f"{path}: its image has axes {series.axes} {series.shape}; one colour image is needed"
         )
@@ -55,6 +73,8 @@ def _ensure_supported(path: str, first: tifffile.TiffPage) -> None:
     """8-bit gray, RGB or RGBA in tiles, in a compression whose colours come out as RGB."""
     if first.dtype != np.uint8:
         raise SlideError(f"{path}: its pixels are {first.dtype}; 8-bit (uint8) are needed")
+    if first.bitspersample != 8:
+        raise Unsupported(f"{path}: {first.bitspersample} bits per sample")
     if not first.is_tiled:
         raise Unsupported(f"{path}: its image is stored in strips, not in tiles")
     if not _is_tiled_soundly(first):  # OpenSlide would end the process for want of memory
@@ -69,8 +89,8 @@ def _ensure_supported(path: str, first: tifffile.TiffPage) -> None:
         raise Unsupported(
             f"{path}: colours {name_of(first.photometric)} in compression {name_of(first.compression)}"
         )
-    if first.compression != 1 and first.compression not in tifffile.TIFF.DECOMPRESSORS:
-        raise Unsupported(f"{path}: compression {name_of(first.compression)} is not known")
+    if first.compression not in _TOLD_THE_SIZE and measure_of(int(first.compression)) is None:
+        raise Unsupported(f"{path}: compression {name_of(first.compression)} is not one that is read")
 
 
 def _is_tiled_soundly(page: tifffile.TiffPage) -> bool:
@@ -82,11 +102,34 @@ def _is_tiled_soundly(page: tifffile.TiffPage) -> bool:
 def _is_level_of(first: tifffile.TiffPage, page: tifffile.TiffPage) -> bool:
     """Whether a page is the same image, smaller: stored alike, in shape the same to within a pixel."""
     skew = first.imagelength * page.imagewidth - first.imagewidth * page.imagelength
-    alike = all(
-        getattr(first, name) == getattr(page, name)
-        for name in ("dtype", "samplesperpixel", "planarconfig", "photometric", "compression")
-    )
+    alike = all(getattr(first, name) == getattr(page, name) for name in _ALIKE)
     return alike and _is_tiled_soundly(page) and bool(abs(skew) <= first.imagelength + first.imagewidth)
+
+
+def _ensure_few(path: str, tiff: tifffile.TiffFile) -> None:
+    """As many pages and planes as a slide may have: tifffile makes room for all that it is told of."""
+    told = len(tiff.pages)
+    if told <= _MOST_PAGES:
+        pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+        told = max(told, sum(len(page.subifds or ()) for page in pages), *_planes(tiff, pages))
+    if told > _MOST_PAGES:
+        raise SlideError(f"{path}: tells of {told:,} pages; a slide has at most {_MOST_PAGES:,}")
+
+
+def _planes(tiff: tifffile.TiffFile, pages: list[tifffile.TiffPage]) -> Iterator[int]:
+    """How many planes OME-XML tells of, and where among the pages; 0 where there is none."""
+    yield 0
+    try:
+        root = ElementTree.fromstring(tiff.ome_metadata or "<OME/>")
+    except ElementTree.ParseError:
+        return
+    for pixels in (element for element in root.iter() if element.tag.endswith("Pixels")):
+        planes = [element.attrib for element in pixels if element.tag.endswith("TiffData")]
+        first = [int(plane.get("IFD", 0)) for plane in planes]
+        least = min((pages[index].size for index in first if index < len(pages)), default=1)
+        yield math.prod(int(pixels.get(f"Size{axis}", 1)) for axis in "XYZCT") // max(least, 1)
+        yield from first
+        yield from (int(plane.get(name, 0)) for plane in planes for name in ("PlaneCount", "NumPlanes"))
 
 
 def _check_directories_in_file(path: str, tiff: tifffile.TiffFile, file_bytes: int) -> None:
