@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from conftest import small_bundle
 from slides import change_tile, pyramid, texture, write_slide
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.models.spec import Calibration
 from wsi_twostage.pipeline import segment
 from wsi_twostage.planning import plan
@@ -80,6 +81,20 @@ def test_the_memory_bound_does_not_know_the_slides_size(tmp_path: Path) -> None:
         )
         bounds.append(plan(path, bundle=small_bundle(), rule=ALL, settings=Settings(workers=2)).memory_gib)
     assert bounds[1] < 1.1 * bounds[0]
+
+
+@pytest.mark.parametrize("mpp", [1.5, 20])
+def test_a_slide_that_is_larger_than_any_is_refused(tmp_path: Path, mpp: float) -> None:
+    path = tmp_path / "slide.ome.zarr"
+    group = zarr.create_group(path)
+    group.create_array("0", shape=(3, 250_000, 250_000), chunks=(3, 512, 512), dtype="uint8", fill_value=255)
+    axes = [{"name": name, "type": "space"} for name in "cyx"]
+    group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
+    with pytest.raises(SlideError, match=r"250000 px at .* um/px are [\d,]+ x [\d,]+ mm, which no slide is"):
+        plan(path, settings=Settings(mpp=mpp))
+    with pytest.raises(SlideError, match="is the scale right"):
+        segment(path, tmp_path / "out.zarr", settings=Settings(mpp=mpp))
+    assert not (tmp_path / "out.zarr").exists()
 
 
 def test_a_hole_in_the_slide_does_not_stop_the_plan(slide: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.events import Listener, Note
 from wsi_twostage.manifest import manifest_of
 from wsi_twostage.mask import MaskPyramid, MaskSpec
@@ -25,6 +25,7 @@ from wsi_twostage.tissue_file import read_tissue
 from wsi_twostage.work import Work
 
 OVERVIEW_MPP = 8.0  # um per pixel, about
+LARGEST_OVERVIEW_PX = 2**28  # it is held as a whole; at 8 um a square of 13 cm
 
 
 class Views(NamedTuple):
@@ -138,10 +139,23 @@ def tissue_of_file(tissue: str, slide: Slide, overview: View) -> NDArray[np.bool
 
 
 def views_of(slide: Slide, spec: BundleSpec) -> Views:
-    """At the bundle's mpp, and coarser by whole factors."""
+    """At the bundle's mpp, and coarser by whole factors.
+
+    Raises
+    ------
+    SlideError
+        It is larger than any slide, as a damaged header or a wrong scale says.
+    """
     fine = slide.view_at(spec.mpp)
     ratios = (spec.ratio, CONTEXT_STRIDE, _overview(fine))
-    return Views(fine, *(slide.view(fine.downsample * ratio) for ratio in ratios))
+    views = Views(fine, *(slide.view(fine.downsample * ratio) for ratio in ratios))
+    if views.overview.height * views.overview.width > LARGEST_OVERVIEW_PX:
+        width, height = (size * slide.mpp / 1000 for size in (slide.width, slide.height))
+        raise SlideError(
+            f"{slide.path}: {slide.width} x {slide.height} px at {slide.mpp:g} um/px are {width:,.0f} x "
+            f"{height:,.0f} mm, which no slide is; is the scale right?"
+        )
+    return views
 
 
 def mask_spec(spec: BundleSpec, fine: View, overview: View) -> MaskSpec:
