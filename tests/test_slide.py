@@ -396,6 +396,16 @@ def test_a_slide_whose_last_tiles_are_cut_off_is_refused(halved: Path, tmp_path:
         open_slide(path)
 
 
+def test_an_error_of_several_lines_is_one_line(halved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse_in_two_lines(*args: Any) -> None:
+        raise openslide.OpenSlideError("Improper JPEG sampling factors 2,2\nApparently should be 1,1.")
+
+    slide = open_slide(halved, reader="openslide")
+    monkeypatch.setattr(openslide.OpenSlide, "read_region", refuse_in_two_lines)
+    with pytest.raises(UnreadableRegion, match=r"factors 2,2 Apparently should be 1,1\.\)$"):
+        whole(slide.view(1))
+
+
 CORRUPT = Box(70, 70, 10, 10)  # in the tile that `corrupt` spoils
 
 

@@ -83,6 +83,11 @@ def cannot_read(path: str, error: OSError) -> SlideError:
     return SlideError(f"{path}: cannot be read ({error.strerror or error})")
 
 
+def said(error: Exception) -> str:
+    """What another library says, in one line."""
+    return " ".join(str(error).split())
+
+
 def on_background(pixels: NDArray[np.uint8], colour: int | NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 4) with alpha, not premultiplied, on a colour -> (H, W, 3)."""
     alpha = pixels[..., 3:]

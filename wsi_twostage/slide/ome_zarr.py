@@ -21,6 +21,7 @@ from wsi_twostage.slide.contents import (
     ensure_same,
     make_levels,
     on_background,
+    said,
 )
 from wsi_twostage.slide.scale import mpp_of_axes
 from wsi_twostage.tiles import Box
@@ -68,7 +69,9 @@ class _OpenZarr:
         except zarr.errors.GroupNotFoundError as error:
             raise Unsupported(f"{key.path}: a directory that holds no zarr group") from error
         except Exception as error:  # stores, codecs and what others wrote raise what they like
-            raise Unsupported(f"{key.path}: no OME-Zarr image that can be read ({_said(error)})") from error
+            raise Unsupported(
+                f"{key.path}: no OME-Zarr image that can be read ({type(error).__name__}: {said(error)})"
+            ) from error
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Pixels of a box of a level, (box.height, box.width, samples)."""
@@ -119,7 +122,7 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
         opened.key.ensure_current()
         raise UnreadableRegion(
             f"{path}: rows {box.top}..{box.bottom}, columns {box.left}..{box.right} of level {level.index} "
-            f"cannot be read ({_said(error)})"
+            f"cannot be read ({type(error).__name__}: {said(error)})"
         ) from error
     samples = pixels.shape[2]
     rgb = on_background(pixels, BACKGROUND) if samples == 4 else pixels
@@ -182,8 +185,3 @@ def _compression(array: zarr.Array[Any]) -> str:
     codecs = [*array.compressors, *([array.serializer] if array.metadata.zarr_format == 3 else [])]
     names = [getattr(c, "codec_id", type(c).__name__.removesuffix("Codec").lower()) for c in codecs]
     return str(names[0]) if names and names[0] != "bytes" else "none"
-
-
-def _said(error: Exception) -> str:
-    """An error of another library in one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -21,6 +21,7 @@ from wsi_twostage.slide.contents import (
     ensure_same,
     make_levels,
     on_background,
+    said,
 )
 from wsi_twostage.slide.scale import mpp_of_text
 from wsi_twostage.slide.tiff_pages import compression_of
@@ -105,7 +106,7 @@ def _new_handle(key: FileKey) -> openslide.OpenSlide:
 
 
 def _cannot_open(key: FileKey, error: openslide.OpenSlideError) -> Unsupported:
-    return Unsupported(f"{key.path}: OpenSlide cannot open it ({error})")
+    return Unsupported(f"{key.path}: OpenSlide cannot open it ({said(error)})")
 
 
 @lru_cache(maxsize=8)
@@ -234,7 +235,7 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
             except openslide.OpenSlideError as error:
                 raise UnreadableRegion(
                     f"{path}: rows {first_row}..{last_row}, columns {first_col}..{last_col} "
-                    f"of level {level.index} cannot be read ({error})"
+                    f"of level {level.index} cannot be read ({said(error)})"
                 ) from error
             rgba = pixels[first_row - top :, first_col - left :]
             part = Box(first_row, first_col, last_row - first_row, last_col - first_col)

@@ -21,6 +21,7 @@ from wsi_twostage.slide.contents import (
     Unsupported,
     cannot_open,
     make_levels,
+    said,
 )
 from wsi_twostage.slide.scale import PLAUSIBLE
 from wsi_twostage.tiles import Box
@@ -100,7 +101,7 @@ def _decode(key: FileKey) -> NDArray[np.uint8]:
             return np.asarray(image.convert("RGB"))
         except (*_DECODE_ERRORS, OSError) as error:
             key.ensure_current()
-            raise UnreadableRegion(f"{key.path}: cannot be decoded ({error})") from error
+            raise UnreadableRegion(f"{key.path}: cannot be decoded ({said(error)})") from error
 
 
 @contextmanager
@@ -117,7 +118,7 @@ def _opened(path: str) -> Iterator[Image.Image]:
                 f"it can be read"
             ) from error
         except (UnidentifiedImageError, *_DECODE_ERRORS) as error:
-            raise Unsupported(f"{path}: not a PNG, a JPEG or a TIFF ({error})") from error
+            raise Unsupported(f"{path}: not a PNG, a JPEG or a TIFF ({said(error)})") from error
         except OSError as error:
             raise cannot_open(path, error) from error
 

@@ -27,6 +27,7 @@ from wsi_twostage.slide.contents import (
     cannot_open,
     ensure_same,
     make_levels,
+    said,
 )
 from wsi_twostage.slide.jpeg import decoder_of
 from wsi_twostage.slide.scale import mpp_of_aperio, mpp_of_ome, mpp_of_resolution
@@ -78,7 +79,7 @@ class _OpenTiff:
         except OSError as error:
             raise cannot_open(key.path, error) from error
         except Exception as error:  # tifffile raises what it likes on what others wrote
-            raise Unsupported(f"{key.path}: not a TIFF that can be read ({error})") from error
+            raise Unsupported(f"{key.path}: not a TIFF that can be read ({said(error)})") from error
         for stored in self.levels:
             _check_tiles_in_file(self.path, stored, key.size)
         try:
@@ -133,7 +134,7 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
             except (*DECODE_ERRORS, OSError) as error:
                 file.key.ensure_current()
                 raise UnreadableRegion(
-                    f"{path}: tile ({row}, {col}) of level {level.index} cannot be decoded ({error})"
+                    f"{path}: tile ({row}, {col}) of level {level.index} cannot be decoded ({said(error)})"
                 ) from error
             out[to_rows, to_cols] = _to_rgb(pixels[rows, cols], stored)
     return out
