@@ -172,7 +172,13 @@ def open_slide(
     try:
         chosen, contents = _describe(place, {name: _DESCRIBE[name] for name in fitting})
     except Unsupported as error:
-        hint = "; of MRXS and DICOM give any one file" if folder else f"; {KNOWN_FORMATS} work"
+        hint = (
+            "; of MRXS and DICOM give any one file"
+            if folder
+            else "; at a URL only OME-Zarr is read"
+            if remote
+            else f"; {KNOWN_FORMATS} work"
+        )
         raise SlideError(f"{error}{hint}") from error
     unknown = ""
     try:
