@@ -139,6 +139,22 @@ def test_arrays_that_are_no_8_bit_colour_image_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("chunk", "said"),
+    [
+        ((3, 1, 1), r"\(3, 1, 1\); they are too small"),
+        ((3, 2**15, 2**15), r"\(3, 32768, 32768\); they are too large"),
+    ],
+)
+def test_chunks_of_no_sensible_size_are_refused(tmp_path: Path, chunk: tuple[int, ...], said: str) -> None:
+    group = zarr.create_group(tmp_path / "a.zarr")
+    group.create_array("0", shape=(3, 10**5, 10**5), chunks=chunk, dtype="uint8")
+    axes = [{"name": axis} for axis in "cyx"]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
+    with pytest.raises(SlideError, match=said):
+        open_slide(tmp_path / "a.zarr", 0.5)
+
+
+@pytest.mark.parametrize(
     "told", [{}, {"multiscales": []}, {"multiscales": [{"axes": [], "datasets": []}]}, {"multiscales": 3}]
 )
 def test_a_group_without_an_image_is_refused_in_a_line(tmp_path: Path, told: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -34,6 +35,7 @@ PYRAMID = "wsi_twostage.pyramid"
 
 BACKGROUND = 255  # under what has an alpha
 _LARGEST_CHUNK_BYTES = 2**30  # a chunk is decoded as a whole; more than this is a damaged or hostile file
+_SMALLEST_CHUNK_PX = 64  # of one channel; a request each, whatever it holds
 _SAMPLES = (1, 3, 4)
 _WRITER_LAYOUT = "bioformats2raw.layout"  # its images are in the groups 0, 1, ...
 
@@ -155,7 +157,7 @@ def _ensure_complete(path: str, group: zarr.Group) -> None:
 
 
 def _ensure_colour(path: str, axes: list[str], arrays: list[zarr.Array[Any]]) -> None:
-    """8-bit gray, RGB or RGBA of one plane, in chunks that can be decoded as a whole."""
+    """8-bit gray, RGB or RGBA of one plane, in chunks that can be read: as a whole, and one by one."""
     for array in arrays:
         sizes = dict(zip(axes, array.shape, strict=False))
         if len(axes) != array.ndim or not {"y", "x"} <= set(axes) or 0 in array.shape:
@@ -167,6 +169,9 @@ def _ensure_colour(path: str, axes: list[str], arrays: list[zarr.Array[Any]]) ->
             raise SlideError(f"{path}: its axes are {sizes}; one colour image is needed")
         if np.prod(array.chunks, dtype=float) > _LARGEST_CHUNK_BYTES:
             raise SlideError(f"{path}: its chunks are {array.chunks}; they are too large to be decoded")
+        chunk = [min(array.chunks[axes.index(axis)], sizes[axis]) for axis in "yx"]
+        if math.prod(chunk) < min(_SMALLEST_CHUNK_PX, sizes["y"] * sizes["x"]):
+            raise SlideError(f"{path}: its chunks are {array.chunks}; they are too small to be read in time")
 
 
 def _mpp(told: Mapping[str, Any], rows: int, cols: int) -> FoundMpp | None:
