@@ -87,7 +87,7 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
         pixels = _decode(FileKey.of(path))
     if pixels.shape != (level.height, level.width, 3):
         raise SlideError(f"{path}: has been replaced since it was opened; run again")
-    return pixels[box.slices]
+    return pixels[box.slices].copy()  # what is kept is not to be written to
 
 
 @lru_cache(maxsize=2)
