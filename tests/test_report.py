@@ -371,6 +371,7 @@ def test_results_of_models_in_memory_of_several_classes_and_without_tissue_have_
         write_report([result.store.path], tmp_path / f"{result.status}.html")
     text = write_report([tmp_path / "n.zarr", tmp_path / "s.zarr"], tmp_path / "r.html").read_text()
     assert "No tissue was found on this slide" in text
+    assert (text.count("What Model 2 changed"), text.count("Where the time went")) == (1, 2)
     assert "all classes, mm²" in text
 
 
