@@ -8,6 +8,7 @@ from conftest import tiny_model
 from numpy.typing import NDArray
 from slides import texture, write_slide
 
+from wsi_seg.run import summary
 from wsi_twostage.audit import remaining_gap, sample, strata
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.further import refine
@@ -93,6 +94,8 @@ def test_more_than_there_is_is_all_of_it(tmp_path: Path) -> None:
     result = segment(slide, tmp_path / "o.zarr", bundle=model, rule=NONE, settings=settings)
     assert result.counts.refined == result.counts.tissue
     assert result.audit == ({"name": "all", "gap": 0, "bound": 0},)
+    assert result.audited == result.counts.tissue < 40
+    assert f"{result.audited} of them for the audit" in summary("slide.tiff", tmp_path / "o.zarr", result)
 
 
 def test_what_refines_further_forgets_the_audit(tmp_path: Path) -> None:
@@ -125,7 +128,10 @@ def test_a_blank_slide_has_nothing_left(tmp_path: Path) -> None:
     slide = write_slide(tmp_path / "slide.tiff", [np.full((500, 500, 3), 244, np.uint8)])
     model = tiny_model(tmp_path / "tiny.safetensors")
     result = segment(slide, tmp_path / "o.zarr", bundle=model, settings=Settings(audit=16))
-    assert (result.status, result.audit[0]["bound"]) == ("empty", 0)
+    assert (result.status, result.audit[0]["bound"], result.audited) == ("empty", 0, 0)
+    said = summary("slide.tiff", tmp_path / "o.zarr", result)
+    assert "no tile is left to Model 1" in said
+    assert "confidence" not in said
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.work import Clock
 
 if TYPE_CHECKING:
@@ -115,6 +115,15 @@ class Result:
     def tiles(self) -> dict[str, NDArray[Any]]:
         """The tile table: one row per tissue tile."""
         return self.store.tiles()
+
+    @property
+    def audited(self) -> int:
+        """Tiles that Model 2 saw since the audit drew them; fewer than it asked for where few were left."""
+        told = self.store.manifest.get("audit")
+        if not told:
+            return 0
+        tiles = self.tiles
+        return int(((tiles["round"] == told["round"]) & (tiles["source"] == Source.MODEL_2)).sum())
 
     def mask(self, mpp: float) -> Any:
         """The labels as a lazy dask array (rows, cols) uint8, at the coarsest level up to ``mpp``.

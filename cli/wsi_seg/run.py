@@ -205,8 +205,9 @@ def summary(slide: str, target: Path, result: "Result") -> str:
     spec, counts, seconds = result.store.spec, result.counts, result.seconds
     manifest = result.store.manifest
     why = ", then ".join([manifest["rule"], *manifest.get("further", [])])
-    if result.audit:
-        why += f"; {manifest['audit']['tiles']} of them for the audit"
+    audited = result.audited if result.audit else 0
+    if audited:
+        why += f"; {audited} of them for the audit"
     lines = [
         f"{name_of(slide)} -> {target}",
         f"  mask     {spec.width} x {spec.height} px at {spec.mpp:.4g} um/px, {spec.levels} levels",
@@ -222,11 +223,14 @@ def summary(slide: str, target: Path, result: "Result") -> str:
         lines.append(
             f"  CRASHED  {counts.crashed} tiles ended their worker each time; they keep Model 1's answer"
         )
-    lines.extend(
-        f"  left     {part['gap']:.4f} of Dice to --refine all ({part['name']}), at most {part['bound']:.4f} "
-        f"with 95 % confidence, from {manifest['audit']['tiles']} random tiles"
-        for part in result.audit
-    )
+    if audited:
+        lines.extend(
+            f"  left     {part['gap']:.4f} of Dice to --refine all ({part['name']}), at most "
+            f"{part['bound']:.4f} with 95 % confidence, from {audited} random tiles"
+            for part in result.audit
+        )
+    elif result.audit:
+        lines.append("  left     nothing for the audit to draw: no tile is left to Model 1")
     lines.append(
         f"  time     {seconds.total:.1f} s: overview {seconds.overview:.1f}, stage 1 {seconds.stage_1:.1f}, "
         f"stage 2 {seconds.stage_2:.1f}; {seconds.network_share:.0%} of the thread time in the networks"
