@@ -11,8 +11,11 @@ from conftest import tiny_model
 from slides import texture, write_slide
 
 from wsi_twostage.batch import Entry, entries, is_batch
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.pipeline import segment
+from wsi_twostage.selection import NONE
+from wsi_twostage.slide import open_slide
 
 
 def wsi_seg(*arguments: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
@@ -67,7 +70,7 @@ def test_a_manifest_says_what_is_a_slides_own(folder: Path) -> None:
     ("text", "message"),
     [
         ("", "no slides; expected a header with wsi"),
-        ("slide\na.tiff\n", "no slides; expected a header with wsi"),
+        ("slide,mpp\na.tiff,\n", "no slides; expected a header with wsi.*; found slide, mpp"),
         ("wsi,mpp\na.tiff,much\n", "line 2: mpp 'much' is no number"),
         ("wsi,mpp\na.tiff,\n,0.5\n", "line 3: no slide"),
     ],
@@ -76,6 +79,8 @@ def test_a_bad_manifest_is_one_clear_line(tmp_path: Path, text: str, message: st
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(ConfigError, match=message):
         entries([str(tmp_path / "list.csv")], Path())
+    with pytest.raises(ConfigError, match=r"gone\.csv: does not exist"):
+        entries([str(tmp_path / "gone.csv")], Path())
 
 
 @pytest.mark.parametrize("place", ["../x.zarr", "/elsewhere/x.zarr", "sub/../../x.zarr"])
@@ -98,6 +103,14 @@ def test_results_of_one_name_and_nothing_found_are_refused(folder: Path) -> None
             entries([given], Path("out"))
     with pytest.raises(ConfigError, match="names one result, but 3 slides"):
         entries([str(folder)], Path("x.zarr"))
+
+
+def test_a_result_is_no_slide(folder: Path) -> None:
+    store = folder / "a.seg.ome.zarr"
+    segment(folder / "a.tiff", store, bundle=tiny_model(folder / "tiny.safetensors"), rule=NONE)
+    assert [entry.slide for entry in entries([str(store)], Path("out"))] == [str(store)]
+    with pytest.raises(SlideError, match="a result, not a slide"):
+        open_slide(store)
 
 
 def test_one_bad_slide_does_not_stop_the_rest_and_what_is_done_stays(folder: Path) -> None:

@@ -73,7 +73,7 @@ def _expand(given: str, output: Path) -> Iterator[Entry]:
     path = Path(given)
     if path.suffix.lower() == ".csv":
         yield from _manifest(path, output)
-    elif "://" in given or path.is_file() or _is_zarr(path):
+    elif "://" in given or path.is_file() or _is_zarr(path) or path.name.endswith(_RESULT):
         yield Entry(given, _target(given, output))
     elif path.is_dir():
         inside = sorted(str(p) for p in path.iterdir() if _is_slide(p))
@@ -115,11 +115,15 @@ def _manifest(path: Path, output: Path) -> Iterator[Entry]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: does not exist") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: cannot be read as CSV ({error})") from error
     if not rows or "wsi" not in rows[0]:
+        found = f"; found {', '.join(map(str, rows[0]))}" if rows else ""
         raise ConfigError(
-            f"{path}: no slides; expected a header with {', '.join(COLUMNS)}, of which only wsi is needed"
+            f"{path}: no slides; expected a header with {', '.join(COLUMNS)}, of which only wsi is "
+            f"needed{found}"
         )
     for number, row in enumerate(rows, 2):
         told = {name: (row.get(name) or "").strip() for name in COLUMNS}

@@ -33,6 +33,9 @@ OURS = "wsi_twostage"
 PYRAMID = "wsi_twostage.pyramid"
 """The marker in it; a mask has another, so that neither takes the other for its own."""
 
+RESULT = "wsi_twostage"
+"""That of a mask."""
+
 BACKGROUND = 255  # under what has an alpha
 _LARGEST_CHUNK_BYTES = 2**30  # a chunk is decoded as a whole; more than this is a damaged or hostile file
 _SMALLEST_CHUNK_PX = 64  # of one channel; a request each, whatever it holds
@@ -47,7 +50,7 @@ class _OpenZarr:
         self.key = key
         try:
             group, told = _pyramid(zarr.open_group(key.path, mode="r"))
-            _ensure_complete(key.path, group)
+            _ensure_slide(key.path, group)
             self.axes = [str(axis["name"]).lower() for axis in told["axes"]]
             found = [group[str(level["path"])] for level in told["datasets"]]
             self.arrays = [array for array in found if isinstance(array, zarr.Array)]
@@ -150,9 +153,12 @@ def _pyramid(group: zarr.Group) -> tuple[zarr.Group, dict[str, Any]]:
     return group, {"version": told.get("version", found.get("version")), **found}
 
 
-def _ensure_complete(path: str, group: zarr.Group) -> None:
-    """A conversion of ours that was interrupted has blanks, which are no pixels."""
-    if OURS in group and group[OURS].attrs.get("marker") == PYRAMID and not group[OURS].attrs.get("complete"):
+def _ensure_slide(path: str, group: zarr.Group) -> None:
+    """A result of ours shows only an overview; an interrupted conversion has blanks, which are no pixels."""
+    made = group[OURS].attrs if OURS in group else {}
+    if made.get("marker") == RESULT:
+        raise SlideError(f"{path}: a result, not a slide; give its slide, or wsi-seg refine the result")
+    if made.get("marker") == PYRAMID and not made.get("complete"):
         raise SlideError(f"{path}: an unfinished conversion; give its wsi-seg convert again, which goes on")
 
 
