@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from slides import pyramid, texture, write_slide
+from slides import change_tile, pyramid, texture, write_slide
 
 from wsi_twostage.errors import StoreError
 from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.pictures import HEAT
 from wsi_twostage.pipeline import segment
-from wsi_twostage.selection import Fraction
+from wsi_twostage.selection import NONE, Fraction
 from wsi_twostage.settings import Settings
 from wsi_twostage.tiles import Box, Tile
 from wsi_twostage.viewer import Pictures, Pyramid, Refiner, Scene, paint
@@ -77,6 +77,17 @@ def test_a_tile_of_the_slide_is_its_view(made: MaskPyramid, level: int) -> None:
     seen = pixels(Pictures(scene).tile("slide", level, Tile(0, 0)))
     assert seen.shape == (box.height, box.width, 3)
     assert np.abs(seen.astype(int) - view.read(box)).mean() < 8  # a JPEG of noise
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_what_cannot_be_read_is_black_and_the_rest_of_its_tile_is_shown(tmp_path: Path, level: int) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [np.full((1400, 2100, 3), 200, np.uint8)])
+    change_tile(slide, 0, lambda tile: b"hello")
+    store = segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), rule=NONE, settings=EVERYWHERE).store
+    seen = pixels(Pictures(Scene.open(store.path)).tile("slide", level, Tile(0, 0)))
+    hole = 64 // 2**level  # the stored tile
+    assert (seen[: hole - 1, : hole - 1] < 50).all()
+    assert (seen[2 * hole :, 2 * hole :] > 150).all()
 
 
 @pytest.mark.parametrize("level", [0, 2])

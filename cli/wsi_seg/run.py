@@ -80,9 +80,9 @@ def run(
 ) -> None:
     """Segment SLIDES and write SLIDE.seg.ome.zarr for each.
 
-    SLIDES are files, URLs, folders, patterns in quotes, or CSV manifests with columns wsi[,mpp][,mask]
-    [,threshold][,output]. A run goes on with what an earlier one left, and does nothing twice. Of several
-    slides there is a summary.json and a summary.csv.
+    SLIDES are files, URLs, folders, patterns in quotes, or CSV manifests with a column wsi, and mpp, mask,
+    threshold and output if need be. A run goes on with what an earlier one left, and does nothing twice. Of
+    several slides there is a summary.json and a summary.csv.
     """
     keep_freed_memory()  # before numpy and torch start threads
     since, beginning = psutil.Process().create_time(), time.perf_counter()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_twostage.mask import Source
+from wsi_twostage.overview import read_around_holes
 from wsi_twostage.tiles import Box, Tile
 from wsi_twostage.uncertainty import of_bytes
 from wsi_twostage.viewer import paint
@@ -64,7 +65,7 @@ class Pictures:
         view = slide.view(2**level)
         fine = 2**level * self.scene.pyramids["slide"].size  # fine pixels per pixel
         costly = math.prod(view.scale) > FROM_OVERVIEW and fine >= spec.overview_downsample
-        return self._overview(level, box) if costly else paint.jpeg(view.read(box))
+        return self._overview(level, box) if costly else paint.jpeg(read_around_holes(view, box)[0])
 
     def _overview(self, level: int, box: Box) -> bytes:
         """The slide as it is in the store, from the next finer level."""
