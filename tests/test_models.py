@@ -193,6 +193,8 @@ def test_context_may_have_a_network_of_its_own(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_one_clear_line() -> None:
     with pytest.raises(ConfigError, match="use auto or cpu"):
         refer(None, device="warp:9", precision="fp32")
+    with pytest.raises(ConfigError, match=r"no such device; NVIDIA's are cuda, cuda:1, \.\.\.\); use"):
+        refer(None, device="gpu", precision="fp32")
     with pytest.raises(ConfigError, match="fp32, bf16, fp16"):
         refer(None, device="cpu", precision="fp8")
 

@@ -128,6 +128,8 @@ def choose_device(name: str) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
+        if "device string" in reason:  # all that torch was ever built for follows
+            reason = "there is no such device; NVIDIA's are cuda, cuda:1, ..."
         raise ConfigError(f"device {name!r} cannot be used here ({reason}); use auto or cpu") from error
     return name
 

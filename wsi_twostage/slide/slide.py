@@ -159,7 +159,7 @@ def open_slide(
     """
     if reader != "auto" and reader not in _DESCRIBE:
         near = did_you_mean(reader, ("auto", *_DESCRIBE))
-        raise ConfigError(f"reader={reader!r}; use auto, {' or '.join(_DESCRIBE)}{near}")
+        raise ConfigError(f"reader={reader!r}; use {', '.join(('auto', *_DESCRIBE))}{near}")
     place = os.fspath(path)
     key = FileKey.of(place)
     remote, folder = is_url(place), os.path.isdir(place)
