@@ -88,8 +88,8 @@ ALLOWED: dict[str, set[str]] = {
     "pictures": {"errors", "mask", "slide", "tiles", "uncertainty"},
     "preview": {"mask", "pictures", "slide", "tiles"},
     "viewer": {
-        "errors", "events", "further", "ledger", "lock", "mask", "pictures", "settings", "slide", "stopping",
-        "tiles", "uncertainty",
+        "errors", "events", "further", "ledger", "lock", "mask", "overview", "pictures", "settings", "slide",
+        "stopping", "tiles", "uncertainty",
     },
 }  # fmt: skip
 
