@@ -33,6 +33,8 @@ NumpyDocstring._parse_attribute_docstring = NumpyDocstring._consume_to_end  # `T
 
 html_theme = "furo"
 html_title = "wsi_twostage"
+html_static_path = ["_static"]
+html_css_files = ["options.css"]
 html_copy_source = False
 html_show_sphinx = False
 

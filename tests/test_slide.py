@@ -582,5 +582,5 @@ def test_views_need_a_positive_scale(value: float) -> None:
 
 
 def test_an_unknown_reader_is_refused() -> None:
-    with pytest.raises(ConfigError, match="auto, tiff or openslide"):
+    with pytest.raises(ConfigError, match="auto, tiff, openslide, zarr, image"):
         open_slide(CMU, reader="bioformats")
