@@ -84,7 +84,9 @@ def test_a_run_says_what_is_left_and_the_truth_is_within(tmp_path: Path) -> None
     assert truth <= left["bound"]
     again = segment(slide, tmp_path / "o.zarr", bundle=model, rule=Fraction(0.1), settings=settings)
     assert (again.status, again.audit) == ("done", result.audit)
-    assert MaskPyramid.open(tmp_path / "o.zarr").manifest["audit"]["tiles"] == 40
+    kept = MaskPyramid.open(tmp_path / "o.zarr").manifest
+    assert kept["audit"]["tiles"] == 40
+    assert kept["seconds"] == result.seconds.as_json()  # not those of a run that found nothing to do
 
 
 def test_more_than_there_is_is_all_of_it(tmp_path: Path) -> None:

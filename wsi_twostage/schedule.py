@@ -264,8 +264,9 @@ class Run:
         )
         seconds = Seconds.of(time.perf_counter() - started, self.walls, self.clocks, self.crew.threads)
         complete = self.complete and not ledger.open.any()  # outside of a region tiles may wait
-        self.mask.note(seconds=seconds.as_json(), counts=counts.as_json(), complete=complete)
         worked = any(clock.network or clock.write for clock in self.clocks.values())
+        spent = seconds.as_json() if worked else self.mask.manifest.get("seconds") or seconds.as_json()
+        self.mask.note(seconds=spent, counts=counts.as_json(), complete=complete)
         audit = (self.mask.manifest.get("audit") or {}).get("left", ())
         return Result(self.mask, counts, seconds, self.complete, before=not worked, audit=tuple(audit))
 
