@@ -17,7 +17,7 @@ from PIL import Image
 from slides import pyramid, texture, write_slide
 
 from wsi_twostage import ConfigError, Fraction, Result, Settings, segment, verify
-from wsi_twostage.notebook import LAYERS, drawn
+from wsi_twostage.notebook import LAYERS, drawn, plot
 from wsi_twostage.pictures import outline
 from wsi_twostage.tiles import Box
 
@@ -104,6 +104,7 @@ def test_without_its_slide_a_result_is_shown_over_the_overview(tmp_path: Path, f
     assert 0 < np.abs(after - before).mean() < 40  # blurred, but of the same slide
     assert result._repr_png_()
     assert len(result.plot()) == 3
+    assert len(plot(result.store.path, "model")) == 1
 
 
 def test_axes_are_in_millimetres_of_the_slide(result: Result) -> None:

@@ -1,5 +1,6 @@
 """plot(): slide, uncertainty and models side by side, in matplotlib (the extra ``plot``)."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,11 +22,15 @@ _MODELS = {
 }
 
 
-def plot(store: MaskPyramid, *layers: str, axes: Any = None, side_px: int = SIDE_PX) -> list[Any]:
+def plot(
+    result: MaskPyramid | str | os.PathLike[str], *layers: str, axes: Any = None, side_px: int = SIDE_PX
+) -> list[Any]:
     """Draw a result with axes in millimetres from the slide's upper left corner.
 
     Parameters
     ----------
+    result
+        Its store, opened or not.
     layers
         Of `LAYERS`, all of them if none is given. ``slide``: with each object in its class's colour; where
         the slide is gone, over the store's overview. ``uncertainty``: Model 1's, where there is tissue.
@@ -43,7 +48,10 @@ def plot(store: MaskPyramid, *layers: str, axes: Any = None, side_px: int = SIDE
     ------
     ConfigError
         matplotlib is not installed, a layer is unknown, or there are not as many axes as layers.
+    StoreError
+        There is no result.
     """
+    store = result if isinstance(result, MaskPyramid) else MaskPyramid.open(result)
     layers = layers or tuple(LAYERS)
     unknown = [name for name in layers if name not in LAYERS]
     if unknown:
