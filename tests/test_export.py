@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from skimage.measure import label, perimeter_crofton, regionprops
-from slides import texture, write_slide
+from slides import change_tile, texture, write_slide
 
 from wsi_twostage.errors import ConfigError, StoreError, WriteError
 from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
@@ -402,6 +402,21 @@ def test_the_overlay_is_the_slide_with_outlines(tmp_path: Path, mask: MaskPyrami
     assert changed.any()
     assert (level[changed] > 0).all()
     assert {tuple(colour) for colour in picture[changed]} == set(SPEC.colours)
+
+
+def test_where_the_slide_cannot_be_read_the_overlay_is_black(
+    tmp_path: Path, labels: NDArray[np.uint8]
+) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [np.full((1151, 1090, 3), 200, np.uint8)])
+    change_tile(slide, 0, lambda tile: b"hello")
+    mask = write_store(tmp_path / "slide.seg.ome.zarr", np.zeros_like(labels))
+    events: list[Event] = []
+    options = Options(mpp=0.5, overlay=True)
+    path = export(mask, tmp_path / "a.png", options=options, listener=events.append).path
+    picture = np.asarray(Image.open(path))
+    assert (picture[:64, :64] == 0).all()  # the stored tile
+    assert (picture[128:] == 200).all()
+    assert any(isinstance(event, Note) and "cannot be read; it is black" in event.text for event in events)
 
 
 def test_without_its_slide_the_overlay_is_on_the_overview(tmp_path: Path, labels: NDArray[np.uint8]) -> None:

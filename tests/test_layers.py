@@ -74,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
         "batch", "errors", "events", "pipeline", "preparing", "result", "selection", "settings", "stopping",
     },
     "verification": {"errors", "events", "ledger", "mask"},
-    "export": {"drafts", "errors", "events", "mask", "pictures", "tiles", "uncertainty"},
+    "export": {"drafts", "errors", "events", "mask", "overview", "pictures", "tiles", "uncertainty"},
     "planning": {
         "answers", "batches", "coarse", "errors", "fine", "mask", "models", "overview", "preparing",
         "selection", "settings", "slide", "tiles", "tissue", "work",
@@ -85,7 +85,7 @@ ALLOWED: dict[str, set[str]] = {
         "pictures", "slide", "tiles",
     },
     "doctor": {"errors", "models"},
-    "pictures": {"errors", "mask", "slide", "tiles", "uncertainty"},
+    "pictures": {"errors", "mask", "overview", "slide", "tiles", "uncertainty"},
     "preview": {"mask", "pictures", "slide", "tiles"},
     "viewer": {
         "errors", "events", "further", "ledger", "lock", "mask", "overview", "pictures", "settings", "slide",

@@ -8,6 +8,7 @@ from PIL import Image
 
 from wsi_twostage.errors import SlideError, StoreError
 from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.overview import read_around_holes
 from wsi_twostage.slide import Slide, open_slide
 from wsi_twostage.tiles import Box, Tile
 from wsi_twostage.uncertainty import of_bytes
@@ -68,13 +69,14 @@ def slide_of(store: MaskPyramid, path: str | os.PathLike[str] | None = None) -> 
 def backdrop(store: MaskPyramid, level: int, slide: Slide | None) -> tuple[RGB, bool]:
     """The slide on the pixels of a level, (H, W, 3), and whether it is blurred.
 
-    From the overview where that is as fine; or, blurred, where there is no slide or it cannot be read.
+    From the overview where that is as fine; or, blurred, where there is no slide. What cannot be read is
+    black.
     """
     finer = store.spec.overview_downsample > 2**level
     if slide is not None and finer:
         try:
             view = slide.view(store.spec.mpp / slide.mpp * 2**level)
-            return view.read(Box(0, 0, *store.shape(level))), False
+            return read_around_holes(view, Box(0, 0, *store.shape(level)))[0], False
         except SlideError:
             pass
     return overview_at(store, level), finer

@@ -13,6 +13,7 @@ from wsi_twostage.errors import ConfigError, SlideError, StoreError
 from wsi_twostage.events import Listener, Note, Started, TilesDone
 from wsi_twostage.export.reading import read_labels
 from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.overview import read_around_holes
 from wsi_twostage.pictures import outline, overview_at, slide_of
 from wsi_twostage.tiles import Box, TileGrid
 
@@ -138,8 +139,12 @@ def _overlay(mask: MaskPyramid, level: int, bands: list[Box], listener: Listener
     try:
         slide = slide_of(mask)
         view = slide.view(mask.spec.mpp / slide.mpp * 2**level)
+        holes = 0
         for band in bands:
-            picture[band.slices] = view.read(band)
+            picture[band.slices], lost = read_around_holes(view, band)
+            holes += int(lost.sum())
+        if holes:
+            listener(Note(f"{holes / (height * width):.2%} of the slide cannot be read; it is black"))
     except (SlideError, StoreError) as error:
         listener(Note(f"the overview is drawn instead of the slide: {error}"))
         picture[...] = overview_at(mask, level)
