@@ -36,6 +36,7 @@ from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import ALL, NONE, Duration, Fraction, TileCount, select
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import open_slide
+from wsi_twostage.verification import verify
 
 EVERYWHERE = Settings(tissue="none", workers=2)
 RULE = Fraction(0.5)
@@ -200,6 +201,67 @@ def test_what_a_killed_run_wrote_and_did_not_enter_does_not_stay(
         segment(slide, out, bundle=model, rule=NONE, settings=EVERYWHERE)
     assert Ledger.read(MaskPyramid.open(outs[0])).having(Source.MODEL_2).sum() == 0
     assert content(outs[0]) == content(outs[1])
+
+
+def test_a_file_that_a_killed_process_was_writing_does_not_stay(
+    tmp_path: Path, model: Path, slide: Path, whole: Path
+) -> None:
+    out = tmp_path / "o.zarr"
+    segment(slide, out, bundle=model, rule=NONE, settings=EVERYWHERE)
+    shard = next((out / "labels" / "segmentation" / "0").rglob("c/0/*"))
+    shard.with_name(f"{shard.name}.{'0a' * 16}.partial").write_bytes(b"half of")  # as zarr names it
+    segment(slide, out, bundle=model, rule=RULE, settings=EVERYWHERE)
+    assert content(out) == content(whole)
+
+
+@pytest.mark.parametrize("before", ["rank", "round"])
+@pytest.mark.parametrize("way", ["audit", "refine"])
+def test_killed_while_it_notes_what_is_chosen_it_goes_on_to_the_same_bytes(
+    tmp_path: Path, model: Path, slide: Path, monkeypatch: pytest.MonkeyPatch, way: str, before: str
+) -> None:
+    """A round is two columns, of two files."""
+    outs, audited = [tmp_path / "a.zarr", tmp_path / "b.zarr"], replace(EVERYWHERE, audit=80)
+
+    def choose(out: Path) -> None:
+        if way == "audit":
+            segment(slide, out, bundle=model, rule=Fraction(0.1), settings=audited)
+        else:
+            refine(out, Fraction(0.3))
+
+    write = MaskPyramid.write_tile_column
+
+    def kill(mask: MaskPyramid, name: str, column: Any) -> None:
+        if name == before and Ledger.read(mask).having(Source.MODEL_2).any():  # not the run's own round
+            raise Killed
+        write(mask, name, column)
+
+    for out in outs:
+        segment(slide, out, bundle=model, rule=Fraction(0.1), settings=EVERYWHERE)
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskPyramid, "write_tile_column", kill)
+        with pytest.raises(Killed):
+            choose(outs[0])
+    for out in outs:
+        choose(out)
+    assert content(outs[0]) == content(outs[1])
+    assert facts(outs[0]) == facts(outs[1])
+
+
+def test_tiles_that_wait_are_in_no_complete_result(
+    tmp_path: Path, model: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "o.zarr"
+    segment(slide, out, bundle=model, rule=Fraction(0.1), settings=EVERYWHERE)
+    choose = Ledger.choose_more
+
+    def kill(*given: Any) -> None:
+        choose(*given)
+        raise Killed
+
+    monkeypatch.setattr(Ledger, "choose_more", kill)
+    with pytest.raises(Killed):
+        refine(out, Fraction(0.1))
+    assert "32 chosen tiles" in verify(out).unfinished
 
 
 def test_what_there_was_no_time_for_is_not_chosen_any_more(tmp_path: Path, model: Path, slide: Path) -> None:

@@ -89,9 +89,10 @@ def refine(
                 tiles.release(tiles.open)  # what there was no time for
             waiting = 0 if inside is None else int((tiles.open & ~inside).sum())
             if rule is not None:
+                mask.note(complete=False, audit=None)  # first: tiles that wait are in no complete result
                 tiles.choose_more(rule, inside)
                 where = f" in {Path(region).name}" if region is not None else ""
-                mask.note(further=[*made.get("further", []), f"{rule}{where}"], complete=False, audit=None)
+                mask.note(further=[*made.get("further", []), f"{rule}{where}"])
             # what a budget of time leaves is released by the next run, and with it what waits elsewhere
             mask.note(timed=isinstance(rule, Duration) and not waiting)
         with run.stoppable():

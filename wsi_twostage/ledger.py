@@ -20,10 +20,11 @@ from wsi_twostage.tiles import Tile
 COMMIT_S = 2.0
 """Between two entries on disk: what a kill costs, at most, beside the tasks at work."""
 
+# In the order in which they reach the disk: a round that is there has its ranks, a source all that led to it.
 _COLUMNS: dict[str, tuple[type, float]] = {
     "uncertainty": (np.float32, np.nan),
-    "round": (np.int16, -1),  # 0: chosen by the run, 1, 2, ...: by what refined it further; -1: not chosen
     "rank": (np.int32, -1),  # within the round, most uncertain first
+    "round": (np.int16, -1),  # 0: chosen by the run, 1, 2, ...: by what refined it further; -1: not chosen
     "disagreement": (np.float32, np.nan),
     "milliseconds": (np.float32, np.nan),
     "source": (np.uint8, Source.PENDING),  # the last: with it a tile counts as done
@@ -57,6 +58,7 @@ class Ledger:
         """As a run left it."""
         ledger = cls(mask, {name: np.array(column) for name, column in mask.tiles().items()})
         ledger._changed.add("source")  # its map may be a commit behind
+        ledger.columns["rank"][ledger.columns["round"] < 0] = -1  # of a round that a kill kept from the disk
         ledger.unsure = ledger.open
         return ledger
 

@@ -76,6 +76,7 @@ def writing(
         try:
             mask.note(held_by=new_holder())
             yield mask
+            mask.remove_unfinished()
             mask.note(held_by=None)
         except Exception as error:
             with suppress(OSError):
