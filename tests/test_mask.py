@@ -387,6 +387,17 @@ def test_an_existing_result_is_refused(pyramid: MaskPyramid) -> None:
     assert pyramid.manifest["slide"] == "a.svs"
 
 
+@pytest.mark.parametrize("name", ["zarr.json", ".zgroup"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_is_written_into_another_zarr(tmp_path: Path, name: str, overwrite: bool) -> None:
+    other = tmp_path / "other.zarr"
+    other.mkdir()
+    (other / name).write_text("{}")
+    with pytest.raises(StoreError, match=r"other\.zarr, which is a Zarr of its own"):
+        MaskPyramid.create(other / "a" / "o.zarr", SMALL, manifest={}, overwrite=overwrite)
+    assert [path.name for path in other.iterdir()] == [name]
+
+
 def test_overwriting_starts_anew(pyramid: MaskPyramid) -> None:
     fill(pyramid, blobs(1101, 2303))
     spec = replace(SMALL, height=300)

@@ -19,6 +19,9 @@ from wsi_twostage.mask.spec import CHUNK, SHARD, MaskSpec
 OURS = "wsi_twostage"
 """Name of the group that only we write, and the marker in it."""
 
+_NODES = ("zarr.json", ".zgroup", ".zarray")
+"""One of them is in each group and array, of Zarr 3 and 2."""
+
 
 def create_store(root: Path, spec: MaskSpec, manifest: Mapping[str, object]) -> None:
     """Write the groups and empty arrays of a store to a folder that does not exist yet."""
@@ -135,7 +138,10 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _ensure_may_be_written(path: Path, *, overwrite: bool) -> None:
-    """A path is free, or holds a result of ours that the user gave up."""
+    """A path is free, or holds a result of ours that the user gave up; and it is no part of another store."""
+    around = next((one for one in path.parents if any((one / name).is_file() for name in _NODES)), None)
+    if around is not None:
+        raise StoreError(f"{path} lies in {around}, which is a Zarr of its own; give another --output")
     if not (path.exists() or path.is_symlink()):
         return
     if not overwrite:
