@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from conftest import SVS
 from slides import texture, write_slide
 
 from wsi_seg.main import main
+from wsi_seg.progress import Json
 from wsi_twostage.errors import (
     ClusterError,
     DeviceFull,
@@ -22,6 +24,7 @@ from wsi_twostage.errors import (
     WriteError,
     WsiError,
 )
+from wsi_twostage.events import TilesDone
 from wsi_twostage.mask import MaskPyramid, Source
 
 
@@ -50,6 +53,27 @@ def test_the_shipped_model_segments_a_real_slide(tmp_path: Path) -> None:
     labels = store.lazy(2).compute()
     assert 0.01 < labels.mean() < 0.2  # nuclei, not tissue and not noise
     assert (tmp_path / "CMU-1-Small-Region.preview.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_lines_of_slides_that_are_at_work_at_the_same_time_are_not_mixed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work(number: int) -> None:
+        listen = Json(f"{number}.svs")
+        for _ in range(2000):
+            listen(TilesDone("stage 1", 1, 0.1))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert len([json.loads(line) for line in capsys.readouterr().out.splitlines()]) == 8000
 
 
 def test_progress_goes_to_stderr_and_can_be_silenced(tmp_path: Path, slide: Path, model: Path) -> None:

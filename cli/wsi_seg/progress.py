@@ -6,6 +6,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -126,10 +127,8 @@ class Json:
         pass
 
     def __call__(self, event: Event) -> None:
-        print(
-            json.dumps({"event": type(event).__name__.lower(), "slide": self._name, **asdict(event)}),
-            flush=True,
-        )
+        line = json.dumps({"event": type(event).__name__.lower(), "slide": self._name, **asdict(event)})
+        click.echo(line)  # with its end at once: slides at work at the same time have a thread each
 
 
 def listener(name: str, *, quiet: bool, as_json: bool = False) -> Bars | Lines | Silence | Json:
