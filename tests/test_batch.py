@@ -92,6 +92,18 @@ def test_a_manifest_writes_nothing_outside(folder: Path, place: str) -> None:
     assert found[0].output.resolve().name == "x.zarr"
 
 
+def test_a_manifest_may_say_otsu_or_none_as_the_command_does(folder: Path) -> None:
+    (folder / "list.csv").write_text("wsi,mask\na.tiff,none\nb.tiff,mask.png\n")
+    found = entries([str(folder / "list.csv")], Path("out"))
+    assert [entry.tissue for entry in found] == ["none", str(folder / "mask.png")]
+
+
+def test_one_place_under_two_names_is_refused(folder: Path) -> None:
+    (folder / "list.csv").write_text("wsi,output\na.tiff,x.zarr\nb.tiff,out/../x.zarr\n")
+    with pytest.raises(ConfigError, match="would have one result"):
+        entries([str(folder / "list.csv")], folder)
+
+
 def test_results_of_one_name_and_nothing_found_are_refused(folder: Path) -> None:
     (folder / "sub").mkdir()
     write_slide(folder / "sub" / "a.tiff", [texture(64, 64)])
@@ -155,6 +167,11 @@ def test_a_bad_row_does_not_stop_the_rest(folder: Path) -> None:
     assert done.returncode == 3, done.stderr
     summary = json.loads((folder / "summary.json").read_text())
     assert [row["status"] for row in summary] == ["failed", "ok"]
+    assert "wsi-seg: a.tiff: threshold=1.5" in done.stderr
+    done = wsi_seg("list.csv", "--model", model, "--tissue", "none", "--json", cwd=folder)
+    assert json.loads(done.stdout.splitlines()[0]) == {
+        "event": "failed", "slide": "a.tiff", "error": "threshold=1.5; it must be within 0..1",
+    }  # fmt: skip
 
 
 def test_the_summary_of_one_named_result_lies_beside_it(folder: Path) -> None:

@@ -230,10 +230,10 @@ def test_there_is_a_script_for_each_shell(shell: str) -> None:
 
 
 def test_what_is_completed_is_what_the_library_knows() -> None:
+    from wsi_twostage.batch import TISSUES
     from wsi_twostage.export.geojson import KINDS
     from wsi_twostage.export.writing import SUFFIXES
     from wsi_twostage.models.runner import ENGINES, PRECISIONS
-    from wsi_twostage.settings import TISSUES
     from wsi_twostage.slide.slide import _DESCRIBE
     from wsi_twostage.uncertainty import UNCERTAINTIES
 

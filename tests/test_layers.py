@@ -57,10 +57,10 @@ ALLOWED: dict[str, set[str]] = {
         "audit", "batches", "coarse", "crew", "dispatch", "events", "fine", "fitness", "ledger", "mask",
         "overview", "pixels", "result", "stopping", "tiles", "tissue", "work",
     },
-    "settings": {"audit", "cluster", "errors", "uncertainty", "watchdog"},
+    "settings": {"audit", "batch", "cluster", "errors", "uncertainty", "watchdog"},
     "preparing": {
-        "errors", "events", "manifest", "mask", "models", "quality", "selection", "settings", "slide",
-        "tissue_file", "work",
+        "batch", "errors", "events", "manifest", "mask", "models", "quality", "selection", "settings",
+        "slide", "tissue_file", "work",
     },
     "pipeline": {
         "cluster", "events", "manifest", "models", "preparing", "result", "schedule", "selection", "settings",

@@ -19,6 +19,9 @@ SUFFIXES = (
 COLUMNS = ("wsi", "mpp", "mask", "threshold", "output")
 """Of a CSV manifest; others are passed over."""
 
+TISSUES = ("otsu", "none")
+"""What stands for the tissue where it is no file, on the command line and in a manifest."""
+
 _RESULT = ".seg.ome.zarr"
 
 
@@ -56,7 +59,7 @@ def entries(inputs: Sequence[str], output: Path) -> list[Entry]:
         return [replace(found[0], output=output)]
     seen: dict[Path, Entry] = {}
     for entry in found:
-        if (other := seen.setdefault(entry.output.absolute(), entry)) != entry:
+        if (other := seen.setdefault(entry.output.resolve(), entry)) != entry:
             raise ConfigError(
                 f"{other.slide} and {entry.slide} would have one result, {entry.output}; run them apart, or "
                 f"name their outputs in a CSV manifest"
@@ -132,7 +135,7 @@ def _manifest(path: Path, output: Path) -> Iterator[Entry]:
 
         def place(name: str) -> str:
             text = told[name]  # noqa: B023
-            return text if "://" in text or not text else os.path.join(path.parent, text)
+            return text if "://" in text or text in ("", *TISSUES) else os.path.join(path.parent, text)
 
         def value(name: str) -> float | None:
             try:

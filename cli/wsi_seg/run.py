@@ -127,7 +127,12 @@ def run(
             if outcome.error is not None:
                 if not batch:
                     raise outcome.error
-                click.echo(f"wsi-seg: {outcome.error}", err=True)
+                name = name_of(entry.slide)
+                where = "" if name in str(outcome.error) else f"{name}: "
+                click.echo(f"wsi-seg: {where}{outcome.error}", err=True)
+                if as_json and not quiet:
+                    failed = {"event": outcome.status, "slide": name, "error": str(outcome.error)}
+                    click.echo(json.dumps(failed))
             elif result is not None:
                 click.echo(
                     as_json_of(result, entry.output)
