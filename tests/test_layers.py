@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "many": {
         "batch", "errors", "events", "pipeline", "preparing", "result", "selection", "settings", "stopping",
     },
-    "verification": {"errors", "events", "ledger", "mask"},
+    "verification": {"errors", "events", "ledger", "mask", "tiles", "tissue", "uncertainty"},
     "export": {"drafts", "errors", "events", "mask", "overview", "pictures", "tiles", "uncertainty"},
     "planning": {
         "answers", "batches", "coarse", "errors", "fine", "mask", "models", "overview", "preparing",

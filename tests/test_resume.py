@@ -247,6 +247,16 @@ def test_killed_while_it_notes_what_is_chosen_it_goes_on_to_the_same_bytes(
     assert facts(outs[0]) == facts(outs[1])
 
 
+def test_what_a_kill_left_of_an_entry_is_not_counted(tmp_path: Path, model: Path, slide: Path) -> None:
+    """Columns are written one after the other, the source last."""
+    mask = segment(slide, tmp_path / "o.zarr", bundle=model, rule=NONE, settings=EVERYWHERE).store
+    for name in ("disagreement", "milliseconds"):
+        mask.write_tile_column(name, np.full(324, 0.5, np.float32))
+    result = segment(slide, tmp_path / "o.zarr", bundle=model, rule=Fraction(0.1), settings=EVERYWHERE)
+    assert (~np.isnan(result.tiles["disagreement"])).sum() == result.counts.refined == 32
+    assert not verify(mask.path).problems
+
+
 def test_tiles_that_wait_are_in_no_complete_result(
     tmp_path: Path, model: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """A result that is sound, unfinished or damaged, and what is said of it."""
 
+import json
 import re
 import subprocess
 import sys
@@ -69,6 +70,26 @@ def change_a_level(store: MaskPyramid) -> None:
     store.write(Shard(1, 0, 0), 1 - store.read(box, 1))
 
 
+def lose(store: MaskPyramid, name: str) -> None:
+    """A chunk that is gone is read as zeros."""
+    next(path for path in sorted((store.path / name / "c").rglob("*")) if path.is_file()).unlink()
+
+
+def swap(store: MaskPyramid, name: str) -> None:
+    one, two = (path for path in sorted((store.path / name / "c").rglob("*")) if path.is_file())
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second)
+    two.write_bytes(first)
+
+
+def change_metadata(store: MaskPyramid, name: str, **changes: object) -> None:
+    path = store.path / name / "zarr.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+MASK = "labels/segmentation"
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -84,6 +105,23 @@ def change_a_level(store: MaskPyramid) -> None:
             lambda store: (store.path / "0" / "c" / "0" / "0" / "0").write_bytes(b"hello"),
             "the overview cannot be read",
         ),
+        (lambda store: lose(store, f"{MASK}/0"), r"shard \(0, 0\) of level 1 is not what it must be"),
+        (lambda store: lose(store, f"{MASK}/1"), r"shard \(0, 0\) of level 1 is not what it must be"),
+        (lambda store: lose(store, "0"), "the overview is not what it must be"),
+        (lambda store: lose(store, "1"), "the overview is not what it must be"),
+        (lambda store: spoil(store.path / "1" / "c" / "0" / "0" / "0"), "the overview cannot be read"),
+        (lambda store: lose(store, "wsi_twostage/tissue"), "the tissue is not what it must be"),
+        (lambda store: lose(store, "wsi_twostage/probability"), "Model 1's probability is not what"),
+        (lambda store: swap(store, "wsi_twostage/probability"), "Model 1's probability is not what"),
+        (lambda store: lose(store, "wsi_twostage/source"), "the tile table is not what it must be"),
+        (lambda store: lose(store, "wsi_twostage/tiles/uncertainty"), "Model 1's probability is not what"),
+        (lambda store: lose(store, "wsi_twostage/tiles/round"), "the tile table is not what it must be"),
+        (lambda store: lose(store, "wsi_twostage/tiles/rank"), "the tile table is not what it must be"),
+        (lambda store: lose(store, "wsi_twostage/tiles/disagreement"), "the tile table is not what"),
+        (lambda store: lose(store, "wsi_twostage/tiles/milliseconds"), "the tile table is not what"),
+        (lambda store: change_metadata(store, f"{MASK}/0", fill_value=1), "the OME-Zarr metadata is not"),
+        (lambda store: change_metadata(store, "1", dimension_names=None), "the OME-Zarr metadata is not"),
+        (lambda store: (store.path / MASK / "1" / "zarr.json").unlink(), "the OME-Zarr metadata cannot be"),
     ],
 )
 def test_damage_is_found_and_named(

@@ -58,9 +58,19 @@ class Ledger:
         """As a run left it."""
         ledger = cls(mask, {name: np.array(column) for name, column in mask.tiles().items()})
         ledger._changed.add("source")  # its map may be a commit behind
-        ledger.columns["rank"][ledger.columns["round"] < 0] = -1  # of a round that a kill kept from the disk
+        ledger._forget_what_a_kill_cut()
         ledger.unsure = ledger.open
         return ledger
+
+    def _forget_what_a_kill_cut(self) -> None:
+        """Columns that were on disk while the last one of their commit was not."""
+        unrefined, unchosen = self.columns["source"] != Source.MODEL_2, self.columns["round"] < 0
+        for name, rows in (("disagreement", unrefined), ("milliseconds", unrefined), ("rank", unchosen)):
+            column, nothing = self.columns[name], _COLUMNS[name][1]
+            stale = rows & ~(np.isnan(column) | (column == nothing))
+            if stale.any():
+                column[stale] = nothing
+                self._changed.add(name)
 
     def grid(self, name: str, outside: float = 0) -> NDArray[Any]:
         """A column as (rows, cols), with ``outside`` where there is no tissue."""

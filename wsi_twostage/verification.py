@@ -12,7 +12,11 @@ from wsi_twostage.errors import StoreError
 from wsi_twostage.events import Listener, Started, TilesDone, ignore
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, Shard, Source, majority
-from wsi_twostage.mask.layout import create_groups
+from wsi_twostage.mask.layout import create_store
+from wsi_twostage.mask.reduce import mean
+from wsi_twostage.tiles import Tile
+from wsi_twostage.tissue import tissue_tiles
+from wsi_twostage.uncertainty import of_bytes, tile_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,9 @@ class Verdict:
 def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verdict:
     """Read every pixel of a result (each chunk has a checksum), and compare what must agree.
 
-    Metadata as OME-Zarr 0.5 wants it; each level the majority of the finer one; the tile table.
+    A file that is gone, or in another one's place, has no checksum that tells of it. So metadata are what was
+    written, for OME-Zarr 0.5; each level is made of the finer one; the tile table agrees with itself, with
+    tissue, probability and counts.
 
     Raises
     ------
@@ -59,9 +65,10 @@ def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verd
     unfinished = ""
     if not told.get("looked"):
         return Verdict(tuple(problems), "its tissue is not known yet")
-    check("the overview", lambda: mask.read_overview().size > 0)
-    check("the tissue", lambda: mask.read_tissue().size > 0)
+    check("the overview", lambda: _overview_is_sound(mask))
+    check("the tissue", lambda: _tissue_is_sound(mask))
     check("the tile table", lambda: _table_is_sound(mask, complete=bool(told.get("complete"))))
+    check("Model 1's probability", lambda: _probability_is_sound(mask))
     shards = [shard for level in range(mask.levels) for shard in mask.shards(level)]
     listener(Started("verify", len(shards)))
     for shard in shards:
@@ -83,11 +90,13 @@ def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verd
 
 
 def _metadata_is_sound(mask: MaskPyramid) -> bool:
-    """As it is written for this mask."""
-    fresh = create_groups(MemoryStore(), mask.spec)
-    stored = zarr.open_group(mask.path, mode="r")
+    """As it is written for this mask: of the groups that OME-Zarr knows, and of all arrays."""
+    fresh, stored = create_store(MemoryStore(), mask.spec, {}), zarr.open_group(mask.path, mode="r")
     names = ("", "labels", f"labels/{mask.spec.name}")
-    return all(dict(_group(stored, name).attrs) == dict(_group(fresh, name).attrs) for name in names)
+    arrays = [(name, node) for name, node in fresh.members(max_depth=None) if isinstance(node, zarr.Array)]
+    return all(dict(_group(stored, name).attrs) == dict(_group(fresh, name).attrs) for name in names) and all(
+        zarr.open_array(mask.path, path=name, mode="r").metadata == array.metadata for name, array in arrays
+    )
 
 
 def _group(root: zarr.Group, name: str) -> zarr.Group:
@@ -97,16 +106,57 @@ def _group(root: zarr.Group, name: str) -> zarr.Group:
     return found
 
 
+def _overview_is_sound(mask: MaskPyramid) -> bool:
+    """Each level is the mean of the finer one."""
+    mask.read_overview(level=0)
+    for level in range(1, mask.levels):
+        grid, finer = mask.spec.overview(level), mask.spec.overview(level - 1)
+        for box in map(grid.box, grid):
+            rgb = mask.read_overview(box.times(2).clip(finer.height, finer.width), level - 1)
+            means = np.moveaxis(mean(np.moveaxis(rgb, -1, 0)), 0, -1)  # (H, W, 3)
+            if not np.array_equal(mask.read_overview(box, level), means):
+                return False
+    return True
+
+
+def _tissue_is_sound(mask: MaskPyramid) -> bool:
+    """The tiles of the table are those that it touches."""
+    tiles = tissue_tiles(mask.read_tissue(), mask.spec.tiles, mask.spec.overview_downsample) > 0
+    return np.array_equal(tiles, Ledger.read(mask).tissue)
+
+
+def _probability_is_sound(mask: MaskPyramid) -> bool:
+    """Each tile is as uncertain by it as the table says."""
+    ledger, grid, said = Ledger.read(mask), mask.spec.tiles, mask.manifest["uncertainty"]
+    scores = ledger.grid("uncertainty")
+    for tile in (Tile(*map(int, place)) for place in np.argwhere(ledger.seen)):
+        probability = mask.read_probability(grid.box(tile).coarser(mask.spec.ratio))
+        own = tile_mean(of_bytes(said, probability), grid.tile)[0, 0]
+        if not np.isclose(own, scores[tile.row, tile.col], rtol=1e-5, atol=1e-6):
+            return False
+    return True
+
+
 def _table_is_sound(mask: MaskPyramid, *, complete: bool) -> bool:
-    """It names each tissue tile once; once the run is ``complete``, the map of sources says the same."""
-    ledger = Ledger.read(mask)
-    grid, lengths = mask.spec.tiles, {len(column) for column in ledger.columns.values()}
-    rows, cols = ledger.columns["row"], ledger.columns["col"]
+    """It names each tissue tile once, and what a tile has of values follows from what it went through.
+
+    Once the run is ``complete``, the map of sources and the counts say the same.
+    """
+    table, told = mask.tiles(), mask.manifest.get("counts", {})
+    if len({len(column) for column in table.values()}) != 1:
+        return False
+    ledger, grid = Ledger.read(mask), mask.spec.tiles
+    rows, cols, refined = table["row"], table["col"], table["source"] == Source.MODEL_2
     inside = bool(((rows >= 0) & (rows < grid.rows) & (cols >= 0) & (cols < grid.cols)).all())
-    once = len(lengths) == 1 and int(ledger.tissue.sum()) == len(rows)
-    sources = ledger.grid("source", Source.BACKGROUND)
-    written = mask.read_source()
-    return inside and once and (not complete or np.array_equal(written, sources))
+    once = int(ledger.tissue.sum()) == len(rows)
+    chosen = table["round"] >= 0
+    places = np.stack([table["round"], table["rank"]])[:, chosen]
+    ranked = np.array_equal(chosen, table["rank"] >= 0) and np.unique(places, axis=1).shape == places.shape
+    measured = all(np.array_equal(~np.isnan(table[key]), refined) for key in ("disagreement", "milliseconds"))
+    mapped = np.array_equal(mask.read_source(), ledger.grid("source", Source.BACKGROUND))
+    sums = {"refined": int(refined.sum()), "changed": ledger.changed}
+    counted = all(told.get(name, value) == value for name, value in sums.items())
+    return inside and once and (not complete or (ranked and measured and mapped and counted))
 
 
 def _shard_is_sound(mask: MaskPyramid, shard: Shard, *, levels: bool) -> bool:

@@ -23,7 +23,7 @@ _NODES = ("zarr.json", ".zgroup", ".zarray")
 """One of them is in each group and array, of Zarr 3 and 2."""
 
 
-def create_store(root: Path, spec: MaskSpec, manifest: Mapping[str, object]) -> None:
+def create_store(root: Path | MemoryStore, spec: MaskSpec, manifest: Mapping[str, object]) -> zarr.Group:
     """Write the groups and empty arrays of a store to a folder that does not exist yet."""
     image = create_groups(root, spec)
     mask = image[f"labels/{spec.name}"]
@@ -42,6 +42,7 @@ def create_store(root: Path, spec: MaskSpec, manifest: Mapping[str, object]) -> 
     create_array(ours, "source", (tiles.rows, tiles.cols), axes="yx")
     create_array(ours, "tissue", (low.height, low.width), axes="yx", dtype="bool")
     ours.create_group("tiles", attributes={"columns": []})
+    return image
 
 
 def create_groups(store: Path | MemoryStore, spec: MaskSpec) -> zarr.Group:

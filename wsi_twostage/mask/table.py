@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
 
 
 def write_table(parent: zarr.Group, name: str, columns: Mapping[str, NDArray[Any]]) -> None:
@@ -18,7 +19,13 @@ def write_table(parent: zarr.Group, name: str, columns: Mapping[str, NDArray[Any
     # zarr lists a folder in any order, and warns of files that are being written: so names are kept.
     table = parent.create_group(name, attributes={"columns": list(columns)}, overwrite=True)
     for key, column in columns.items():
-        table.create_array(key, data=column, chunks=(max(column.size, 1),), dimension_names=["tile"])
+        table.create_array(
+            key,
+            data=column,
+            chunks=(max(column.size, 1),),
+            compressors=ZstdCodec(checksum=True),
+            dimension_names=["tile"],
+        )
 
 
 def write_column(parent: zarr.Group, name: str, key: str, column: NDArray[Any]) -> None:
