@@ -28,15 +28,17 @@ end() {
 trap end EXIT
 trap 'exit 143' HUP INT TERM
 
-# Nobody looks at a dashboard, so nothing is sampled for it.
+# Nobody looks at a dashboard, so nothing is sampled for it. Its server is there all the same, for health checks,
+# and listens on all interfaces unless it has an address of its own.
+within=(--host 127.0.0.1 --no-dashboard --dashboard-address 127.0.0.1:0)
 export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL=1s
 
-dask scheduler --host 127.0.0.1 --port 0 --no-dashboard --scheduler-file "$scheduler" \
+dask scheduler "${within[@]}" --port 0 --scheduler-file "$scheduler" \
     2>"$place/scheduler.log" &
 started+=($!)
 for name in one two; do
     # The tasks hold their own pixels, a few at a time; Dask has nothing to spill, so it sets no limit.
-    dask worker --scheduler-file "$scheduler" --host 127.0.0.1 --no-dashboard --name "$name" \
+    dask worker --scheduler-file "$scheduler" "${within[@]}" --name "$name" \
         --nworkers 1 --nthreads 1 --memory-limit 0 --death-timeout 60 --local-directory "$place" \
         2>"$place/$name.log" &
     started+=($!)

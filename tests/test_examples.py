@@ -73,6 +73,10 @@ def test_two_workers_that_are_told_to_end_leave_a_valid_store_and_no_process(tmp
     )
     while not (store / "wsi_twostage" / "tiles").is_dir() and running.poll() is None:
         time.sleep(0.05)
+    begun = psutil.Process(running.pid).children(recursive=True)
+    ports = [port for process in begun for port in process.net_connections() if port.status == "LISTEN"]
+    assert len(ports) >= 5  # of a scheduler, two nannies and two workers
+    assert {port.laddr.ip for port in ports} == {"127.0.0.1"}
     running.send_signal(signal.SIGTERM)
     _, said = running.communicate()
     assert running.returncode == 75, said
