@@ -10,6 +10,7 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
+import torch
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 from slides import texture, write_slide
 
@@ -106,3 +107,24 @@ def test_workers_in_other_processes_give_the_same_result(tmp_path: Path) -> None
     for level in range(stores[0].levels):
         one, two = (store.lazy(level).compute() for store in stores)
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_bytes_of_a_result_do_not_depend_on_the_number_of_workers(count: int) -> None:
+    """More than one thread for a window would round in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with cluster.connect(workers=count) as client:
+            assert client.submit(torch.get_num_threads).result() == 1
+        assert torch.get_num_threads() == 2
+        with (
+            LocalCluster(
+                n_workers=1, threads_per_worker=count, processes=False, dashboard_address="127.0.0.1:0"
+            ) as workers,
+            Client(workers, set_as_default=False) as client,
+        ):
+            client.register_plugin(cluster.Prepare())
+            assert client.submit(torch.get_num_threads).result() == 1
+    finally:
+        torch.set_num_threads(before)

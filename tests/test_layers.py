@@ -76,8 +76,8 @@ ALLOWED: dict[str, set[str]] = {
     "verification": {"errors", "events", "ledger", "mask", "tiles", "tissue", "uncertainty"},
     "export": {"drafts", "errors", "events", "mask", "overview", "pictures", "tiles", "uncertainty"},
     "planning": {
-        "answers", "batches", "coarse", "errors", "fine", "mask", "models", "overview", "preparing",
-        "selection", "settings", "slide", "tiles", "tissue", "work",
+        "answers", "batches", "cluster", "coarse", "errors", "fine", "mask", "models", "overview",
+        "preparing", "selection", "settings", "slide", "tiles", "tissue", "work",
     },
     "card": {"models", "quality"},
     "report": {

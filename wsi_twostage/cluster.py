@@ -1,7 +1,6 @@
 """Where tasks run: this machine by default, any Dask scheduler by address; one code path for both."""
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -23,6 +22,12 @@ from wsi_twostage.memory import keep_freed_memory
 FIRST_WORKER_S = 300
 """How long to wait for the first worker of a scheduler; a queue or a new machine takes minutes."""
 
+TORCH_THREADS = 1
+"""For a window: each thread of a worker has one of its own.
+
+With more, sums would be rounded in another order, and the bytes of a result depend on the number of workers.
+"""
+
 _QUIET = ("distributed", "distributed.worker", "distributed.worker.state_machine", "distributed.scheduler")
 
 
@@ -34,7 +39,7 @@ _LEAN: dict[str, Any] = {
 
 
 class Prepare(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
-    """Each worker's tasks share the cores that it may use; torch alone would take all of them for each."""
+    """Each task has a core; torch alone would take all of them for each."""
 
     name = "wsi-twostage-prepare"
 
@@ -44,8 +49,7 @@ class Prepare(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
 
     def setup(self, worker: Worker) -> None:
         keep_freed_memory()
-        if "OMP_NUM_THREADS" not in os.environ:  # as nannies set it
-            torch.set_num_threads(max(CPU_COUNT // worker.state.nthreads, 1))
+        torch.set_num_threads(TORCH_THREADS)
         if self._ours and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -89,7 +93,7 @@ def connect(
 @contextmanager
 def _local(threads: int, processes: int | None) -> Iterator[Client]:
     intra = torch.get_num_threads()
-    torch.set_num_threads(max(CPU_COUNT // threads, 1))  # one window a thread beats all threads on one
+    torch.set_num_threads(TORCH_THREADS)
     for name in _QUIET:  # what goes wrong reaches the user as one line of ours
         logging.getLogger(name).setLevel(logging.CRITICAL)
     told = dict(_LEAN)

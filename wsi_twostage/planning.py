@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wsi_twostage import coarse, fine
 from wsi_twostage.answers import enlarge, to_labels
 from wsi_twostage.batches import tiles_of_shards
+from wsi_twostage.cluster import TORCH_THREADS
 from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.mask import MaskSpec, majority
 from wsi_twostage.models.bundle import ModelBundle
@@ -223,7 +224,7 @@ def _read(view: View, box: Box) -> NDArray[np.uint8]:
 def _time(work: Callable[[], None], workers: int) -> float:
     """Seconds of one call while each worker makes one, as in a run: the second time of two."""
     intra = torch.get_num_threads()
-    torch.set_num_threads(max(CPU_COUNT // workers, 1))
+    torch.set_num_threads(TORCH_THREADS)
     try:
         with ThreadPoolExecutor(workers) as pool:
             for _ in range(2):
