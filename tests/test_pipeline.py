@@ -213,7 +213,14 @@ def test_a_result_says_what_made_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Settings(tissue="magic"), lambda: Settings(uncertainty="x"), lambda: Settings(workers=0)]
+    "make",
+    [
+        lambda: Settings(tissue="magic"),
+        lambda: Settings(uncertainty="x"),
+        lambda: Settings(workers=0),
+        lambda: Settings(patience=float("nan")),
+        lambda: Settings(until=float("nan")),
+    ],
 )
 def test_bad_settings_are_refused(make: Callable[[], Settings]) -> None:
     with pytest.raises(ConfigError):

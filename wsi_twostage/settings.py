@@ -1,5 +1,6 @@
 """Settings: how a run is made, checked before anything is opened."""
 
+import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +62,10 @@ class Settings:
                 raise ConfigError(f"{name}={count}; at least 1")
         if self.scheduler is not None and (self.workers or self.processes):
             raise ConfigError("a scheduler has workers of its own; leave workers and processes away")
-        if self.patience <= 0:
+        if not self.patience > 0:
             raise ConfigError(f"patience={self.patience:g}; more than 0 s")
+        if self.until is not None and math.isnan(self.until):
+            raise ConfigError("a run cannot end at nan; give seconds")
         if self.audit is not None and self.audit < LEAST:
             raise ConfigError(f"audit={self.audit} tiles say nothing; at least {LEAST}, better 50")
 
