@@ -26,7 +26,7 @@ from slides import pyramid, texture, write_slide
 
 from wsi_twostage import cluster, stopping
 from wsi_twostage.batches import batches
-from wsi_twostage.errors import LostSlide, StoreError
+from wsi_twostage.errors import LostSlide, StoreError, WriteError
 from wsi_twostage.events import Event, Finished, Note, TilesDone
 from wsi_twostage.further import refine
 from wsi_twostage.ledger import Ledger
@@ -548,8 +548,23 @@ def test_a_round_that_was_stopped_is_finished(tmp_path: Path, model: Path, slide
 def test_another_slide_is_not_refined(tmp_path: Path, model: Path, slide: Path) -> None:
     segment(slide, tmp_path / "o.zarr", bundle=model, rule=NONE, settings=EVERYWHERE)
     other = write_slide(tmp_path / "b.tiff", [texture(2200, 2300, seed=1)])
-    with pytest.raises(StoreError, match="holds another result"):
+    with pytest.raises(StoreError, match=r"another result .*; give the slide and the model that made it"):
         refine(tmp_path / "o.zarr", ALL, slide=other)
+
+
+def test_an_output_that_goes_away_during_a_run_is_no_wrong_option(
+    tmp_path: Path, model: Path, slide: Path
+) -> None:
+    out = tmp_path / "o.zarr"
+
+    def remove(event: Event) -> None:
+        if isinstance(event, TilesDone) and event.stage == "stage 2":
+            out.rename(tmp_path / "moved.zarr")
+
+    with pytest.raises(WriteError, match=r"o\.zarr"):
+        segment(slide, out, bundle=model, rule=RULE, settings=EVERYWHERE, listener=remove)
+    shutil.rmtree(out, ignore_errors=True)
+    segment(slide, tmp_path / "moved.zarr", bundle=model, rule=RULE, settings=EVERYWHERE)
 
 
 def test_two_runs_on_one_output_are_one_too_many(tmp_path: Path, model: Path, slide: Path) -> None:

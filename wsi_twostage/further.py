@@ -79,7 +79,9 @@ def refine(
     manifest = {**ready.manifest(settings), "tissue": made["tissue"]}
     with (
         settings.connect(client) as workers,
-        writing(Path(output), ready.mask, manifest) as mask,
+        writing(
+            Path(output), ready.mask, manifest, instead="give the slide and the model that made it"
+        ) as mask,
         begin(ready.work(mask, settings), workers, listener) as run,
     ):
         tiles = Ledger.read(mask)

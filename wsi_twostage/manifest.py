@@ -48,9 +48,16 @@ def _file(path: Path) -> dict[str, str]:
 
 @contextmanager
 def writing(
-    path: Path, spec: MaskSpec, manifest: Mapping[str, Any], *, overwrite: bool = False
+    path: Path,
+    spec: MaskSpec,
+    manifest: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    instead: str = "give --overwrite or another --output",
 ) -> Iterator[MaskPyramid]:
     """What an earlier run of the same left at ``path``, or a new store; nobody else writes to it meanwhile.
+
+    Where another result is there, ``instead`` says what would work.
 
     Raises
     ------
@@ -65,7 +72,7 @@ def writing(
         before = (read_attributes(path) or {}).get("manifest", {})
         with locked(path, before.get("held_by")):
             if not overwrite:
-                _ensure_same(path, spec, before, manifest)
+                _ensure_same(path, spec, before, manifest, instead)
     try:
         if overwrite or not path.exists():
             MaskPyramid.create(path, spec, manifest=manifest, overwrite=overwrite)
@@ -85,17 +92,19 @@ def writing(
                 raise WriteError.of(path, error) from error
             if isinstance(error, SlideError):
                 raise LostSlide(f"{error}") from error
+            if isinstance(error, StoreError):  # it was there when the run began
+                raise WriteError(f"{error}") from error
             raise
 
 
-def _ensure_same(path: Path, spec: MaskSpec, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _ensure_same(
+    path: Path, spec: MaskSpec, before: Mapping[str, Any], now: Mapping[str, Any], instead: str
+) -> None:
     """Two manifests come down to the same pixels; models in memory are never the same."""
     differ = [name for name in _SAME if _identity(before, name) != _identity(now, name)]
     if MaskPyramid.left(path).spec != spec or differ or not now["model"]["sha256"]:
         said = "; ".join(f"{name} {_identity(before, name)}, now {_identity(now, name)}" for name in differ)
-        raise StoreError(
-            f"{path} holds another result ({said or 'model in memory'}); give --overwrite or another --output"
-        )
+        raise StoreError(f"{path} holds another result ({said or 'model in memory'}); {instead}")
 
 
 def _identity(manifest: Mapping[str, Any], name: str) -> str:
