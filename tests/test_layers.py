@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "work": {"errors", "lock", "mask", "models", "pixels", "slide", "stopping", "tiles", "watchdog"},
     "coarse": {"answers", "mask", "models", "pixels", "tiles", "uncertainty", "work"},
     "fine": {"answers", "mask", "models", "tiles", "work"},
-    "batch": {"errors", "slide"},
+    "batch": {"errors", "slide", "tissue"},
     "memory": set(),
     "cluster": {"errors", "memory", "stopping"},
     "dispatch": {"cluster", "errors"},
@@ -57,10 +57,10 @@ ALLOWED: dict[str, set[str]] = {
         "audit", "batches", "coarse", "crew", "dispatch", "events", "fine", "fitness", "ledger", "mask",
         "overview", "pixels", "result", "stopping", "tiles", "tissue", "work",
     },
-    "settings": {"audit", "batch", "cluster", "errors", "uncertainty", "watchdog"},
+    "settings": {"audit", "cluster", "errors", "tissue", "uncertainty", "watchdog"},
     "preparing": {
-        "batch", "errors", "events", "manifest", "mask", "models", "quality", "selection", "settings",
-        "slide", "tissue_file", "work",
+        "errors", "events", "manifest", "mask", "models", "quality", "selection", "settings", "slide",
+        "tissue", "tissue_file", "work",
     },
     "pipeline": {
         "cluster", "events", "manifest", "models", "preparing", "result", "schedule", "selection", "settings",

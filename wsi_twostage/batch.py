@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_twostage.errors import ConfigError, WriteError
+from wsi_twostage.tissue import TISSUES
 
 SUFFIXES = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".png", ".jpg", ".jpeg",
@@ -18,9 +19,6 @@ SUFFIXES = (
 
 COLUMNS = ("wsi", "mpp", "mask", "threshold", "output")
 """Of a CSV manifest; others are passed over."""
-
-TISSUES = ("otsu", "none")
-"""What stands for the tissue where it is no file, on the command line and in a manifest."""
 
 _RESULT = ".seg.ome.zarr"
 

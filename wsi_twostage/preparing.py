@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.batch import TISSUES
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.events import Listener, Note
 from wsi_twostage.manifest import manifest_of
@@ -22,6 +21,7 @@ from wsi_twostage.quality import threshold_for
 from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Identity, Slide, View, open_slide
+from wsi_twostage.tissue import TISSUES
 from wsi_twostage.tissue_file import read_tissue
 from wsi_twostage.work import Work
 

@@ -9,8 +9,8 @@ from distributed import Client
 
 from wsi_twostage import cluster
 from wsi_twostage.audit import LEAST
-from wsi_twostage.batch import TISSUES
 from wsi_twostage.errors import ConfigError, did_you_mean, similar_file
+from wsi_twostage.tissue import TISSUES
 from wsi_twostage.uncertainty import UNCERTAINTIES
 from wsi_twostage.watchdog import PATIENCE_S
 

@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 from wsi_twostage.tiles import TileGrid
 
+TISSUES = ("otsu", "none")
+"""What stands for the tissue where it is no file, on the command line and in a manifest."""
+
 # Colourfulness (largest minus smallest of R, G, B; 0..255) below the first is glass however the histogram
 # falls, above the second tissue: a blank slide has none, and one full of tissue is not split in two.
 _GLASS, _STAINED = 9, 22
