@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from wsi_twostage.errors import StoreError
@@ -14,7 +16,6 @@ from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, Shard, Source, majority
 from wsi_twostage.mask.layout import create_store
 from wsi_twostage.mask.reduce import mean
-from wsi_twostage.tiles import Tile
 from wsi_twostage.tissue import tissue_tiles
 from wsi_twostage.uncertainty import of_bytes, tile_mean
 
@@ -54,12 +55,14 @@ def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verd
     told = mask.manifest
     problems: list[str] = []
 
-    def check(what: str, sound: Callable[[], bool]) -> None:
+    def check(what: str, sound: Callable[[], bool]) -> bool:
         try:
-            if not sound():
-                problems.append(f"{what} is not what it must be")
+            if sound():
+                return True
+            problems.append(f"{what} is not what it must be")
         except Exception as error:  # stores and codecs raise what they like
             problems.append(f"{what} cannot be read ({type(error).__name__}: {error})".splitlines()[0])
+        return False
 
     check("the OME-Zarr metadata", lambda: _metadata_is_sound(mask))
     unfinished = ""
@@ -67,13 +70,16 @@ def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verd
         return Verdict(tuple(problems), "its tissue is not known yet")
     check("the overview", lambda: _overview_is_sound(mask))
     check("the tissue", lambda: _tissue_is_sound(mask))
-    check("the tile table", lambda: _table_is_sound(mask, complete=bool(told.get("complete"))))
-    check("Model 1's probability", lambda: _probability_is_sound(mask))
+    scores = np.full((mask.spec.tiles.rows, mask.spec.tiles.cols), np.nan, np.float32)
+    if check("the tile table", lambda: _table_is_sound(mask, complete=bool(told.get("complete")))):
+        scores = Ledger.read(mask).grid("uncertainty", np.nan)
     shards = [shard for level in range(mask.levels) for shard in mask.shards(level)]
     listener(Started("verify", len(shards)))
     for shard in shards:
         name = f"shard ({shard.row}, {shard.col}) of level {shard.level}"
         check(name, lambda: _shard_is_sound(mask, shard, levels=bool(told.get("levels"))))  # noqa: B023
+        if shard.level == 0:
+            check(f"Model 1's probability under {name}", lambda: _probability_is_sound(mask, shard, scores))  # noqa: B023
         listener(TilesDone("verify", 1, mask.box(shard).area / 1e6))
     if not problems:
         ledger = Ledger.read(mask)
@@ -95,8 +101,14 @@ def _metadata_is_sound(mask: MaskPyramid) -> bool:
     names = ("", "labels", f"labels/{mask.spec.name}")
     arrays = [(name, node) for name, node in fresh.members(max_depth=None) if isinstance(node, zarr.Array)]
     return all(dict(_group(stored, name).attrs) == dict(_group(fresh, name).attrs) for name in names) and all(
-        zarr.open_array(mask.path, path=name, mode="r").metadata == array.metadata for name, array in arrays
+        _layout(zarr.open_array(mask.path, path=name, mode="r")) == _layout(array) for name, array in arrays
     )
+
+
+def _layout(array: zarr.Array[Any]) -> tuple[object, ...]:
+    """What a reader goes by; not how codecs are told, which another version of zarr may do otherwise."""
+    names = array.metadata.to_dict().get("dimension_names")
+    return array.shape, array.dtype, array.chunks, array.shards, array.fill_value, names
 
 
 def _group(root: zarr.Group, name: str) -> zarr.Group:
@@ -125,15 +137,17 @@ def _tissue_is_sound(mask: MaskPyramid) -> bool:
     return np.array_equal(tiles, Ledger.read(mask).tissue)
 
 
-def _probability_is_sound(mask: MaskPyramid) -> bool:
-    """Each tile is as uncertain by it as the table says."""
-    ledger, grid, said = Ledger.read(mask), mask.spec.tiles, mask.manifest["uncertainty"]
-    scores = ledger.grid("uncertainty")
-    for tile in (Tile(*map(int, place)) for place in np.argwhere(ledger.seen)):
-        probability = mask.read_probability(grid.box(tile).coarser(mask.spec.ratio))
-        own = tile_mean(of_bytes(said, probability), grid.tile)[0, 0]
-        if not np.isclose(own, scores[tile.row, tile.col], rtol=1e-5, atol=1e-6):
-            return False
+def _probability_is_sound(mask: MaskPyramid, shard: Shard, scores: NDArray[np.float32]) -> bool:
+    """Each tile of a shard is as uncertain by it as ``scores``, (rows, cols), say; NaN says nothing."""
+    said, edge, box = mask.manifest["uncertainty"], mask.spec.tiles.tile, mask.box(shard)
+    own = box.coarser(mask.spec.ratio)
+    probability = mask.read_probability(own)
+    for tile in box.parts(edge):
+        score = scores[tile.top // edge, tile.left // edge]
+        if not np.isnan(score):
+            part = probability[:, *tile.coarser(mask.spec.ratio).relative_to(own).slices]
+            if not np.isclose(tile_mean(of_bytes(said, part), edge)[0, 0], score, rtol=1e-5, atol=1e-6):
+                return False
     return True
 
 
@@ -163,9 +177,7 @@ def _shard_is_sound(mask: MaskPyramid, shard: Shard, *, levels: bool) -> bool:
     """Its labels are classes; a coarser one is the majority of what lies under it."""
     box = mask.box(shard)
     labels = mask.read(box, shard.level)
-    if shard.level == 0:
-        mask.read_probability(box.coarser(mask.spec.ratio))
-    elif levels:
+    if shard.level > 0 and levels:
         height, width = mask.shape(shard.level - 1)
         finer = mask.read(box.times(2).clip(height, width), shard.level - 1)
         if not np.array_equal(labels, majority(finer)):

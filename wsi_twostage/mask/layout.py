@@ -24,7 +24,7 @@ _NODES = ("zarr.json", ".zgroup", ".zarray")
 
 
 def create_store(root: Path | MemoryStore, spec: MaskSpec, manifest: Mapping[str, object]) -> zarr.Group:
-    """Write the groups and empty arrays of a store to a folder that does not exist yet."""
+    """Write the groups and empty arrays of a store to a folder that does not exist yet, or to memory."""
     image = create_groups(root, spec)
     mask = image[f"labels/{spec.name}"]
     assert isinstance(mask, zarr.Group)
