@@ -257,6 +257,18 @@ def test_what_a_kill_left_of_an_entry_is_not_counted(tmp_path: Path, model: Path
     assert not verify(mask.path).problems
 
 
+def test_a_round_without_ranks_was_not_chosen_or_is_released(
+    tmp_path: Path, model: Path, slide: Path
+) -> None:
+    """Ranks are written first: a kill behind them leaves the rounds of what was let go."""
+    mask = segment(slide, tmp_path / "o.zarr", bundle=model, rule=NONE, settings=EVERYWHERE).store
+    mask.write_tile_column("round", np.ones(324, np.int16))
+    result = refine(mask.path)
+    assert result.counts.refined == 0
+    assert (result.tiles["round"] == -1).all()
+    assert not verify(mask.path).problems
+
+
 def test_tiles_that_wait_are_in_no_complete_result(
     tmp_path: Path, model: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,9 +63,13 @@ class Ledger:
         return ledger
 
     def _forget_what_a_kill_cut(self) -> None:
-        """Columns that were on disk while the last one of their commit was not."""
-        unrefined, unchosen = self.columns["source"] != Source.MODEL_2, self.columns["round"] < 0
-        for name, rows in (("disagreement", unrefined), ("milliseconds", unrefined), ("rank", unchosen)):
+        """Columns that were on disk while the last one of their commit was not; chosen is what has both."""
+        unrefined = self.columns["source"] != Source.MODEL_2
+        unchosen = (self.columns["round"] < 0) | (self.columns["rank"] < 0)
+        forgotten = {
+            "disagreement": unrefined, "milliseconds": unrefined, "rank": unchosen, "round": unchosen,
+        }  # fmt: skip
+        for name, rows in forgotten.items():
             column, nothing = self.columns[name], _COLUMNS[name][1]
             stale = rows & ~(np.isnan(column) | (column == nothing))
             if stale.any():
