@@ -93,9 +93,10 @@ def test_a_manifest_writes_nothing_outside(folder: Path, place: str) -> None:
 
 
 def test_a_manifest_may_say_otsu_or_none_as_the_command_does(folder: Path) -> None:
-    (folder / "list.csv").write_text("wsi,mask\na.tiff,none\nb.tiff,mask.png\n")
+    (folder / "list.csv").write_text("wsi,mask,output\na.tiff,none,none\nb.tiff,mask.png,\n")
     found = entries([str(folder / "list.csv")], Path("out"))
     assert [entry.tissue for entry in found] == ["none", str(folder / "mask.png")]
+    assert found[0].output == folder / "none"  # of other columns it is a name
 
 
 def test_one_place_under_two_names_is_refused(folder: Path) -> None:

@@ -121,7 +121,7 @@ def _manifest(path: Path, output: Path) -> Iterator[Entry]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: cannot be read as CSV ({error})") from error
     if not rows or "wsi" not in rows[0]:
-        found = f"; found {', '.join(map(str, rows[0]))}" if rows else ""
+        found = f"; found {', '.join(filter(None, rows[0]))}" if rows else ""
         raise ConfigError(
             f"{path}: no slides; expected a header with {', '.join(COLUMNS)}, of which only wsi is "
             f"needed{found}"
@@ -133,7 +133,7 @@ def _manifest(path: Path, output: Path) -> Iterator[Entry]:
 
         def place(name: str) -> str:
             text = told[name]  # noqa: B023
-            return text if "://" in text or text in ("", *TISSUES) else os.path.join(path.parent, text)
+            return text if "://" in text or not text else os.path.join(path.parent, text)
 
         def value(name: str) -> float | None:
             try:
@@ -148,7 +148,8 @@ def _manifest(path: Path, output: Path) -> Iterator[Entry]:
                 f"{path}, line {number}: output {told['output']!r} is neither in the manifest's folder nor "
                 f"in {output}; name a folder that holds all of them by --output"
             )
-        yield Entry(slide, target, value("mpp"), place("mask") or None, value("threshold"))
+        tissue = told["mask"] if told["mask"] in TISSUES else place("mask")
+        yield Entry(slide, target, value("mpp"), tissue or None, value("threshold"))
 
 
 def _inside(target: Path, folder: Path) -> bool:
