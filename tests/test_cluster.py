@@ -110,8 +110,8 @@ def test_workers_in_other_processes_give_the_same_result(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_the_bytes_of_a_result_do_not_depend_on_the_number_of_workers(count: int) -> None:
-    """More than one thread for a window would round in another order."""
+def test_a_window_has_one_thread_whatever_the_number_of_workers(count: int) -> None:
+    """With more, sums would be rounded in another order, and bytes depend on the number of workers."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -84,7 +84,7 @@ ALLOWED: dict[str, set[str]] = {
         "audit", "batch", "card", "drafts", "errors", "events", "export", "fine", "mask", "models",
         "pictures", "slide", "tiles",
     },
-    "doctor": {"errors", "models"},
+    "doctor": {"cluster", "errors", "models"},
     "pictures": {"errors", "mask", "overview", "slide", "tiles", "uncertainty"},
     "preview": {"mask", "pictures", "slide", "tiles"},
     "viewer": {

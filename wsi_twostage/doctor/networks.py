@@ -69,6 +69,7 @@ def _time(model: Path | None, device: str, precision: str) -> _Speed:
     import torch
     from dask.system import CPU_COUNT
 
+    from wsi_twostage.cluster import TORCH_THREADS
     from wsi_twostage.models.runner import refer, runner
     from wsi_twostage.models.unet import CONTEXT_STRIDE
 
@@ -81,7 +82,7 @@ def _time(model: Path | None, device: str, precision: str) -> _Speed:
     )
     workers = CPU_COUNT if ref.device == "cpu" else 1
     intra = torch.get_num_threads()
-    torch.set_num_threads(max(CPU_COUNT // workers, 1))
+    torch.set_num_threads(TORCH_THREADS)
     try:
         rates = (
             _rate("Model 1", lambda: net.f1(first), workers),

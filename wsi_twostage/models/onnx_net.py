@@ -47,7 +47,7 @@ class OnnxNet:
             name: np.ascontiguousarray(image.cpu().numpy(), kind)
             for (name, kind), image in zip(self._inputs, images, strict=True)
         }
-        # As many threads as torch would take: of the cores, what is left for each window at work.
+        # As many threads as torch would take, which in a run is one for each window at work.
         (found,) = self._session(torch.get_num_threads()).run([self._output], fed)
         return torch.from_numpy(found)
 
