@@ -124,6 +124,8 @@ def test_a_result_is_no_slide(folder: Path) -> None:
     assert [entry.slide for entry in entries([str(store)], Path("out"))] == [str(store)]
     with pytest.raises(SlideError, match="a result, not a slide"):
         open_slide(store)
+    with pytest.raises(ConfigError, match="no slide matches"):
+        entries([str(folder / "*.seg.ome.zarr")], Path("out"))
 
 
 def test_one_bad_slide_does_not_stop_the_rest_and_what_is_done_stays(folder: Path) -> None:

@@ -74,7 +74,7 @@ def _expand(given: str, output: Path) -> Iterator[Entry]:
     path = Path(given)
     if path.suffix.lower() == ".csv":
         yield from _manifest(path, output)
-    elif "://" in given or path.is_file() or _is_zarr(path) or path.name.endswith(_RESULT):
+    elif "://" in given or path.is_file() or _is_zarr(path) or _is_result(path):
         yield Entry(given, _target(given, output))
     elif path.is_dir():
         inside = sorted(str(p) for p in path.iterdir() if _is_slide(p))
@@ -92,6 +92,11 @@ def _expand(given: str, output: Path) -> Iterator[Entry]:
 
 def _is_slide(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES if path.is_file() else _is_zarr(path)
+
+
+def _is_result(path: Path) -> bool:
+    """A result of ours, by its name; opening it as a slide says what it is."""
+    return path.name.endswith(_RESULT) and path.is_dir()
 
 
 def _is_zarr(path: Path) -> bool:
