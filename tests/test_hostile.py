@@ -89,6 +89,14 @@ def test_a_tile_that_is_cut_off_is_no_pixels(tmp_path: Path, compression: str, p
         open_slide(path).view(1).read(Box(0, 0, 64, 64))
 
 
+@pytest.mark.parametrize("reader", ["tiff", "openslide"])
+def test_no_reader_takes_a_jpeg_without_its_end(tmp_path: Path, reader: str) -> None:
+    path = write_slide(tmp_path / "slide.tiff", [texture(128, 64)], compression="jpeg")
+    change_tile(path, 0, lambda data: data.removesuffix(b"\xff\xd9"))
+    with pytest.raises(UnreadableRegion):
+        open_slide(path, reader=reader).view(1).read(Box(0, 0, 64, 64))
+
+
 @pytest.mark.parametrize("sums_to", [2**63, 2**64])
 def test_places_beyond_64_bits_are_beyond_the_file(tmp_path: Path, sums_to: int) -> None:
     path = tmp_path / "slide.tiff"

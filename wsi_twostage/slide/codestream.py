@@ -16,7 +16,8 @@ _WEBP = (34927, 50001)
 def size_of_jpeg(data: bytes) -> Size:
     """Of its first frame; raises ValueError or struct.error where it has none, or was cut off.
 
-    libjpeg would fill what is missing with gray.
+    libjpeg would fill what is missing with gray, and only warn. It warns where just the end is missing, too,
+    since it reads ahead; OpenSlide takes that for an error, as is done here.
     """
     if data.rfind(_EOI) < 0:
         raise ValueError("a JPEG without its end")
