@@ -120,14 +120,14 @@ def _group(root: zarr.Group, name: str) -> zarr.Group:
 
 def _overview_is_sound(mask: MaskPyramid) -> bool:
     """Each level is the mean of the finer one."""
-    mask.read_overview(level=0)
-    for level in range(1, mask.levels):
-        grid, finer = mask.spec.overview(level), mask.spec.overview(level - 1)
+    for level in range(mask.levels):
+        grid, finer = mask.spec.overview(level), mask.spec.overview(max(level - 1, 0))
         for box in map(grid.box, grid):
-            rgb = mask.read_overview(box.times(2).clip(finer.height, finer.width), level - 1)
-            means = np.moveaxis(mean(np.moveaxis(rgb, -1, 0)), 0, -1)  # (H, W, 3)
-            if not np.array_equal(mask.read_overview(box, level), means):
-                return False
+            rgb = mask.read_overview(box, level)
+            if level > 0:
+                under = mask.read_overview(box.times(2).clip(finer.height, finer.width), level - 1)
+                if not np.array_equal(rgb, np.moveaxis(mean(np.moveaxis(under, -1, 0)), 0, -1)):  # (H, W, 3)
+                    return False
     return True
 
 
