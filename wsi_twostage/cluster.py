@@ -91,9 +91,18 @@ def connect(
 
 
 @contextmanager
-def _local(threads: int, processes: int | None) -> Iterator[Client]:
-    intra = torch.get_num_threads()
+def a_thread_for_a_window() -> Iterator[None]:
+    """`TORCH_THREADS` in this process while the block runs."""
+    before = torch.get_num_threads()
     torch.set_num_threads(TORCH_THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _local(threads: int, processes: int | None) -> Iterator[Client]:
     for name in _QUIET:  # what goes wrong reaches the user as one line of ours
         logging.getLogger(name).setLevel(logging.CRITICAL)
     told = dict(_LEAN)
@@ -102,28 +111,26 @@ def _local(threads: int, processes: int | None) -> Iterator[Client]:
         told["distributed.scheduler.allowed-failures"] = 1
         # One that is not back within this time is given up for good; torch alone can take longer to import.
         told["distributed.deploy.lost-worker-timeout"] = f"{FIRST_WORKER_S}s"
-    try:
-        with (
-            dask.config.set(told),
-            LocalCluster(
-                n_workers=processes or 1,
-                threads_per_worker=max(threads // (processes or 1), 1),
-                processes=bool(processes),
-                host="127.0.0.1" if processes else None,
-                # No dashboard, and its server within this machine, on any free port.
-                dashboard_address="127.0.0.1:0",
-                worker_dashboard_address="127.0.0.1:0",
-                scheduler_kwargs={"dashboard": False},
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster, set_as_default=False) as client,  # the caller keeps its own scheduler
-        ):
-            if processes:
-                client.register_plugin(Prepare(ours=True))
-            yield client
-    finally:
-        torch.set_num_threads(intra)
+    with (
+        a_thread_for_a_window(),
+        dask.config.set(told),
+        LocalCluster(
+            n_workers=processes or 1,
+            threads_per_worker=max(threads // (processes or 1), 1),
+            processes=bool(processes),
+            host="127.0.0.1" if processes else None,
+            # No dashboard, and its server within this machine, on any free port.
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,  # the caller keeps its own scheduler
+    ):
+        if processes:
+            client.register_plugin(Prepare(ours=True))
+        yield client
 
 
 @contextmanager

@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 from wsi_twostage import coarse, fine
 from wsi_twostage.answers import enlarge, to_labels
 from wsi_twostage.batches import tiles_of_shards
-from wsi_twostage.cluster import TORCH_THREADS
+from wsi_twostage.cluster import a_thread_for_a_window
 from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.mask import MaskSpec, majority
 from wsi_twostage.models.bundle import ModelBundle
@@ -223,15 +222,10 @@ def _read(view: View, box: Box) -> NDArray[np.uint8]:
 
 def _time(work: Callable[[], None], workers: int) -> float:
     """Seconds of one call while each worker makes one, as in a run: the second time of two."""
-    intra = torch.get_num_threads()
-    torch.set_num_threads(TORCH_THREADS)
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            for _ in range(2):
-                start = time.perf_counter()
-                for job in [pool.submit(work) for _ in range(workers)]:
-                    job.result()
-                took = time.perf_counter() - start
-    finally:
-        torch.set_num_threads(intra)
+    with a_thread_for_a_window(), ThreadPoolExecutor(workers) as pool:
+        for _ in range(2):
+            start = time.perf_counter()
+            for job in [pool.submit(work) for _ in range(workers)]:
+                job.result()
+            took = time.perf_counter() - start
     return took

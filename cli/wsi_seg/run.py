@@ -235,7 +235,12 @@ def summary(slide: str, target: Path, result: "Result") -> str:
             for part in result.audit
         )
     elif result.audit:
-        lines.append("  left     nothing for the audit to draw: no tile is left to Model 1")
+        seen = counts.refined + counts.unreadable + counts.crashed
+        lines.append(
+            "  left     nothing for the audit to draw: no tile is left to Model 1"
+            if seen == counts.tissue
+            else "  left     not known: none of the audit's tiles could be read"
+        )
     lines.append(
         f"  time     {seconds.total:.1f} s: overview {seconds.overview:.1f}, stage 1 {seconds.stage_1:.1f}, "
         f"stage 2 {seconds.stage_2:.1f}; {seconds.network_share:.0%} of the thread time in the networks"

@@ -66,10 +66,9 @@ def _compare(speed: _Speed, model: Path | None, device: str) -> Iterator[Finding
 
 
 def _time(model: Path | None, device: str, precision: str) -> _Speed:
-    import torch
     from dask.system import CPU_COUNT
 
-    from wsi_twostage.cluster import TORCH_THREADS
+    from wsi_twostage.cluster import a_thread_for_a_window
     from wsi_twostage.models.runner import refer, runner
     from wsi_twostage.models.unet import CONTEXT_STRIDE
 
@@ -81,15 +80,11 @@ def _time(model: Path | None, device: str, precision: str) -> _Speed:
         noise.integers(0, 256, (side, side, 3), np.uint8) for side in (context, coarse, fine)
     )
     workers = CPU_COUNT if ref.device == "cpu" else 1
-    intra = torch.get_num_threads()
-    torch.set_num_threads(TORCH_THREADS)
-    try:
+    with a_thread_for_a_window():
         rates = (
             _rate("Model 1", lambda: net.f1(first), workers),
             _rate("Model 2", lambda: net.f2(second, around), workers),
         )
-    finally:
-        torch.set_num_threads(intra)
     return _Speed(spec.name, ref.device, workers, (coarse, fine), rates)
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -258,7 +258,8 @@ class MaskPyramid:
         """Remove what processes that were killed left of files; while no task of the holder writes."""
         for file in self.path.rglob("*.partial"):
             if _UNFINISHED.search(file.name):
-                file.unlink(missing_ok=True)
+                with suppress(OSError):  # gone, or not to be removed: the result is whole without that
+                    file.unlink()
 
     def _group(self) -> zarr.Group:
         """Our own group, opened anew: another process may have changed its attributes."""

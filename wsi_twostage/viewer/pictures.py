@@ -9,6 +9,7 @@ from PIL import Image
 
 from wsi_twostage.mask import Source
 from wsi_twostage.overview import read_around_holes
+from wsi_twostage.slide.contents import is_url
 from wsi_twostage.tiles import Box, Tile
 from wsi_twostage.uncertainty import of_bytes
 from wsi_twostage.viewer import paint
@@ -65,7 +66,10 @@ class Pictures:
         view = slide.view(2**level)
         fine = 2**level * self.scene.pyramids["slide"].size  # fine pixels per pixel
         costly = math.prod(view.scale) > FROM_OVERVIEW and fine >= spec.overview_downsample
-        return self._overview(level, box) if costly else paint.jpeg(read_around_holes(view, box)[0])
+        if costly:
+            return self._overview(level, box)
+        # What a URL does not give now it may give the next time, and a tile that was sent stays.
+        return paint.jpeg(view.read(box) if is_url(slide.path) else read_around_holes(view, box)[0])
 
     def _overview(self, level: int, box: Box) -> bytes:
         """The slide as it is in the store, from the next finer level."""
