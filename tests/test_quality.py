@@ -93,6 +93,16 @@ def test_the_temperature_is_found_again() -> None:
     assert found == pytest.approx(2.5, rel=0.05)
 
 
+def test_a_temperature_is_found_from_a_high_one_too() -> None:
+    """A quarter of it makes probabilities of 0 and 1, where Model 2 may agree with all pixels."""
+    values = np.arange(256)
+    true = 1 / (1 + np.exp(-np.log((values + 0.5) / (255.5 - values))))
+    true[[0, 255]] = 0, 1
+    histogram = np.full((1, 256), 1000)
+    found = fit_temperature([Case("x", histogram, 1000 * true, np.zeros((1, 3), np.int64))], 2.0)
+    assert found == pytest.approx(2.0, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("gaps", "cases", "target", "threshold"),
     [

@@ -71,8 +71,8 @@ def fit_temperature(cases: Sequence[Case], before: float) -> float:
     positive = sum((case.positive for case in cases), np.zeros(256))
 
     def loss(temperature: float) -> float:
-        p = 1 / (1 + np.exp(-_LOGITS * before / temperature))
-        return float(-(positive * np.log(p) + (total - positive) * np.log1p(-p)).sum())
+        z = _LOGITS * before / temperature
+        return float((positive * np.logaddexp(0, -z) + (total - positive) * np.logaddexp(0, z)).sum())
 
     return float(min(_TEMPERATURES, key=loss))
 
