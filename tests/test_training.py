@@ -204,6 +204,16 @@ SOUND = """name = "x"
 data = { folders = ["a"] }
 fine = { widths = [8, 8, 8, 8, 8], depths = [1, 1, 1, 1, 1] }
 """
+WHOLE = """name = "x"
+[coarse]
+widths = [8, 8, 8, 8, 8]
+depths = [1, 1, 1, 1, 1]
+[fine]
+widths = [8, 8, 8, 8, 8]
+depths = [1, 1, 1, 1, 1]
+[data]
+folders = ['a']
+"""
 
 
 @pytest.mark.parametrize(
@@ -214,6 +224,19 @@ fine = { widths = [8, 8, 8, 8, 8], depths = [1, 1, 1, 1, 1] }
         ("name = 'x'", "missing 3 required"),
         ("name = 'x'\ndata = 3", "expected a table"),
         (f"{SOUND}coarse = {{ widths = [8, 8], depths = [1, 1] }}", "[coarse]: widths=[8, 8]"),
+        (f'steps = "2"\n{WHOLE}', "steps='2' is of the wrong kind"),
+        (f"seed = 1.5\n{WHOLE}", "seed=1.5 is of the wrong kind"),
+        (f"bf16 = 1\n{WHOLE}", "bf16=1 is of the wrong kind"),
+        (f"batch = 0\n{WHOLE}", "batch=0; expected 1 or more"),
+        (f"ratio = 3\n{WHOLE}", "ratio=3; expected a power of two"),
+        (f"mpp = nan\n{WHOLE}", "mpp=nan; expected a number above 0"),
+        (f"seed = 4294967296\n{WHOLE}", "seed=4294967296; expected 0 to 4294967295"),
+        (f"then = [1]\n{WHOLE}", "then=[1]; expected tables"),
+        (f"student = 1\n{WHOLE}", "student=1; expected a table"),
+        (f"{WHOLE}[[then]]\nbranches = []", "branches=[]; expected one or more"),
+        (WHOLE.replace("['a']", "'a'"), "[data]: folders='a' is of the wrong kind"),
+        (WHOLE.replace("['a']", "['a', 'a']"), "each once"),
+        (WHOLE.replace("['a']", "['a']\ntest = 1.5"), "leave some for training"),
     ],
 )
 def test_a_bad_configuration_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
@@ -221,6 +244,31 @@ def test_a_bad_configuration_is_one_clear_line(tmp_path: Path, text: str, messag
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=re.escape(message)):
         read_recipe(path)
+
+
+def test_a_sound_configuration_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"mpp = 1\nsteps = 0\n{WHOLE}", encoding="utf-8")
+    assert read_recipe(path).first.mpp == 1
+
+
+def test_an_encoder_of_another_network_is_refused(folder: Path, tmp_path: Path) -> None:
+    """It would be left out without a word, and training begin from random weights."""
+    files = {"empty": b"", "text": b"hello\nworld", "other": b""}
+    for name, content in files.items():
+        (tmp_path / f"{name}.pth").write_bytes(content)
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    torch.save(torch.zeros(1), tmp_path / "tensor.pth")
+    for name in (*files, "tensor"):
+        with pytest.raises(ConfigError, match=r"not weights of an encoder|are not MobileNetV2's") as caught:
+            train_bundle(
+                Recipe(config()),
+                folder,
+                tmp_path / "x.safetensors",
+                device=CPU,
+                encoder=tmp_path / f"{name}.pth",
+            )
+        assert "\n" not in str(caught.value)
 
 
 def test_a_missing_configuration_is_one_clear_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.unet import CONTEXT_STRIDE, Output, UNet
 
 
@@ -47,7 +48,23 @@ class TwoStageNet(nn.Module):
 
     @torch.no_grad()
     def load_encoder(self, features: dict[str, Tensor]) -> None:
-        """Start both encoders from ImageNet weights, keyed as torchvision's ``mobilenet_v2().features``."""
+        """Start both encoders from ImageNet weights, keyed as torchvision's ``mobilenet_v2()``.
+
+        Raises
+        ------
+        ConfigError
+            Weights of another network.
+        """
         for net in (self.coarse, self.fine):
             own = net.encoder.state_dict()
+            lost = [
+                name
+                for name, value in own.items()
+                if not name.endswith("num_batches_tracked")
+                and (name not in features or features[name].shape != value.shape)
+            ]
+            if lost:
+                raise ConfigError(
+                    f"these weights are not MobileNetV2's: {len(lost)} are missing, such as {lost[0]}"
+                )
             net.encoder.load_state_dict({name: features.get(name, value) for name, value in own.items()})

@@ -1,14 +1,17 @@
 """What a training run is: one TOML file, checked before anything is read."""
 
+import math
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from wsi_twostage.errors import ConfigError, did_you_mean, similar_file
 from wsi_twostage.models.spec import NetSpec
 from wsi_twostage.models.unet import STRIDE
 from wsi_twostage.training.augment import Augmentation
+
+_SEEDS = 1 << 32  # numpy takes no larger one
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,16 @@ class DataConfig:
     seed: int = 0
     test: float = 0.2
     validation: float = 0.08
+
+    def __post_init__(self) -> None:
+        if not self.folders or len(set(self.folders)) < len(self.folders):
+            raise ConfigError(f"folders={list(self.folders)}; expected one or more, each once")
+        if min(self.test, self.validation) < 0 or not self.test + self.validation < 1:
+            raise ConfigError(
+                f"test={self.test} and validation={self.validation}; expected shares that leave some for training"
+            )
+        if not 0 <= self.seed < _SEEDS:
+            raise ConfigError(f"seed={self.seed}; expected 0 to {_SEEDS - 1}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,25 @@ class TrainConfig:
     card: dict[str, Any] = field(default_factory=dict)
     """What else the bundle's card says: data, licence, history."""
 
+    def __post_init__(self) -> None:
+        for key, sound, wanted in (
+            ("steps", self.steps >= 0, "0 or more"),
+            ("batch", self.batch >= 1, "1 or more"),
+            ("side", self.side >= 1, "1 px or more"),
+            ("image_side", self.image_side >= 1, "1 px or more"),
+            ("margin", self.margin >= 0, "0 px or more"),
+            ("warmup", self.warmup >= 0, "0 or more"),
+            ("ratio", self.ratio >= 1 and self.ratio & (self.ratio - 1) == 0, "a power of two"),
+            ("mpp", 0 < self.mpp < math.inf, "a number above 0"),
+            ("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0"),
+            ("average", 0 <= self.average <= 1, "a number within 0..1"),
+            ("blend", 0 <= self.blend <= 1, "a number within 0..1"),
+            ("distil", 0 <= self.distil <= 1, "a number within 0..1"),
+            ("seed", 0 <= self.seed < _SEEDS, f"0 to {_SEEDS - 1}"),
+        ):
+            if not sound:
+                raise ConfigError(f"{key}={getattr(self, key)}; expected {wanted}")
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -98,10 +130,16 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
     later, student = content.pop("then", []), content.pop("student", None)
     steps = []
+    if not isinstance(later, list) or not all(isinstance(table, dict) for table in later):
+        raise ConfigError(f"{path}: then={later!r}; expected tables, [[then]]")
+    if not isinstance(student, dict | None):
+        raise ConfigError(f"{path}: student={student!r}; expected a table, [student]")
     for i, table in enumerate(later, 1):
         where = f"{path}: [[then]] {i}"
         shared = {key: value for key, value in table.items() if key != "branches"}
         branches = table.get("branches", [{}])
+        if not branches or not all(isinstance(branch, dict) for branch in branches):
+            raise ConfigError(f"{where}: branches={branches!r}; expected one or more tables")
         steps.append(tuple(_config({**content, **shared, **branch}, where) for branch in branches))
     last = None if student is None else _config({**content, **student}, f"{path}: [student]")
     return Recipe(_config(content, str(path)), tuple(steps), last)
@@ -124,12 +162,24 @@ def _config(content: dict[str, Any], where: str) -> TrainConfig:
 def _make(kind: Any, table: object, where: str) -> Any:
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: expected a table, got {table!r}")
-    known = {f.name for f in fields(kind)}
-    if unknown := sorted(set(table) - known):
+    known = {f.name: f.type for f in fields(kind)}
+    if unknown := sorted(set(table) - set(known)):
         near = did_you_mean(unknown[0], known)
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}{near}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    if wrong := [key for key, value in values.items() if not _fits(value, known[key])]:
+        raise ConfigError(f"{where}: {wrong[0]}={table[wrong[0]]!r} is of the wrong kind")
     try:
         return kind(**values)
     except (TypeError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a field's kind; a whole number is a number, too, and a bool is none."""
+    plain = get_origin(kind) or kind
+    if plain is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(kind)[0]) for item in value)
+    if isinstance(value, bool):
+        return plain is bool
+    return isinstance(value, (int, float) if plain is float else plain)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -258,7 +257,11 @@ def read_encoder(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path}: not weights of an encoder ({error})") from error
-    return weights
+    except Exception as error:  # of a damaged file torch raises anything, with advice to load it unsafely
+        raise ConfigError(f"{path}: not weights of an encoder; expected a file of tensors by name") from error
+    if not isinstance(weights, dict):
+        raise ConfigError(f"{path}: not weights of an encoder; it holds a {type(weights).__name__}")
+    return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
