@@ -94,6 +94,12 @@ def test_a_file_may_start_from_a_row(tmp_path: Path) -> None:
         ("loss=dice", "known: focal, bce_dice"),
         ("halo=3", "not a multiple of the ratio 4"),
         ("thresholds=[2.0]", "within 0..1"),
+        ("thresholds=[]", "one or more"),
+        ("thresholds=[true]", "is of the wrong kind"),
+        ("name=", "a name must be given"),
+        ("learning_rate=nan", "no infinity"),
+        ("seed=4294967296", "below 4294967296"),
+        ("split_seed=99999999999999999999", "below 4294967296"),
         ("distil=0.5", "needs fine labels"),
         ("average=1.0", "below 1, and zoom"),
         ("colour=-0.1", "below 1, and zoom"),
@@ -411,3 +417,5 @@ def test_a_curve_begins_with_model_1_and_ends_with_model_2(data: Path, tmp_path:
     )
     with pytest.raises(ConfigError, match="on the same images"):
         measure_experiments([TINY, replace(TINY, side=128)], Parts((), ()), tmp_path, device=CPU)
+    with pytest.raises(ConfigError, match="of one name"):
+        measure_experiments([TINY, replace(TINY, epochs=9)], Parts((), ()), tmp_path, device=CPU)

@@ -43,11 +43,13 @@ def measure_experiments(
     Raises
     ------
     ConfigError
-        Experiments on different images, or a stage that has not been trained.
+        Experiments on different images or of one name, or a stage that has not been trained.
     """
     first, items = experiments[0], parts.test
     if len({(e.data, e.side, e.split_seed) for e in experiments}) > 1:
         raise ConfigError("the lines of one picture must be on the same images: data, side, split_seed")
+    if len({e.name for e in experiments}) < len(experiments):
+        raise ConfigError("two experiments of one name; their lines could not be told apart")
     reference = Runs.of(folder, first, parts.train).load("reference", device)
     read = [stretch(*item.read(), first.side) for item in items]
     truths, masks, spent = [truth[0] > 0 for _, truth in read], [], 0.0

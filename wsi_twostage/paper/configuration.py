@@ -58,7 +58,7 @@ def _make(content: dict[str, Any], where: str) -> Experiment:
     for key, value in content.items():
         if key == "thresholds":
             listed = value if isinstance(value, list | tuple) else [value]
-            fits = all(isinstance(v, int | float) for v in listed)
+            fits = all(isinstance(v, int | float) and not isinstance(v, bool) for v in listed)
             value = tuple(float(v) for v in listed) if fits else value
         else:
             kind: Any = kinds[key]

@@ -15,6 +15,7 @@ from wsi_twostage.uncertainty import UNCERTAINTIES
 STAGES = ("reference", "model1", "model2")
 _OF_STAGE_2 = frozenset({"uncertainty", "selection", "model2", "context", "halo", "upsampling", "distil"})
 _NEVER_TRAINED = frozenset({"name", "thresholds"})
+_SEEDS = 1 << 32  # numpy takes no larger one
 _LATER = {"model1_epochs": 0, "average": 0.0, "colour": 0.0, "zoom": 1.0}
 """Fields that came later, and what training did before: that value is not in the key of a stage."""
 
@@ -102,13 +103,18 @@ class Experiment:
             raise ConfigError(f"{self.name}: halo={self.halo} px is not a multiple of the ratio {ratio}")
         if self.model2 == "reference" and self.context:
             raise ConfigError(f"{self.name}: a reference as Model 2 takes no context; set context=false")
-        if "/" in self.name or min(self.side, self.learning_rate) <= 0 or min(self.seed, self.split_seed) < 0:
+        if not self.name or "/" in self.name or not 0 < self.learning_rate < math.inf:
             raise ConfigError(
-                f"{self.name}: side={self.side} and learning_rate={self.learning_rate} must be above 0, "
-                f"seed={self.seed} and split_seed={self.split_seed} at least 0, and the name without a /"
+                f"{self.name!r}: a name must be given, without a /, and learning_rate={self.learning_rate} "
+                f"must be above 0, and no infinity"
             )
-        if not all(0 <= t <= 1 for t in self.thresholds):
-            raise ConfigError(f"{self.name}: thresholds={self.thresholds} must be within 0..1")
+        if not (0 <= self.seed < _SEEDS and 0 <= self.split_seed < _SEEDS):
+            raise ConfigError(
+                f"{self.name}: seed={self.seed} and split_seed={self.split_seed} must be at least 0, and "
+                f"below {_SEEDS}"
+            )
+        if not self.thresholds or not all(0 <= t <= 1 for t in self.thresholds):
+            raise ConfigError(f"{self.name}: thresholds={self.thresholds}: one or more, all within 0..1")
         if not 0 <= self.distil <= 1 or (self.distil and self.labels != "fine"):
             raise ConfigError(f"{self.name}: distil={self.distil} must be within 0..1, and needs fine labels")
         if not (0 <= self.average < 1 and 0 <= self.colour < 1 and 1 <= self.zoom < math.inf):
