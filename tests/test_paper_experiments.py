@@ -302,6 +302,27 @@ def test_table_3_shows_ours_beside_the_papers() -> None:
     assert "- unet-isic: as published;" in text
 
 
+def test_training_counts_the_reference_where_it_is_model_2() -> None:
+    made = made_up("unet-bowl", model2="reference", context=False)
+    made = replace(made, training={"reference": 60.0, "model1": 20.0})
+    assert "| 4.0 (2.3) | 0.8 (1.2) |" in tables.table3([made])  # 60 / (60 + 20)
+
+
+def test_what_took_no_time_is_no_error() -> None:
+    made = replace(made_up("unet-bowl"), training={"reference": 0.1, "model1": 0.0, "model2": 0.0})
+    assert "| nan (1.2) |" in tables.table3([made])
+
+
+def test_tables_without_a_row_of_theirs_say_what_was_found() -> None:
+    made = made_up("unet-bowl")
+    mine = replace(made, experiment={**made.experiment, "name": "mine"})
+    with pytest.raises(ConfigError, match="row of Table 3; expected one such as unet-bowl, found mine"):
+        tables.table3([mine])
+    with pytest.raises(ConfigError, match="row of Table 4; expected one such as deeplab-bowl, found unet"):
+        tables.table4([made])
+    assert "ISIC" not in tables.table4([made_up("deeplab-bowl"), made_up("unet-isic")])
+
+
 def test_table_4_leaves_out_what_was_not_run() -> None:
     text = tables.table4([made_up("deeplab-bowl"), made_up("deeplab-bowl-patches-256")])
     assert "| patches: 16 | 80.2 (81.7) |" in text

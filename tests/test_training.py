@@ -236,7 +236,7 @@ folders = ['a']
         (f"{WHOLE}[[then]]\nbranches = []", "branches=[]; expected one or more"),
         (WHOLE.replace("['a']", "'a'"), "[data]: folders='a' is of the wrong kind"),
         (WHOLE.replace("['a']", "['a', 'a']"), "each once"),
-        (WHOLE.replace("['a']", "['a']\ntest = 1.5"), "leave some for training"),
+        (WHOLE.replace("['a']", "['a']\ntest = 1.5"), "below 1 together"),
     ],
 )
 def test_a_bad_configuration_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -54,12 +55,15 @@ def table3(reports: Sequence[Report]) -> str:
     """Each architecture on each data set: the reference against both stages."""
     printed = {(line["architecture"], line["dataset"]): line for line in published(3)}
     chosen = _of_table3(reports)
+    if not chosen:
+        raise ConfigError(_none(3, reports, "such as unet-bowl"))
     body = []
     for report in chosen:
         architecture, data = report.experiment["architecture"], report.experiment["data"]
         line = printed.get((architecture, _IN_PLACE_OF.get(data, data)), {})
         paper = {key: float(value) for key, value in line.items() if key not in ("architecture", "dataset")}
         reference, ours, took = report.reference, _at(report, 0.25), report.training
+        two_stage = took["model1"] + took.get("model2", took["reference"])  # which may be Model 2 itself
         milliseconds = (1000 * way.time / report.images["tested"] for way in (reference, ours))
         body.append(
             [
@@ -69,10 +73,8 @@ def table3(reports: Sequence[Report]) -> str:
                 f"{100 * reference.pooled:.1f}, {100 * ours.pooled:.1f}",
                 f"{100 * ours.refined:.0f}%",
                 ", ".join(f"{value:.0f}" for value in milliseconds),
-                _beside(reference.time / ours.time, _ratio(paper, "inference_s")),
-                _beside(
-                    took["reference"] / (took["model1"] + took.get("model2", 0)), _ratio(paper, "train_s")
-                ),
+                _beside(_times(reference.time, ours.time), _ratio(paper, "inference_s")),
+                _beside(_times(took["reference"], two_stage), _ratio(paper, "train_s")),
             ]
         )
     header = ["", "Dice, reference", "Dice, two-stage", "pooled Dice, both", "cells refined"]
@@ -82,8 +84,11 @@ def table3(reports: Sequence[Report]) -> str:
 
 def table4(reports: Sequence[Report]) -> str:
     """DeepLab with one choice changed at a time."""
-    sets = sorted({report.experiment["data"] for report in reports})
     found = {report.name: report for report in reports}
+    everywhere = sorted({report.experiment["data"] for report in reports})
+    sets = [data for data in everywhere if found.keys() & {f"deeplab-{data}", *rows(4, [data])}]
+    if not sets:
+        raise ConfigError(_none(4, reports, "such as deeplab-bowl"))
     body = []
     for line in published(4):
         cells = []
@@ -96,6 +101,11 @@ def table4(reports: Sequence[Report]) -> str:
     needed = {name for data in sets for name in (f"deeplab-{data}", *rows(4, [data]))}
     used = [report for name, report in found.items() if name in needed]
     return _markdown(["", *map(_label, sets)], body) + "\n\n" + settings(used)
+
+
+def _none(table: int, reports: Sequence[Report], such: str) -> str:
+    names = ", ".join(report.name for report in reports)
+    return f"no report of a row of Table {table}; expected one {such}, found {names}"
 
 
 def settings(reports: Iterable[Report]) -> str:
@@ -144,6 +154,11 @@ def _ratio(paper: dict[str, float], what: str) -> float | None:
 
 def _label(data: str) -> str:
     return data.upper() + (f" (paper: {_IN_PLACE_OF[data].upper()})" if data in _IN_PLACE_OF else "")
+
+
+def _times(slow: float, fast: float) -> float:
+    """How many times faster; none where no time was measured."""
+    return slow / fast if fast else math.nan
 
 
 def _beside(ours: float, paper: float | None) -> str:

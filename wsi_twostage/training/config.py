@@ -29,7 +29,7 @@ class DataConfig:
             raise ConfigError(f"folders={list(self.folders)}; expected one or more, each once")
         if min(self.test, self.validation) < 0 or not self.test + self.validation < 1:
             raise ConfigError(
-                f"test={self.test} and validation={self.validation}; expected shares that leave some for training"
+                f"test={self.test} and validation={self.validation}; expected shares below 1 together"
             )
         if not 0 <= self.seed < _SEEDS:
             raise ConfigError(f"seed={self.seed}; expected 0 to {_SEEDS - 1}")
