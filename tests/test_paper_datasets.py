@@ -111,6 +111,15 @@ def test_a_mask_without_an_image_is_named(tmp_path: Path) -> None:
         open_set("folder", tmp_path)
 
 
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_two_files_of_one_name_are_refused(part: str, tmp_path: Path) -> None:
+    folder(tmp_path)
+    first = tmp_path / part / "3.png"
+    first.with_suffix(".tif").write_bytes(first.read_bytes())
+    with pytest.raises(ConfigError, match=r"3\.tif: a second file of this name; the first is .*3\.png"):
+        open_set("folder", tmp_path)
+
+
 def test_a_nucleus_folder_without_masks_is_named(tmp_path: Path) -> None:
     bowl(tmp_path)
     for path in (tmp_path / f"data-science-bowl-2018/stage1/train/{4:064x}/masks").iterdir():

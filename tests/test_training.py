@@ -80,6 +80,15 @@ def test_a_mask_of_another_size_is_named(folder: Path) -> None:
         read_folder(Folder(folder / "set"))
 
 
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_two_files_of_one_name_are_refused(folder: Path, part: str) -> None:
+    """One of them would be left out without a word."""
+    first = folder / "set" / part / "3.png"
+    first.with_suffix(".jpg").write_bytes(first.read_bytes())
+    with pytest.raises(ConfigError, match=r"3\.png: a second file of this name; the first is .*3\.jpg"):
+        read_folder(Folder(folder / "set"))
+
+
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected folders images/ and masks/"):
         read_folder(Folder(tmp_path))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wsi_twostage.errors import ConfigError, did_you_mean
-from wsi_twostage.training.data import image_files, read_labels, read_mask, read_rgb
+from wsi_twostage.training.data import by_stem, image_files, read_labels, read_mask, read_rgb
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _NOT_IMAGES = "_superpixels"  # that ISIC puts beside its images
@@ -114,15 +114,11 @@ def _pairs(
     images: Path, masks: Path, *, ids: tuple[int, ...] = (), empty: bool = False, suffix: str = ""
 ) -> list[Item]:
     """Images and masks with equal stems; those of masks may end in ``suffix``."""
-    truths = {path.stem.removesuffix(suffix): path for path in _images(masks)}
-    items, stems = [], set[str]()
-    for path in _images(images):
-        if path.stem in stems:
-            raise ConfigError(f"{path}: a second image of this name; only one can have the mask")
-        stems.add(path.stem)
-        if path.stem not in truths:
-            raise ConfigError(f"{path}: no mask; expected {masks / (path.stem + suffix)}.png")
-        items.append(Item(path.stem, path, (truths.pop(path.stem),), ids, empty))
+    truths, items = by_stem(_images(masks), suffix=suffix), []
+    for stem, path in by_stem(_images(images)).items():
+        if stem not in truths:
+            raise ConfigError(f"{path}: no mask; expected {masks / (stem + suffix)}.png")
+        items.append(Item(stem, path, (truths.pop(stem),), ids, empty))
     if truths:
         raise ConfigError(f"{min(truths.values())}: a mask without an image in {images}")
     return items

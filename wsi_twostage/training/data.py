@@ -1,6 +1,6 @@
 """Folders of images and masks, and their split into train, validation and test by a seed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +52,9 @@ def read_folder(folder: Folder) -> list[Sample]:
     Raises
     ------
     ConfigError
-        A missing folder, an image without a mask or of another size, or no image at all.
+        A missing folder, an image without a mask or of another size, two of one name, or no image at all.
     """
-    images, masks = (
-        {path.stem: path for path in image_files(folder.path / part)} for part in ("images", "masks")
-    )
+    images, masks = (by_stem(image_files(folder.path / part)) for part in ("images", "masks"))
     if not images:
         raise ConfigError(f"{folder.path}: no images/*.png or *.jpg; expected folders images/ and masks/")
     samples = []
@@ -79,6 +77,15 @@ def image_files(folder: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> list[Pat
     """The PNG and JPEG files of a folder, or those with other suffixes, sorted."""
     found = (path for path in folder.glob("*") if path.suffix.lower() in suffixes)
     return sorted(path for path in found if not path.name.startswith("."))
+
+
+def by_stem(paths: Iterable[Path], *, suffix: str = "") -> dict[str, Path]:
+    """Files by their stems, which may end in ``suffix``; ConfigError where two share one."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if (first := found.setdefault(path.stem.removesuffix(suffix), path)) != path:
+            raise ConfigError(f"{path}: a second file of this name; the first is {first}")
+    return found
 
 
 def split(samples: Sequence[Sample], *, seed: int, test: float, validation: float) -> Split:
