@@ -170,7 +170,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
 
 def test_training_ends_in_a_bundle_with_its_card(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "out" / "tiny.safetensors"
-    recipe = Recipe(config(), ((config(seed=1, steps=1), config(seed=2, steps=1)),))
+    recipe = Recipe(config(label="gland"), ((config(seed=1, steps=1), config(seed=2, steps=1)),))
     steps: list[Step] = []
     spec = train_bundle(recipe, folder, path, device=CPU, progress=steps.append)
     assert steps[-1].step == steps[-1].steps == 6
@@ -181,6 +181,7 @@ def test_training_ends_in_a_bundle_with_its_card(folder: Path, tmp_path: Path) -
     assert evaluate_bundle(path, folder, device=CPU)["set"].images == 2
     json.dumps(spec.card)
     assert load_bundle(path).spec.scale == 2
+    assert spec.classes == ("gland",)
 
 
 def test_a_student_takes_model_1s_place(folder: Path, tmp_path: Path) -> None:

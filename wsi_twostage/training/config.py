@@ -73,6 +73,8 @@ class TrainConfig:
     seed: int = 0
     card: dict[str, Any] = field(default_factory=dict)
     """What else the bundle's card says: data, licence, history."""
+    label: str = field(default="nucleus", repr=False)
+    """Name of the class; not in what tells checkpoints apart."""
 
     def __post_init__(self) -> None:
         for key, sound, wanted in (
@@ -89,9 +91,10 @@ class TrainConfig:
             ("blend", 0 <= self.blend <= 1, "a number within 0..1"),
             ("distil", 0 <= self.distil <= 1, "a number within 0..1"),
             ("seed", 0 <= self.seed < _SEEDS, f"0 to {_SEEDS - 1}"),
+            ("label", self.label, "the name of a class"),
         ):
             if not sound:
-                raise ConfigError(f"{key}={getattr(self, key)}; expected {wanted}")
+                raise ConfigError(f"{key}={getattr(self, key)!r}; expected {wanted}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def train_bundle(
     spec = BundleSpec(
         name=config.name,
         mpp=config.mpp,
-        classes=("nucleus",),
+        classes=(config.label,),
         colours=((255, 210, 0),),
         ratio=config.ratio,
         scale=config.coarse.scale,
