@@ -153,6 +153,7 @@ def test_what_cannot_be_compared_is_refused(folder: Path, model: Path, tmp_path:
         pytest.param(["unet-bowl"], "unet-bowl is no bundle .* need --runs", id="an experiment without runs"),
         pytest.param(["net.onnx"], r"net.onnx is no bundle \(a .safetensors file", id="neither"),
         pytest.param(["unet-bowl", "--runs", ".", "--mpp", "1"], "--mpp is for bundles", id="runs with mpp"),
+        pytest.param(["nuclei-he", "--picture", "x.doc"], "must end in .png or .svg", id="no picture"),
     ],
 )
 def test_kinds_are_not_mixed(arguments: list[str], said: str) -> None:

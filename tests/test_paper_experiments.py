@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from wsi_seg.main import commands
 from wsi_twostage.curves.curve import read_curve
 from wsi_twostage.curves.experiments import measure_experiments
-from wsi_twostage.errors import ConfigError, WsiError
+from wsi_twostage.errors import ConfigError, WriteError, WsiError
 from wsi_twostage.paper import tables
 from wsi_twostage.paper import train as training
 from wsi_twostage.paper.configuration import as_toml, is_experiment, read_experiment
@@ -393,6 +393,24 @@ def test_other_images_or_other_starting_weights_make_other_files(data: Path, tmp
     paths = {Runs.of(tmp_path, experiment, part).path("model1") for part in (items, items[1:])}
     start.write_bytes(b"two")
     assert len(paths | {Runs.of(tmp_path, experiment, items).path("model1")}) == 3
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(data: Path, report: Report, tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    with pytest.raises(WriteError, match="cannot be written"):
+        weights(TINY, data, place)
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_report(report, place)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".checkpoint"])
+def test_damaged_weights_are_one_clear_line(suffix: str, data: Path, tmp_path: Path) -> None:
+    path = Runs.of(tmp_path, TINY, open_set("folder", data).train).path("reference").with_suffix(suffix)
+    path.parent.mkdir()
+    path.write_bytes(b"cut off")
+    with pytest.raises(ConfigError, match=r"damaged .*; remove it, and train again"):
+        weights(TINY, data, tmp_path)
 
 
 def test_a_report_of_other_settings_is_not_replaced(report: Report, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ Bugs stay ``AssertionError`` and ``TypeError`` and keep their traceback.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from itertools import islice
 from pathlib import Path
@@ -79,6 +80,15 @@ class WriteError(StoreError):
     def of(cls, path: object, error: OSError) -> Self:
         """One line about a file that could not be written."""
         return cls(f"{path}: cannot be written ({error.strerror or error})")
+
+
+@contextmanager
+def writing(path: object) -> Iterator[None]:
+    """A full disk, or a folder that is none, is one line about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError.of(path, error) from error
 
 
 class ClusterError(WsiError):

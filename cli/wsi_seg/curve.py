@@ -47,6 +47,8 @@ def curve(
     from wsi_twostage.curves.curve import curve_table, write_curve
     from wsi_twostage.curves.plot import draw_curve
 
+    if picture is not None and picture.suffix.lower() not in (".png", ".svg"):
+        raise click.UsageError(f"--picture {picture}: its name must end in .png or .svg")
     bundles = [_bundle(model) for model in models]
     with Progress(console=Console(stderr=True)) as bar:
         if all(bundles):
@@ -63,8 +65,8 @@ def curve(
             raise click.UsageError("--mpp is for bundles, not for experiments")
         else:
             found = _of_experiments(models, changes, data, runs, device, repeats, bar)
+    click.echo(curve_table(found))  # first: it is there even if no file can be written
     write_curve(found, output)
-    click.echo(curve_table(found))
     if picture is not None:
         draw_curve(found, picture)
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper.datasets import Item
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.networks import build_network
-from wsi_twostage.training.state import read_metadata, write_tensors
+from wsi_twostage.training.state import read_metadata, read_tensors, write_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class Runs:
                 f"{path}: missing; train {experiment.name} first, with the same settings on the same images"
             )
         net = build_network(experiment.architecture, backbone=experiment.backbone, preset=experiment.network)
-        net.load_state_dict(load_file(path))
+        net.load_state_dict(read_tensors(path))
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net.eval().requires_grad_(False)
 

@@ -1,26 +1,47 @@
 """Where a training stands, in one safetensors file: networks, Adam, and whatever else goes on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from wsi_twostage.errors import ConfigError, WriteError, writing
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """The file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.partial")
-    save_file(dict(tensors), temporary, metadata=metadata)
-    temporary.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(dict(tensors), temporary, metadata=metadata)
+        except SafetensorError as error:  # of a full disk, too
+            raise WriteError(f"{path}: cannot be written ({error})") from error
+        temporary.replace(path)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """What was written beside the tensors."""
-    with safe_open(path, "pt") as file:
+    with _sound(path), safe_open(path, "pt") as file:
         return dict(file.metadata() or {})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """What `write_tensors` wrote."""
+    with _sound(path):
+        return load_file(path)
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path}: damaged ({error}); remove it, and train again") from error
 
 
 def write_state(
@@ -46,7 +67,7 @@ def read_state(
 ) -> dict[str, Tensor]:
     """Put networks and optimiser back as `write_state` left them; gives ``more``."""
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in (*nets, "adam", "more")}
-    for name, value in load_file(path).items():
+    for name, value in read_tensors(path).items():
         part, _, key = name.partition(".")
         parts[part][key] = value
     for name, net in nets.items():
