@@ -18,7 +18,7 @@ from wsi_twostage.errors import BundleError, ConfigError, DeviceFull
 from wsi_twostage.models.bundle import SHIPPED, build, load_bundle, load_net, read_spec, save_bundle
 from wsi_twostage.models.mobilenet import CHANNELS, MobileNetV2
 from wsi_twostage.models.runner import refer, runner, settle
-from wsi_twostage.models.spec import BundleSpec, NetSpec
+from wsi_twostage.models.spec import BundleSpec, Calibration, NetSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import Join, UNet, join
 
@@ -165,6 +165,11 @@ def test_tiles_that_do_not_fit_the_networks_are_refused() -> None:
         {"halo": -16},
         {"threshold": math.nan},
         {"temperature": 0.0},
+        {"mpp": 0.0},
+        {"mpp": math.nan},
+        {"ratio": 0},
+        {"ratio": 3},
+        {"scale": 0},
         {"decisions": (0.5, 1.0)},
         {"decisions": (0.5,)},
     ],
@@ -173,6 +178,19 @@ def test_tiles_that_do_not_fit_the_networks_are_refused() -> None:
 def test_what_would_only_fail_in_a_run_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(BundleError, match=rf"tiny: {list(changes)[-1]}=.*; expected |tiny: classes="):
         tiny_spec(**changes)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(0, (0.0, 1.0), (0.0, 0.1)), (9, (0.0, 1.0), (0.0,)), (9, (1.0, 0.0), (0.0, 0.1)), (9, (), ())],
+    ids=str,
+)
+def test_a_calibration_that_promises_nothing_sound_is_refused(
+    values: tuple[int, tuple[float, ...], tuple[float, ...]],
+) -> None:
+    cases, thresholds, gaps = values
+    with pytest.raises(BundleError, match=r"calibration: cases=.*; expected a case or more"):
+        Calibration(cases, "slides", thresholds, gaps, gaps)
 
 
 def test_context_may_have_a_network_of_its_own(tmp_path: Path) -> None:

@@ -43,6 +43,15 @@ class Calibration:
     uncertainty: str = "entropy"
     """What the thresholds are of."""
 
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip(self.threshold, self.threshold[1:], strict=False))
+        alike = 0 < len(self.threshold) == len(self.gap) == len(self.refined)
+        if self.cases < 1 or not (rising and alike):
+            raise BundleError(
+                f"calibration: cases={self.cases}, {len(self.threshold)} thresholds, {len(self.gap)} gaps, "
+                f"{len(self.refined)} shares; expected a case or more, rising thresholds, as many of each"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class BundleSpec:
@@ -111,6 +120,9 @@ def _ensure_sound(spec: BundleSpec) -> None:
     for key, sound, wanted in (
         ("classes", differ and 1 <= len(names) <= 255, "1 to 255 names that differ, background left out"),
         ("colours", rgb and len(colours) == len(names), "red, green and blue in 0..255 for each class"),
+        ("mpp", 0 < spec.mpp < math.inf, "a number above 0"),
+        ("ratio", spec.ratio >= 1 and spec.ratio & (spec.ratio - 1) == 0, "a power of two"),
+        ("scale", spec.scale >= 1, "1 or more"),
         ("tile", spec.tile > 0, "1 px or more"),
         ("halo", spec.halo >= 0, "0 px or more"),
         ("coarse_halo", spec.coarse_halo >= 0, "0 px or more"),
