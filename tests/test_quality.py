@@ -1,5 +1,6 @@
 """Gaps and promises against small cases worked out by hand, and calibration from slides and images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -12,7 +13,7 @@ from slides import texture, write_slide
 from wsi_seg.main import commands
 from wsi_twostage.calibrate import calibrate_bundle, case_of_store
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.models.bundle import build, load_net, read_spec, save_bundle
+from wsi_twostage.models.bundle import build, copy_bundle, load_net, read_spec, save_bundle
 from wsi_twostage.models.spec import BundleSpec, Calibration, NetSpec
 from wsi_twostage.pipeline import segment
 from wsi_twostage.quality import (
@@ -215,10 +216,12 @@ def test_what_cannot_be_used_is_left_out_and_named(bundle: Path, tmp_path: Path)
 def test_every_fifth_input_fits_the_temperature_alone(bundle: Path, tmp_path: Path) -> None:
     for i in range(6):
         imagecodecs.imwrite(tmp_path / f"{i}.png", texture(129, 141, seed=i))
-    spec = calibrate_bundle([tmp_path], tmp_path / "new.safetensors", model=bundle, settings=EVERYWHERE)
-    before = read_spec(bundle)
+    before, model = read_spec(bundle), tmp_path / "told.safetensors"
+    copy_bundle(bundle, model, replace(before, card={"data": "x", "curve": [{"threshold": 0.5}]}))
+    spec = calibrate_bundle([tmp_path], tmp_path / "new.safetensors", model=model, settings=EVERYWHERE)
     assert spec.calibration is not None
     assert spec.calibration.cases == 4
+    assert spec.card == {"data": "x"}  # the curve's thresholds were of another temperature
     assert spec.temperature != before.temperature
     cuts = [s.temperature * np.log(s.decisions[0] / (1 - s.decisions[0])) for s in (before, spec)]
     assert cuts[0] == pytest.approx(cuts[1], abs=1e-3)  # Model 1's mask stays

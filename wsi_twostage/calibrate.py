@@ -104,10 +104,18 @@ def calibrate_bundle(
 
 
 def _warmer(spec: BundleSpec, temperature: float) -> BundleSpec:
-    """Another temperature, and the same mask of Model 1: its cut moves along."""
+    """Another temperature, and the same mask of Model 1: its cut moves along.
+
+    The card's curve goes, if there is one: its thresholds were of the temperature before.
+    """
+    if temperature == spec.temperature:
+        return spec
     cut = torch.tensor(spec.decisions[0]).logit() * spec.temperature / temperature
     return replace(
-        spec, temperature=temperature, decisions=(round(float(cut.sigmoid()), 4), spec.decisions[1])
+        spec,
+        temperature=temperature,
+        decisions=(round(float(cut.sigmoid()), 4), spec.decisions[1]),
+        card={key: value for key, value in spec.card.items() if key != "curve"},
     )
 
 
