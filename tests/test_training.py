@@ -11,7 +11,7 @@ import pytest
 import torch
 from slides import texture
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import BundleError, ConfigError
 from wsi_twostage.models.bundle import build, load_bundle, load_net, read_spec
 from wsi_twostage.models.spec import NetSpec
 from wsi_twostage.training import train as training
@@ -182,6 +182,23 @@ def test_training_ends_in_a_bundle_with_its_card(folder: Path, tmp_path: Path) -
     json.dumps(spec.card)
     assert load_bundle(path).spec.scale == 2
     assert spec.classes == ("gland",)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(config(ratio=2)),  # its Model 1 cannot be Model 2's context
+        Recipe(config(coarse=NetSpec(TINY.widths, TINY.depths, scale=3))),
+        Recipe(config(), student=config(ratio=64, coarse=TINY)),
+    ],
+    ids=["ratio", "scale", "student"],
+)
+def test_what_can_be_no_bundle_is_refused_before_it_is_trained(
+    recipe: Recipe, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError):
+        train_bundle(recipe, folder, tmp_path / "x.safetensors", device=CPU)
+    assert not list(tmp_path.glob("x.*"))
 
 
 def test_a_student_takes_model_1s_place(folder: Path, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def train_bundle(
         raise ConfigError(f"[card]: only text, numbers and lists can go into a bundle ({error})") from error
     if not all(part.train and part.validation and part.test for part in parts.values()):
         raise ConfigError(f"{root}: too few images for a training, a validation and a test part")
+    spec, final = _specs(recipe)  # before any training: what cannot be a bundle is refused
     torch.manual_seed(config.seed)  # of the weights that nothing else starts
     net = build(config.coarse, config.fine, context=config.context)
     if start is not None:
@@ -106,17 +107,6 @@ def train_bundle(
             before += run.steps
         after, share = mean_weights([branch.state_dict() for branch in branches]), runs[0].blend
         net.load_state_dict(mean_weights([net.state_dict(), after], (1 - share, share)))
-    spec = BundleSpec(
-        name=config.name,
-        mpp=config.mpp,
-        classes=(config.label,),
-        colours=((255, 210, 0),),
-        ratio=config.ratio,
-        scale=config.coarse.scale,
-        coarse=config.coarse,
-        fine=config.fine,
-        context=config.context,
-    )
     if (lesson := recipe.student) is not None:
         place = output.with_suffix(".student.checkpoint")
         places.append(place)
@@ -128,14 +118,7 @@ def train_bundle(
         for step in train(student, images, known, lesson, loss_of=loss, device=device, checkpoint=place):
             progress(Step(before + step.step, total, step.loss))
         net = TwoStageNet(student, net.fine, context=net.coarse if config.context else None)
-        spec = replace(
-            spec,
-            ratio=lesson.ratio,
-            scale=lesson.coarse.scale,
-            coarse=lesson.coarse,
-            coarse_halo=spec.halo // lesson.ratio,  # it sees as far around a window as Model 2
-            context_net=config.coarse if config.context else None,
-        )
+        spec = final
     draft = output.with_suffix(".uncalibrated")
     save_bundle(draft, net, spec)  # measured below as it is read: from 16 bits
     spec = finish_bundle(draft, root, recipe, device=device)
@@ -143,6 +126,32 @@ def train_bundle(
     for place in places:
         shutil.rmtree(place, ignore_errors=True)
     return spec
+
+
+def _specs(recipe: Recipe) -> tuple[BundleSpec, BundleSpec]:
+    """Of the networks before the student, and of those after it."""
+    config, lesson = recipe.first, recipe.student
+    first = BundleSpec(
+        name=config.name,
+        mpp=config.mpp,
+        classes=(config.label,),
+        colours=((255, 210, 0),),
+        ratio=config.ratio,
+        scale=config.coarse.scale,
+        coarse=config.coarse,
+        fine=config.fine,
+        context=config.context,
+    )
+    if lesson is None:
+        return first, first
+    return first, replace(
+        first,
+        ratio=lesson.ratio,
+        scale=lesson.coarse.scale,
+        coarse=lesson.coarse,
+        coarse_halo=first.halo // lesson.ratio,  # it sees as far around a window as Model 2
+        context_net=config.coarse if config.context else None,
+    )
 
 
 def stack_answers(
