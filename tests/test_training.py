@@ -12,7 +12,7 @@ import torch
 from slides import texture
 
 from wsi_twostage.errors import BundleError, ConfigError
-from wsi_twostage.models.bundle import build, load_bundle, load_net, read_spec
+from wsi_twostage.models.bundle import SHIPPED, build, load_bundle, load_net, read_spec
 from wsi_twostage.models.spec import NetSpec
 from wsi_twostage.training import train as training
 from wsi_twostage.training.augment import Augmentation, random_crops, vary
@@ -201,6 +201,11 @@ def test_what_can_be_no_bundle_is_refused_before_it_is_trained(
     assert not list(tmp_path.glob("x.*"))
 
 
+def test_a_bundle_of_other_networks_is_no_start(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nuclei-he.*: its networks are not those of \[coarse\]"):
+        train_bundle(Recipe(config()), folder, tmp_path / "x.safetensors", device=CPU, start=SHIPPED)
+
+
 def test_a_student_takes_model_1s_place(folder: Path, tmp_path: Path) -> None:
     """Model 2 and its context stay as they were; Model 1 works at half resolution."""
     lesson = config(ratio=2, steps=2, coarse=NetSpec((4, 4, 4, 4, 4), TINY.depths, scale=2))
@@ -260,6 +265,7 @@ folders = ['a']
         (f"seed = 4294967296\n{WHOLE}", "seed=4294967296; expected 0 to 4294967295"),
         (f"then = [1]\n{WHOLE}", "then=[1]; expected tables"),
         (f"student = 1\n{WHOLE}", "student=1; expected a table"),
+        (f"{WHOLE}[augmentation]\nscale = 0", "[augmentation]: scale=0; expected a factor above 0"),
         (f"{WHOLE}[[then]]\nbranches = []", "branches=[]; expected one or more"),
         (WHOLE.replace("['a']", "'a'"), "[data]: folders='a' is of the wrong kind"),
         (WHOLE.replace("['a']", "['a', 'a']"), "each once"),

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wsi_twostage.errors import ConfigError
+
 # Optical density of haematoxylin, eosin and DAB (Ruifrok & Johnston, 2001), rows normalised.
 _STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
 
@@ -29,6 +31,10 @@ class Augmentation:
     """Share of crops that lose detail, as slides scanned at a lower magnification do."""
     sharpen: float = 0.35
     """Share of crops with an unsharp mask of a random radius, as many scanners apply."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < math.inf:
+            raise ConfigError(f"scale={self.scale}; expected a factor above 0, such as 1.35")
 
 
 def _uniform(

@@ -88,7 +88,7 @@ def train_bundle(
     torch.manual_seed(config.seed)  # of the weights that nothing else starts
     net = build(config.coarse, config.fine, context=config.context)
     if start is not None:
-        net.load_state_dict(load_net(start).state_dict())
+        _start_from(net, start)
     elif encoder is not None:
         net.load_encoder(read_encoder(encoder))
     training = [s for part in parts.values() for s in part.train]
@@ -126,6 +126,13 @@ def train_bundle(
     for place in places:
         shutil.rmtree(place, ignore_errors=True)
     return spec
+
+
+def _start_from(net: TwoStageNet, start: Path) -> None:
+    try:
+        net.load_state_dict(load_net(start).state_dict())
+    except RuntimeError as error:
+        raise ConfigError(f"{start}: its networks are not those of [coarse], [fine] and context") from error
 
 
 def _specs(recipe: Recipe) -> tuple[BundleSpec, BundleSpec]:
