@@ -404,6 +404,14 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(data: Path, report: Re
         write_report(report, place)
 
 
+def test_a_training_that_diverges_leaves_no_weights(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"reference: the loss is nan in epoch 1; try a learning_rate below"
+    ):
+        weights(replace(TINY, learning_rate=1e30), data, tmp_path)
+    assert not list(tmp_path.rglob("*.*"))
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".checkpoint"])
 def test_damaged_weights_are_one_clear_line(suffix: str, data: Path, tmp_path: Path) -> None:
     path = Runs.of(tmp_path, TINY, open_set("folder", data).train).path("reference").with_suffix(suffix)

@@ -168,6 +168,12 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         torch.testing.assert_close(resumed[name], value, msg=name)
 
 
+def test_a_training_that_diverges_leaves_no_bundle(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tiny: the loss is nan at step 4; try a learning_rate below"):
+        train_bundle(Recipe(config(learning_rate=1e30)), folder, tmp_path / "x.safetensors", device=CPU)
+    assert not list(tmp_path.glob("x.*"))
+
+
 def test_training_ends_in_a_bundle_with_its_card(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "out" / "tiny.safetensors"
     recipe = Recipe(config(label="gland"), ((config(seed=1, steps=1), config(seed=2, steps=1)),))

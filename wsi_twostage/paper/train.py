@@ -5,6 +5,7 @@ its last whole epoch.
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ def train_experiment(
         Where the weights of this and of other experiments are.
     workers
         Threads that read images ahead; what is trained does not depend on it.
+
+    Raises
+    ------
+    ConfigError
+        Too few images, or a loss that is no number any more.
     """
     done: dict[str, Trained] = {}
     images, runs = for_training(items, experiment.side), Runs.of(folder, experiment, items)
@@ -135,6 +141,11 @@ def _train(
                 move_average(kept, net, min(experiment.average, (step + 1) / (step + 10)))
             total, count = total + loss.detach(), count + 1
         mean = float(total) / count  # the device has done its work by then
+        if not math.isfinite(mean):  # and so are the weights, for good
+            raise ConfigError(
+                f"{experiment.name}: {stage}: the loss is {mean} in epoch {epoch + 1}; try a learning_rate "
+                f"below {experiment.learning_rate:g}"
+            )
         seconds += time.perf_counter() - start
         what = {"epoch": str(epoch + 1), "seconds": f"{seconds:.1f}"}
         write_state(state, nets, optimiser, what)

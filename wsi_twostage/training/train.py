@@ -94,7 +94,13 @@ def train(
         move_average(average, net, min(config.average, (step + 1) / (step + 10)))
         total += loss.detach()
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == config.steps:
-            yield Step(step + 1, config.steps, float(total) / ((step - start) % CHECKPOINT_EVERY + 1))
+            mean = float(total) / ((step - start) % CHECKPOINT_EVERY + 1)
+            if not math.isfinite(mean):  # and so are the weights, for good
+                raise ConfigError(
+                    f"{config.name}: the loss is {mean} at step {step + 1}; try a learning_rate "
+                    f"below {config.learning_rate:g}"
+                )
+            yield Step(step + 1, config.steps, mean)
             total.zero_()
             if state:
                 more = {
