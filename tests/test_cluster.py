@@ -1,5 +1,6 @@
 """Tasks on this machine, and on workers in processes of their own."""
 
+import gc
 import os
 import signal
 import threading
@@ -24,9 +25,13 @@ from wsi_twostage.selection import Fraction
 from wsi_twostage.settings import Settings
 
 
-def test_a_scheduler_that_does_not_answer_is_one_clear_line() -> None:
-    with pytest.raises(ConfigError, match="no answer"), cluster.connect(scheduler="nonsense"):
+@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:1", "what://ever"])
+def test_a_scheduler_that_does_not_answer_is_one_clear_line(address: str) -> None:
+    with pytest.raises(ConfigError, match="no answer") as kept, cluster.connect(scheduler=address):
         pass
+    clients = [found for found in gc.get_objects() if issubclass(type(found), Client)]
+    assert clients, kept  # in the error's traceback
+    assert {client.status for client in clients} <= {"closed", "newly-created"}
 
 
 def test_whoever_waits_for_the_first_worker_hears_a_stop() -> None:

@@ -133,11 +133,26 @@ def _local(threads: int, processes: int | None) -> Iterator[Client]:
         yield client
 
 
+class _Reached(Client):  # type: ignore[misc]  # distributed has no types
+    """A client that is closed at once where there is no answer.
+
+    Else it would be closed when it is collected, by whatever thread: one that starts an event loop then waits
+    for a lock that is held until it has started.
+    """
+
+    def __init__(self, **how: object) -> None:
+        try:
+            super().__init__(**how)
+        except BaseException:
+            self.close()
+            raise
+
+
 @contextmanager
 def _remote(scheduler: str) -> Iterator[Client]:
     place = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     try:
-        client = Client(**place, timeout="10s", set_as_default=False)
+        client = _Reached(**place, timeout="10s", set_as_default=False)
     except (OSError, TypeError, ValueError) as error:  # TypeError: one that wants TLS
         raise ConfigError(f"scheduler {scheduler!r}: no answer ({error})") from error
     with client:
