@@ -318,20 +318,10 @@ def test_a_missing_configuration_is_one_clear_line(tmp_path: Path) -> None:
 def test_later_runs_start_from_what_the_first_one_says(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(
-        """
-name = "x"
-batch = 7
-[data]
-folders = ["a"]
-[coarse]
-widths = [8, 8, 8, 8, 8]
-depths = [1, 1, 1, 1, 1]
-[fine]
-widths = [8, 8, 8, 8, 8]
-depths = [1, 1, 1, 1, 1]
-[[then]]
+        f"""batch = 7
+{WHOLE}[[then]]
 steps = 5
-branches = [{ seed = 1 }, { seed = 2, augmentation = { free = 0.0 } }]
+branches = [{{ seed = 1 }}, {{ seed = 2, augmentation = {{ free = 0.0 }} }}]
 """,
         encoding="utf-8",
     )

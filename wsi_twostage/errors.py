@@ -83,10 +83,19 @@ class WriteError(StoreError):
 
 
 @contextmanager
-def writing(path: object) -> Iterator[None]:
-    """A full disk, or a folder that is none, is one line about ``path``."""
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` to fill; it takes the place of ``path`` only when the block succeeds.
+
+    Raises
+    ------
+    WriteError
+        The disk is full, a folder is none, or whatever else the system says.
+    """
+    draft = path.with_name(f"{path.name}.partial")
     try:
-        yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        draft.replace(path)
     except OSError as error:
         raise WriteError.of(path, error) from error
 

@@ -10,7 +10,7 @@ from typing import Any
 from wsi_twostage.errors import LostSlide, SlideError, StoreError, WriteError
 from wsi_twostage.lock import locked, new_holder
 from wsi_twostage.mask import MaskPyramid, MaskSpec
-from wsi_twostage.mask.layout import read_attributes
+from wsi_twostage.mask.layout import read_attributes, remove_unfinished
 from wsi_twostage.models.runner import ModelRef
 from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.slide import Slide
@@ -83,7 +83,7 @@ def writing(
         try:
             mask.note(held_by=new_holder())
             yield mask
-            mask.remove_unfinished()
+            remove_unfinished(mask.path)
             mask.note(held_by=None)
         except Exception as error:
             with suppress(OSError):

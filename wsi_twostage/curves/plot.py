@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_twostage.curves.curve import RIVALS, Curve
-from wsi_twostage.errors import ConfigError, writing
+from wsi_twostage.errors import ConfigError, whole_file
 
 _STYLES = dict(zip(RIVALS, (":", "--"), strict=True))
 
@@ -33,9 +33,10 @@ def draw_curve(curve: Curve, path: Path) -> None:
         axes[1].set_ylabel("Dice to the reference, %")
         axes[1].legend(fontsize=7, loc="lower right")
         figure.suptitle(f"{curve.data}, images: {curve.images}; {curve.machine['device']}", size=10)
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=110, metadata={"Software": None} if path.suffix == ".png" else None)
+        kind = path.suffix.removeprefix(".").lower()
+        told = {"Software": None} if kind == "png" else None
+        with whole_file(path) as draft:
+            figure.savefig(draft, dpi=110, format=kind, metadata=told)
     finally:
         pyplot.close(figure)
 

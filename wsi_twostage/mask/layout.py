@@ -1,10 +1,11 @@
 """Groups and arrays of a new store, and how it takes its place on disk."""
 
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from wsi_twostage.mask.spec import CHUNK, SHARD, MaskSpec
 
 OURS = "wsi_twostage"
 """Name of the group that only we write, and the marker in it."""
+
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")
+"""Name of a file that zarr has not renamed yet."""
 
 _NODES = ("zarr.json", ".zgroup", ".zarray")
 """One of them is in each group and array, of Zarr 3 and 2."""
@@ -104,6 +108,14 @@ def result_in(folder: Path) -> str:
     around = next((one for one in folder.parents if read_attributes(one)), None)
     found = inside or around
     return f"; did you mean {found}?" if found else ""
+
+
+def remove_unfinished(root: Path) -> None:
+    """Remove what processes that were killed left of a store's files; while nobody writes to it."""
+    for file in root.rglob("*.partial"):
+        if _UNFINISHED.search(file.name):
+            with suppress(OSError):  # gone, or not to be removed: the result is whole without that
+                file.unlink()
 
 
 @contextmanager

@@ -1,9 +1,8 @@
 """MaskPyramid: the OME-Zarr store of one slide's result, and the one way to write to it."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,9 +18,6 @@ from wsi_twostage.mask.reduce import majority, mean
 from wsi_twostage.mask.spec import SHARD, MaskSpec, Shard
 from wsi_twostage.mask.table import read_table, write_column, write_table
 from wsi_twostage.tiles import Box, TileGrid
-
-_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")
-"""Name of a file that zarr has not renamed yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,13 +249,6 @@ class MaskPyramid:
         """Add to the manifest, or change what it says; it is one file, so all of it or nothing."""
         manifest: dict[str, Any] = {**self.manifest, **facts}
         self._group().attrs["manifest"] = manifest
-
-    def remove_unfinished(self) -> None:
-        """Remove what processes that were killed left of files; while no task of the holder writes."""
-        for file in self.path.rglob("*.partial"):
-            if _UNFINISHED.search(file.name):
-                with suppress(OSError):  # gone, or not to be removed: the result is whole without that
-                    file.unlink()
 
     def _group(self) -> zarr.Group:
         """Our own group, opened anew: another process may have changed its attributes."""

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from wsi_twostage.errors import BundleError, ConfigError, similar_file, writing
+from wsi_twostage.errors import BundleError, ConfigError, similar_file, whole_file
 from wsi_twostage.models.onnx_net import OnnxNet
 from wsi_twostage.models.spec import BundleSpec, Calibration, NetSpec
 from wsi_twostage.models.stage import Contract, Stage, stages
@@ -74,11 +74,8 @@ def write_bundle(path: Path, tensors: dict[str, Tensor], spec: BundleSpec) -> No
     header = asdict(spec)
     if spec.contract is None:
         del header["contract"]  # so that versions which do not know it read the file
-    temporary = path.with_name(f"{path.name}.partial")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(save(tensors, metadata={_HEADER: json.dumps(header)}))
-        temporary.replace(path)
+    with whole_file(path) as draft:
+        draft.write_bytes(save(tensors, metadata={_HEADER: json.dumps(header)}))
 
 
 def read_spec(path: Path) -> BundleSpec:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsi_twostage.errors import ConfigError, writing
+from wsi_twostage.errors import ConfigError, whole_file
 from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import Parts
 from wsi_twostage.paper.experiment import Experiment
@@ -244,11 +244,8 @@ def write_report(report: Report, folder: Path) -> Path:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """The file appears whole or not at all."""
-    temporary = path.with_name(f"{path.name}.partial")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, make: Callable[[dict[str, Any]], Made], what: str) -> Made:

@@ -10,12 +10,12 @@ from wsi_twostage.errors import ConfigError, did_you_mean
 from wsi_twostage.paper.backbones import BACKBONES
 from wsi_twostage.paper.datasets import DATASETS
 from wsi_twostage.paper.networks import ARCHITECTURES, PRESETS
+from wsi_twostage.training.config import SEEDS
 from wsi_twostage.uncertainty import UNCERTAINTIES
 
 STAGES = ("reference", "model1", "model2")
 _OF_STAGE_2 = frozenset({"uncertainty", "selection", "model2", "context", "halo", "upsampling", "distil"})
 _NEVER_TRAINED = frozenset({"name", "thresholds"})
-_SEEDS = 1 << 32  # numpy takes no larger one
 _LATER = {"model1_epochs": 0, "average": 0.0, "colour": 0.0, "zoom": 1.0}
 """Fields that came later, and what training did before: that value is not in the key of a stage."""
 
@@ -108,10 +108,10 @@ class Experiment:
                 f"{self.name!r}: a name must be given, without a /, and learning_rate={self.learning_rate} "
                 f"must be above 0, and no infinity"
             )
-        if not (0 <= self.seed < _SEEDS and 0 <= self.split_seed < _SEEDS):
+        if not (0 <= self.seed < SEEDS and 0 <= self.split_seed < SEEDS):
             raise ConfigError(
                 f"{self.name}: seed={self.seed} and split_seed={self.split_seed} must be at least 0, and "
-                f"below {_SEEDS}"
+                f"below {SEEDS}"
             )
         if not self.thresholds or not all(0 <= t <= 1 for t in self.thresholds):
             raise ConfigError(f"{self.name}: thresholds={self.thresholds}: one or more, all within 0..1")

@@ -31,10 +31,7 @@ OURS = "wsi_twostage"
 """Group of a converted slide that says how it was made."""
 
 PYRAMID = "wsi_twostage.pyramid"
-"""The marker in it; a mask has another, so that neither takes the other for its own."""
-
-RESULT = "wsi_twostage"
-"""That of a mask."""
+"""The marker in it; that of a mask is `OURS`, so that neither takes the other for its own."""
 
 BACKGROUND = 255  # under what has an alpha
 _LARGEST_CHUNK_BYTES = 2**30  # a chunk is decoded as a whole; more than this is a damaged or hostile file
@@ -156,7 +153,7 @@ def _pyramid(group: zarr.Group) -> tuple[zarr.Group, dict[str, Any]]:
 def _ensure_slide(path: str, group: zarr.Group) -> None:
     """A result of ours shows only an overview; an interrupted conversion has blanks, which are no pixels."""
     made = group[OURS].attrs if OURS in group else {}
-    if made.get("marker") == RESULT:
+    if made.get("marker") == OURS:
         raise SlideError(f"{path}: a result, not a slide; give its slide, or wsi-seg refine the result")
     if made.get("marker") == PYRAMID and not made.get("complete"):
         raise SlideError(f"{path}: an unfinished conversion; give its wsi-seg convert again, which goes on")

@@ -11,7 +11,7 @@ from wsi_twostage.models.spec import NetSpec
 from wsi_twostage.models.unet import STRIDE
 from wsi_twostage.training.augment import Augmentation
 
-_SEEDS = 1 << 32  # numpy takes no larger one
+SEEDS = 1 << 32  # numpy takes no larger one
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class DataConfig:
             raise ConfigError(
                 f"test={self.test} and validation={self.validation}; expected shares below 1 together"
             )
-        if not 0 <= self.seed < _SEEDS:
-            raise ConfigError(f"seed={self.seed}; expected 0 to {_SEEDS - 1}")
+        if not 0 <= self.seed < SEEDS:
+            raise ConfigError(f"seed={self.seed}; expected 0 to {SEEDS - 1}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class TrainConfig:
             ("average", 0 <= self.average <= 1, "a number within 0..1"),
             ("blend", 0 <= self.blend <= 1, "a number within 0..1"),
             ("distil", 0 <= self.distil <= 1, "a number within 0..1"),
-            ("seed", 0 <= self.seed < _SEEDS, f"0 to {_SEEDS - 1}"),
+            ("seed", 0 <= self.seed < SEEDS, f"0 to {SEEDS - 1}"),
             ("label", self.label, "the name of a class"),
         ):
             if not sound:

@@ -9,19 +9,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wsi_twostage.errors import ConfigError, WriteError, writing
+from wsi_twostage.errors import ConfigError, WriteError, whole_file
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """The file appears whole or not at all."""
-    temporary = path.with_name(f"{path.name}.partial")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as draft:
         try:
-            save_file(dict(tensors), temporary, metadata=metadata)
+            save_file(dict(tensors), draft, metadata=metadata)
         except SafetensorError as error:  # of a full disk, too
             raise WriteError(f"{path}: cannot be written ({error})") from error
-        temporary.replace(path)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
