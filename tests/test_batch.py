@@ -144,7 +144,11 @@ def test_one_bad_slide_does_not_stop_the_rest_and_what_is_done_stays(folder: Pat
     with (folder / "out" / "summary.csv").open(newline="") as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["ok", "ok", "failed"]
     again = wsi_seg(".", *options, "--json", cwd=folder)
-    assert [json.loads(line)["status"] for line in again.stdout.splitlines()] == ["done", "done"]
+    told = [json.loads(line) for line in again.stdout.splitlines()]
+    assert [(line["event"], line["slide"]) for line in told] == [
+        ("result", "a.tiff"), ("result", "b.tiff"), ("failed", "c.svs"),
+    ]  # fmt: skip
+    assert [line["status"] for line in told[:2]] == ["done", "done"]
     assert "0 ok, 2 done, 0 partial, 1 failed" in again.stderr
 
 

@@ -87,7 +87,7 @@ def test_progress_goes_to_stderr_and_can_be_silenced(tmp_path: Path, slide: Path
 def test_json_is_one_object_a_slide(tmp_path: Path, slide: Path, model: Path) -> None:
     done = wsi_seg(slide, "--model", model, "--json", "-q", "--refine", "all", cwd=tmp_path)
     result = json.loads(done.stdout)
-    assert result["output"] == "slide.seg.ome.zarr"
+    assert (result["slide"], result["output"]) == (slide.name, "slide.seg.ome.zarr")
     assert result["refined"] == result["tissue"]
     assert result["manifest"]["rule"] == "budget 100%"
 

@@ -84,7 +84,7 @@ def refine(
             since=since,
         )
     name = result.store.manifest["slide"]["path"]
-    click.echo(as_json_of(result, output) if as_json else summary(name, output, result))
+    click.echo(as_json_of(name, output, result) if as_json else summary(name, output, result))
     spent = time.strftime("%H:%M:%S", time.gmtime(time.time() - since))
     click.echo(f"wsi-seg: 1 {result.status} in {spent}", err=as_json)
     if result.status == "stopped":

@@ -125,17 +125,18 @@ def run(
             if batch:
                 summarize()
             if outcome.error is not None:
+                name = name_of(entry.slide)
+                if as_json:
+                    click.echo(
+                        json.dumps({"event": outcome.status, "slide": name, "error": str(outcome.error)})
+                    )
                 if not batch:
                     raise outcome.error
-                name = name_of(entry.slide)
                 where = "" if name in str(outcome.error) else f"{name}: "
                 click.echo(f"wsi-seg: {where}{outcome.error}", err=True)
-                if as_json and not quiet:
-                    failed = {"event": outcome.status, "slide": name, "error": str(outcome.error)}
-                    click.echo(json.dumps(failed))
             elif result is not None:
                 click.echo(
-                    as_json_of(result, entry.output)
+                    as_json_of(entry.slide, entry.output, result)
                     if as_json
                     else summary(entry.slide, entry.output, result)
                 )
@@ -190,11 +191,12 @@ def _preview(result: "Result", path: Path, *, quiet: bool) -> None:
         click.echo(f"  picture  {path}", err=quiet)
 
 
-def as_json_of(result: "Result", target: Path) -> str:
+def as_json_of(slide: str, target: Path, result: "Result") -> str:
     """A line for a program."""
     return json.dumps(
         {
             "event": "result",
+            "slide": name_of(slide),
             "output": str(target),
             "status": result.status,
             **result.counts.as_json(),
