@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wsi_twostage.errors import ConfigError, WriteError
+from wsi_twostage.drafts import whole_file
+from wsi_twostage.errors import ConfigError
 from wsi_twostage.tissue import TISSUES
 
 SUFFIXES = (
@@ -185,21 +186,11 @@ def write_summary(folder: Path, lines: Iterable[Line]) -> Path:
     WriteError
         The folder cannot be written to.
     """
-    try:
-        return _write_summary(folder, lines)
-    except OSError as error:
-        raise WriteError(f"{folder}: the summary cannot be written ({error.strerror})") from error
-
-
-def _write_summary(folder: Path, lines: Iterable[Line]) -> Path:
     rows: list[dict[str, Any]] = [{name: getattr(line, name) for name in Line.__slots__} for line in lines]
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / ".summary.partial"
-    draft.write_text(json.dumps(rows, indent=2) + "\n")
-    draft.replace(folder / "summary.json")
-    with draft.open("w", newline="") as file:
+    with whole_file(folder / "summary.csv") as draft, draft.open("w", newline="") as file:
         writer = csv.DictWriter(file, Line.__slots__)
         writer.writeheader()
         writer.writerows(rows)
-    draft.replace(folder / "summary.csv")
-    return folder / "summary.json"
+    with whole_file(place := folder / "summary.json") as draft:
+        draft.write_text(json.dumps(rows, indent=2) + "\n")
+    return place

@@ -1,4 +1,4 @@
-"""A draft of a file, beside its place: whole or not there, and none stays of a process that was killed."""
+"""Files that are whole or as they were: filled beside their place; no draft stays of a killed process."""
 
 import hashlib
 import os
@@ -10,7 +10,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from wsi_twostage.errors import WriteError
 from wsi_twostage.lock import HAS_LOCKS, lock_file
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` to fill; it takes the place of ``path`` only when the block succeeds.
+
+    Raises
+    ------
+    WriteError
+        The disk is full, a folder is none, or whatever else the system says.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft_of(path) as draft:
+            yield draft
+            draft.replace(path)
+    except OSError as error:
+        raise WriteError.of(path, error) from error
 
 
 @contextmanager

@@ -17,8 +17,7 @@ Bugs stay ``AssertionError`` and ``TypeError`` and keep their traceback.
 """
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from enum import IntEnum
 from itertools import islice
 from pathlib import Path
@@ -80,24 +79,6 @@ class WriteError(StoreError):
     def of(cls, path: object, error: OSError) -> Self:
         """One line about a file that could not be written."""
         return cls(f"{path}: cannot be written ({error.strerror or error})")
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to fill; it takes the place of ``path`` only when the block succeeds.
-
-    Raises
-    ------
-    WriteError
-        The disk is full, a folder is none, or whatever else the system says.
-    """
-    draft = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
-        draft.replace(path)
-    except OSError as error:
-        raise WriteError.of(path, error) from error
 
 
 class ClusterError(WsiError):

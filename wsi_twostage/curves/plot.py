@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from wsi_twostage.curves.curve import RIVALS, Curve
-from wsi_twostage.errors import ConfigError, whole_file
+from wsi_twostage.drafts import whole_file
+from wsi_twostage.errors import ConfigError
 
 _STYLES = dict(zip(RIVALS, (":", "--"), strict=True))
 

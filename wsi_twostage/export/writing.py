@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from wsi_twostage.drafts import draft_of
-from wsi_twostage.errors import ConfigError, StoreError, WriteError, did_you_mean
+from wsi_twostage.drafts import whole_file
+from wsi_twostage.errors import ConfigError, StoreError, did_you_mean
 from wsi_twostage.events import Finished, Listener, Note, ignore
 from wsi_twostage.export import dicom_seg, geojson, images, objects, simplify, table
 from wsi_twostage.mask import MaskPyramid
@@ -198,14 +198,9 @@ def _new_file(path: Path, mask: MaskPyramid, *, overwrite: bool) -> Iterator[Pat
         The system does not let it be written.
     """
     _ensure_may_be_written(path, mask, overwrite=overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft_of(path) as new:
-            yield new
-            _ensure_may_be_written(path, mask, overwrite=overwrite)  # again: a block takes time
-            os.replace(new, path)
-    except OSError as error:
-        raise WriteError.of(path, error) from error
+    with whole_file(path) as new:
+        yield new
+        _ensure_may_be_written(path, mask, overwrite=overwrite)  # again: a block takes time
 
 
 def _ensure_may_be_written(path: Path, mask: MaskPyramid, *, overwrite: bool) -> None:

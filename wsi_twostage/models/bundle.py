@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from wsi_twostage.errors import BundleError, ConfigError, similar_file, whole_file
+from wsi_twostage.drafts import whole_file
+from wsi_twostage.errors import BundleError, ConfigError, similar_file
 from wsi_twostage.models.onnx_net import OnnxNet
 from wsi_twostage.models.spec import BundleSpec, Calibration, NetSpec
 from wsi_twostage.models.stage import Contract, Stage, stages

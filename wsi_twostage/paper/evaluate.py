@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsi_twostage.errors import ConfigError, whole_file
+from wsi_twostage.drafts import whole_file
+from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import Parts
 from wsi_twostage.paper.experiment import Experiment

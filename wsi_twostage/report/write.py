@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from wsi_twostage.drafts import draft_of
-from wsi_twostage.errors import StoreError, WriteError, WsiError
+from wsi_twostage.drafts import whole_file
+from wsi_twostage.errors import StoreError, WsiError
 from wsi_twostage.events import Listener, Note, Started, TilesDone, ignore
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.report.facts import facts_of
@@ -67,7 +67,10 @@ def write_report(
         raise StoreError(
             f"none of {len(found)} results can be read; the first: {lost[0].error or lost[0].name}"
         )
-    _replace(path, render(sections, lost, datetime.now().astimezone()), overwrite=overwrite)
+    page = render(sections, lost, datetime.now().astimezone())
+    with whole_file(path) as draft:
+        draft.write_text(page, encoding="utf-8")
+        _ensure_free(path, overwrite=overwrite)  # again: what came meanwhile is not ours
     return path
 
 
@@ -93,15 +96,3 @@ def _ensure_free(path: Path, *, overwrite: bool) -> None:
         raise StoreError(f"{path} is a folder; name a file, such as {path / 'report.html'}")
     if path.exists() and not overwrite:
         raise StoreError(f"{path} exists; give --overwrite or another --output")
-
-
-def _replace(path: Path, text: str, *, overwrite: bool) -> None:
-    """The file is there whole, or as it was."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft_of(path) as draft:
-            draft.write_text(text, encoding="utf-8")
-            _ensure_free(path, overwrite=overwrite)  # again: what came meanwhile is not ours
-            draft.replace(path)
-    except OSError as error:
-        raise WriteError.of(path, error) from error

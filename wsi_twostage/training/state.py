@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wsi_twostage.errors import ConfigError, WriteError, whole_file
+from wsi_twostage.drafts import whole_file
+from wsi_twostage.errors import ConfigError, WriteError
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
