@@ -313,6 +313,21 @@ def test_a_budget_of_time_refines_what_there_is_time_for(tmp_path: Path, slide: 
     assert np.isnan(table["milliseconds"][~refined]).all()
 
 
+def test_a_budget_of_time_leaves_time_for_the_audit(tmp_path: Path, slide: Path) -> None:
+    def slow(fine: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.2)
+        return fine[:, :1] - 0.5
+
+    bundle, by_rule = replace(small_bundle(), f2=slow), []
+    for count in (None, 40):
+        settings = replace(EVERYWHERE, workers=2, audit=count)
+        out = tmp_path / f"{count}.zarr"
+        result = segment(slide, out, bundle=bundle, rule=Duration(8), settings=settings)
+        assert result.audited == (count or 0)
+        by_rule.append(result.counts.refined - result.audited)
+    assert by_rule[1] < by_rule[0]
+
+
 def test_batches_double_and_hold_each_chosen_tile_once() -> None:
     scores = np.random.default_rng(0).random((40, 50), np.float32)
     patches = select(scores, scores > 0.2, ALL)

@@ -99,7 +99,7 @@ def refine(
             mask.note(timed=isinstance(rule, Duration) and not waiting)
         with run.stoppable():
             with run.timed("stage 2"):
-                run.refine(tiles, within=inside, until=end_of(rule, since))
+                run.refine(tiles, within=inside, until=end_of(rule, since), audit=settings.audit)
             if settings.audit is not None:
                 with run.timed("audit"):
                     run.audit(tiles, settings.audit)

@@ -92,7 +92,7 @@ def segment(
             with run.timed("selection"):  # line 2: patches = {(i, j) | g(h(c_ij(p)))}
                 tiles.choose(rule)
             with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
-                run.refine(tiles, until=end_of(rule, since))
+                run.refine(tiles, until=end_of(rule, since), audit=settings.audit)
             if settings.audit is not None:
                 with run.timed("audit"):
                     run.audit(tiles, settings.audit)

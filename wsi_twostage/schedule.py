@@ -163,15 +163,21 @@ class Run:
         self.mask.note(levels=True)
 
     def refine(
-        self, ledger: Ledger, *, within: NDArray[np.bool_] | None = None, until: float | None = None
+        self,
+        ledger: Ledger,
+        *,
+        within: NDArray[np.bool_] | None = None,
+        until: float | None = None,
+        audit: int | None = None,
     ) -> None:
         """Line 3: Model 2's labels of the chosen tiles, the most uncertain first, and all levels above.
 
         Only tiles ``within``, (rows, cols); the others wait on. ``until`` is when to be ready, in seconds of
-        `time.time`.
+        `time.time`, an audit of so many tiles included.
         """
         ends = [end for end in (until, self.work.until) if end is not None]
-        work = replace(self.work, until=min(ends) - self._levels_s if ends else None)
+        spare = -(-(audit or 0) // self.crew.threads) if until is not None else 0
+        work = replace(self.work, until=min(ends) - self._levels_s if ends else None, spare=spare)
         done = ledger.settled
         rounds, worth = list(ledger.rounds()), ledger.grid("uncertainty") if ends else None
         inside = ledger.tissue if within is None else within
@@ -187,7 +193,7 @@ class Run:
         )
         self.mask.note(levels=False)
         with ledger.kept():
-            for _, result in self.crew.run_with_levels(turns, work.over):
+            for _, result in self.crew.run_with_levels(turns, lambda: work.over(spare * self._window_s())):
                 if isinstance(result, Clock):
                     self._count("stage 2", result)
                     continue
@@ -206,6 +212,12 @@ class Run:
         if left.any() and (until is None or asked):
             raise Stopped
         ledger.release(left)  # what a budget of time did not get to
+
+    def _window_s(self) -> float:
+        """What a window of one tile has cost a thread in stage 2 so far."""
+        clock, spec = self.clocks["stage 2"], self.work.spec
+        own = (spec.tile + 2 * spec.halo) ** 2 / 1e6
+        return own * (clock.read + clock.network) / clock.megapixels if clock.megapixels else 0.0
 
     def audit(self, ledger: Ledger, count: int) -> None:
         """Refine a random sample of what was left, and say in the store what it tells of the rest."""

@@ -39,6 +39,8 @@ class Work:
     uncertainty: str = "entropy"
     until: float | None = None
     """When to stop, in seconds of `time.time`; windows that are at work are finished."""
+    spare: int = 0
+    """How many more windows each thread is to have time for by then, once it has stopped."""
     patience: float = PATIENCE_S
     """Seconds for a window or a write; a worker process in which one takes longer ends."""
 
@@ -138,7 +140,8 @@ def through_windows(
 ) -> Iterator[tuple[Window, NDArray[np.uint8] | None]]:
     """Predict tiles in merged windows; an answer may hold more than the window's tiles.
 
-    Windows of nothing but ``done`` tiles are left out; so is what would end after the run is to stop.
+    Windows of nothing but ``done`` tiles are left out; so is what would end after the run is to stop,
+    or leave too little time for the `Work.spare` windows.
 
     Where a window cannot be read it falls into its tiles, so that a hole in the file costs the tiles that
     touch it and no more; such a tile comes with None. So does one that no device has the memory for, but a
@@ -150,7 +153,7 @@ def through_windows(
         window = queue.pop()
         if done.issuperset(window.tiles):
             continue
-        if work.over(longest):
+        if work.over(longest * (1 + work.spare)):
             return
         start = time.perf_counter()
         try:
