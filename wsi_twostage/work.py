@@ -148,12 +148,13 @@ def through_windows(
     tile that is too large alone ends the run.
     """
     grid = work.mask.spec.tiles
-    queue, longest = merge(tiles, grid, limit=limit, halo=halo)[::-1], 0.0
+    queue, spent = merge(tiles, grid, limit=limit, halo=halo)[::-1], list[float]()
     while queue:
         window = queue.pop()
         if done.issuperset(window.tiles):
             continue
-        if work.over(longest * (1 + work.spare)):
+        usual = min(spent) if len(spent) > 1 else 0.0  # the first one alone may have had to warm up
+        if work.over(max(spent, default=0.0) + work.spare * usual):
             return
         start = time.perf_counter()
         try:
@@ -167,7 +168,7 @@ def through_windows(
             else:
                 yield window, None
         else:
-            longest = max(longest, time.perf_counter() - start)
+            spent.append(time.perf_counter() - start)
             yield window, answer
 
 
