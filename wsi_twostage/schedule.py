@@ -177,7 +177,8 @@ class Run:
         """
         ends = [end for end in (until, self.work.until) if end is not None]
         spare = -(-(audit or 0) // self.crew.threads) if until is not None else 0
-        work = replace(self.work, until=min(ends) - self._levels_s if ends else None, spare=spare)
+        levels_s = self._levels_s * (2 if spare else 1)  # the audit writes them again
+        work = replace(self.work, until=min(ends) - levels_s if ends else None, spare=spare)
         done = ledger.settled
         rounds, worth = list(ledger.rounds()), ledger.grid("uncertainty") if ends else None
         inside = ledger.tissue if within is None else within

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any, TypedDict
 
 import numpy as np
@@ -153,7 +154,7 @@ def through_windows(
         window = queue.pop()
         if done.issuperset(window.tiles):
             continue
-        usual = min(spent) if len(spent) > 1 else 0.0  # the first one alone may have had to warm up
+        usual = fmean(spent[1:]) if spent[1:] else 0.0  # the first one may have had to warm up
         if work.over(max(spent, default=0.0) + work.spare * usual):
             return
         start = time.perf_counter()
