@@ -6,11 +6,14 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 from slides import change_tile, texture, write_slide
+from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from wsi_twostage.conversion import convert
 from wsi_twostage.errors import SlideError, UnreadableRegion
@@ -71,6 +74,55 @@ def test_a_tile_that_claims_too_much_is_not_decoded(
     finally:
         tracemalloc.stop()
     assert view.read(Box(512, 0, 512, 512)).any()  # the others are sound
+
+
+MUCH = 2**26  # bytes in a chunk that may hold 12,288
+BLOCKS = b"".join((2**17 << 3 | 1 << 1 | last).to_bytes(3, "little") + b"\0" for last in (0,) * 511 + (1,))
+NEW = {"zstd": ZstdCodec(), "blosc": BloscCodec(), "gzip": GzipCodec()}  # the same as zarr 3 has them
+UNSAID = b"\x28\xb5\x2f\xfd\0\x58" + BLOCKS  # zstd's frame without its size, 512 runs of 2**17 zeros
+
+
+@pytest.mark.parametrize(
+    ("version", "codec"),
+    [(2, codec) for codec in ("zlib", "gzip", "blosc", "zstd", "lz4", "bz2", "lzma")]
+    + [(3, codec) for codec in ("zstd", "blosc", "gzip", "unsaid", "sharded")],
+)
+def test_a_chunk_of_a_zarr_that_holds_too_much_is_not_decoded(
+    tmp_path: Path, version: int, codec: str
+) -> None:
+    name = {"unsaid": "zstd", "sharded": "zstd"}.get(codec, codec)
+    compressor = numcodecs.get_codec({"id": name})
+    bomb = UNSAID if codec == "unsaid" else bytes(compressor.encode(bytes(MUCH)))
+    root, pixels = zarr.create_group(tmp_path / "a.zarr", zarr_format=version), texture(128, 128)
+    axes = [{"name": axis, "type": "space"} for axis in "yxc"]
+    told = {"version": "0.4", "axes": axes, "datasets": [{"path": "0"}]}
+    root.attrs.update({"multiscales": [told]} if version == 2 else {"ome": {"multiscales": [told]}})
+    array = root.create_array(
+        "0",
+        shape=pixels.shape,
+        dtype=np.uint8,
+        chunks=(64, 64, 3),
+        shards=(128, 128, 3) if codec == "sharded" else None,
+        compressors=compressor if version == 2 else NEW[name],
+    )
+    array[...] = pixels
+    if codec == "sharded":  # the first of four chunks: its bytes, and where they are
+        file = tmp_path / "a.zarr" / "0" / "c" / "0" / "0" / "0"
+        kept = file.read_bytes()
+        index = struct.pack("<2Q", len(kept), len(bomb)) + kept[-68 + 16 : -4]
+        crc = numcodecs.get_codec({"id": "crc32c"}).encode(index)
+        file.write_bytes(kept + bomb + bytes(crc))
+    else:
+        (tmp_path / "a.zarr" / "0" / ("0.0.0" if version == 2 else "c/0/0/0")).write_bytes(bomb)
+    view = open_slide(tmp_path / "a.zarr", 0.5).view(1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableRegion, match=r"rows 0\.\.64, columns 0\.\.64 of level 0"):
+            view.read(Box(0, 0, 64, 64))
+        assert tracemalloc.get_traced_memory()[1] < LIMIT
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(view.read(Box(64, 0, 64, 128)), pixels[64:])  # the others are sound
 
 
 @pytest.mark.parametrize("compression", ["png", "jpegxl", "jpegxr", "lerc"])

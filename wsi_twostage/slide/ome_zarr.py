@@ -12,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from wsi_twostage.errors import SlideError, UnreadableRegion
+from wsi_twostage.slide.bounded import bounded
 from wsi_twostage.slide.contents import (
     Contents,
     FileKey,
@@ -54,6 +55,7 @@ class _OpenZarr:
             if not found or len(self.arrays) < len(found):
                 raise SlideError(f"{key.path}: its multiscales name what is no array")
             _ensure_colour(key.path, self.axes, self.arrays)
+            self._bounded = [bounded(array) for array in self.arrays]
             rows, cols = self.axes.index("y"), self.axes.index("x")
             first = self.arrays[0]
             version = told.get("version") or ("0.4" if first.metadata.zarr_format == 2 else "0.5")
@@ -79,7 +81,7 @@ class _OpenZarr:
         """Pixels of a box of a level, (box.height, box.width, samples)."""
         rows, cols = box.slices
         wanted = {"y": rows, "x": cols, "c": slice(None)}
-        array = np.asarray(self.arrays[level][tuple(wanted.get(axis, 0) for axis in self.axes)])
+        array = np.asarray(self._bounded[level][tuple(wanted.get(axis, 0) for axis in self.axes)])
         kept = [axis for axis in self.axes if axis in wanted]
         array = array if "c" in kept else array[..., None]
         kept = kept if "c" in kept else [*kept, "c"]
