@@ -3,7 +3,8 @@
 import struct
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numcodecs
@@ -22,6 +23,17 @@ from wsi_twostage.tiles import Box
 
 SIDE = 60_000  # px that a tile claims; 10.8 GB of RGB
 LIMIT = 32 * 2**20  # bytes that may be spent on finding out
+
+
+@contextmanager
+def costs_little() -> Iterator[None]:
+    """What is done in the block takes less memory than LIMIT at any time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < LIMIT
+    finally:
+        tracemalloc.stop()
 
 
 def claim_jpeg(data: bytes) -> bytes:
@@ -66,13 +78,11 @@ def test_a_tile_that_claims_too_much_is_not_decoded(
     path = write_slide(tmp_path / "slide.tiff", [noise], tile=512, compression=compression)
     change_tile(path, 0, spoil)
     view = open_slide(path).view(1)
-    tracemalloc.start()
-    try:
-        with pytest.raises(UnreadableRegion, match=rf"tile \(0, 0\) of level 0 cannot be decoded.*{message}"):
-            view.read(Box(0, 0, 512, 512))
-        assert tracemalloc.get_traced_memory()[1] < LIMIT
-    finally:
-        tracemalloc.stop()
+    with (
+        costs_little(),
+        pytest.raises(UnreadableRegion, match=rf"tile \(0, 0\) of level 0 cannot be decoded.*{message}"),
+    ):
+        view.read(Box(0, 0, 512, 512))
     assert view.read(Box(512, 0, 512, 512)).any()  # the others are sound
 
 
@@ -115,13 +125,8 @@ def test_a_chunk_of_a_zarr_that_holds_too_much_is_not_decoded(
     else:
         (tmp_path / "a.zarr" / "0" / ("0.0.0" if version == 2 else "c/0/0/0")).write_bytes(bomb)
     view = open_slide(tmp_path / "a.zarr", 0.5).view(1)
-    tracemalloc.start()
-    try:
-        with pytest.raises(UnreadableRegion, match=r"rows 0\.\.64, columns 0\.\.64 of level 0"):
-            view.read(Box(0, 0, 64, 64))
-        assert tracemalloc.get_traced_memory()[1] < LIMIT
-    finally:
-        tracemalloc.stop()
+    with costs_little(), pytest.raises(UnreadableRegion, match=r"rows 0\.\.64, columns 0\.\.64 of level 0"):
+        view.read(Box(0, 0, 64, 64))
     np.testing.assert_array_equal(view.read(Box(64, 0, 64, 128)), pixels[64:])  # the others are sound
 
 

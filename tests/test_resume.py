@@ -297,11 +297,12 @@ def test_what_there_was_no_time_for_is_not_chosen_any_more(tmp_path: Path, model
     assert result.audit
 
 
-def test_a_budget_of_time_refines_what_there_is_time_for(tmp_path: Path, slide: Path) -> None:
-    def slow(fine: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.2)
-        return fine[:, :1] - 0.5
+def slow(fine: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
+    time.sleep(0.2)
+    return fine[:, :1] - 0.5
 
+
+def test_a_budget_of_time_refines_what_there_is_time_for(tmp_path: Path, slide: Path) -> None:
     bundle, out = replace(small_bundle(), f2=slow), tmp_path / "o.zarr"
     result = segment(slide, out, bundle=bundle, rule=Duration(8), settings=EVERYWHERE)
     table = result.tiles
@@ -314,10 +315,6 @@ def test_a_budget_of_time_refines_what_there_is_time_for(tmp_path: Path, slide: 
 
 
 def test_a_budget_of_time_leaves_time_for_the_audit(tmp_path: Path, slide: Path) -> None:
-    def slow(fine: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.2)
-        return fine[:, :1] - 0.5
-
     bundle, by_rule = replace(small_bundle(), f2=slow), []
     for count in (None, 40):
         settings = replace(EVERYWHERE, workers=2, audit=count)

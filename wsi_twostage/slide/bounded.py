@@ -42,19 +42,25 @@ def _each(codecs: Iterable[Codec]) -> Iterable[Codec]:
         if isinstance(codec, ShardingCodec):
             inner, index = tuple(_each(codec.codecs)), tuple(_each(codec.index_codecs))
             yield replace(codec, codecs=inner, index_codecs=index)
+        elif isinstance(codec, BytesBytesCodec) and (name := _name(codec)) in _SIZES:
+            yield _Bounded(codec, name)
         else:
-            yield _Bounded(codec) if isinstance(codec, BytesBytesCodec) else codec
+            yield codec
+
+
+def _name(codec: Codec) -> str:
+    """As `_SIZES` has it."""
+    return str(codec.to_dict()["name"]).removeprefix("numcodecs.")
 
 
 @dataclass(frozen=True)
 class _Bounded(BytesBytesCodec):
     """A codec of zarr 3 that looks before it decodes."""
 
-    codec: BytesBytesCodec
+    is_fixed_size = False
 
-    @property
-    def is_fixed_size(self) -> bool:  # type: ignore[override]
-        return self.codec.is_fixed_size
+    codec: BytesBytesCodec
+    name: str
 
     def to_dict(self) -> Any:
         """As the codec itself."""
@@ -65,10 +71,9 @@ class _Bounded(BytesBytesCodec):
         return self.codec.compute_encoded_size(input_byte_length, chunk_spec)
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        name = str(self.to_dict()["name"]).removeprefix("numcodecs.")
         limit = _limit(chunk_spec.shape, chunk_spec.dtype.to_native_dtype().itemsize)
-        look = partial(_ensure, name, chunk_bytes.as_numpy_array(), limit)
-        await asyncio.to_thread(look) if name in _TRIED else look()
+        look = partial(_ensure, self.name, chunk_bytes.as_numpy_array(), limit)
+        await asyncio.to_thread(look) if self.name in _TRIED else look()
         return await self.codec._decode_single(chunk_bytes, chunk_spec)
 
 
@@ -138,9 +143,10 @@ def _tried(make: Callable[[], Any]) -> Callable[[memoryview, int], int]:
     return size
 
 
+_DEFLATED = _tried(lambda: zlib.decompressobj(zlib.MAX_WBITS | 32))  # with the header of gzip or of zlib
 _TRIED = {
-    "gzip": _tried(lambda: zlib.decompressobj(47)),
-    "zlib": _tried(lambda: zlib.decompressobj(47)),
+    "gzip": _DEFLATED,
+    "zlib": _DEFLATED,
     "bz2": _tried(bz2.BZ2Decompressor),
     "lzma": _tried(lzma.LZMADecompressor),
 }
