@@ -13,7 +13,7 @@ from conftest import SVS
 from slides import texture, write_slide
 
 from wsi_seg.main import main
-from wsi_seg.progress import Json
+from wsi_seg.progress import Counts, Json
 from wsi_twostage.errors import (
     ClusterError,
     DeviceFull,
@@ -82,6 +82,23 @@ def test_progress_goes_to_stderr_and_can_be_silenced(tmp_path: Path, slide: Path
     assert "stage 2: done" in done.stderr
     quiet = wsi_seg("run", slide, "--model", model, "-o", "b.zarr", "-q", cwd=tmp_path)
     assert quiet.stderr == ""
+
+
+def test_counts_are_lines_in_a_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 100.0, 105.0, 120.0, 130.0])
+    monkeypatch.setattr("wsi_seg.progress.time.perf_counter", lambda: next(clock))
+    with Counts() as counts:
+        for done in (1, 2, 3, 4):
+            counts.show("train", done, 4, f"loss 0.{done}")
+        counts.say("a note")
+    assert capsys.readouterr().err.splitlines() == [
+        "wsi-seg: train, loss 0.1: 1 of 4",  # how fast it goes is not known yet
+        "wsi-seg: train, loss 0.3: 3 of 4, 10 s left",
+        "wsi-seg: train, loss 0.4: 4 of 4",
+        "wsi-seg: a note",
+    ]
 
 
 def test_json_is_one_object_a_slide(tmp_path: Path, slide: Path, model: Path) -> None:

@@ -1,5 +1,6 @@
 """Gaps and promises against small cases worked out by hand, and calibration from slides and images."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from click.testing import CliRunner
 from slides import texture, write_slide
 
 from wsi_seg.main import commands
-from wsi_twostage.calibrate import calibrate_bundle, case_of_store
+from wsi_twostage.calibrate import Seen, calibrate_bundle, case_of_store
 from wsi_twostage.errors import ConfigError
+from wsi_twostage.events import Event, Started, TilesDone
 from wsi_twostage.models.bundle import build, copy_bundle, load_net, read_spec, save_bundle
 from wsi_twostage.models.spec import BundleSpec, Calibration, NetSpec
 from wsi_twostage.pipeline import segment
@@ -177,9 +179,9 @@ def test_a_case_of_a_store_gives_the_gap_of_a_run(bundle: Path, tmp_path: Path) 
 
 def test_calibrating_on_slides_writes_a_bundle(bundle: Path, tmp_path: Path) -> None:
     slides = [write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)]) for i in range(2)]
-    output, seen = tmp_path / "new.safetensors", list[str]()
+    output, seen = tmp_path / "new.safetensors", list[Seen]()
     spec = calibrate_bundle(slides, output, model=bundle, settings=EVERYWHERE, progress=seen.append)
-    assert seen == ["0.tiff", "1.tiff"]
+    assert seen == [Seen(1, 2, "0.tiff"), Seen(2, 2, "1.tiff")]
     assert read_spec(output) == spec
     assert spec.calibration is not None
     assert (spec.calibration.cases, spec.calibration.unit) == (2, "slides")
@@ -187,6 +189,48 @@ def test_calibrating_on_slides_writes_a_bundle(bundle: Path, tmp_path: Path) -> 
     torch.testing.assert_close(load_net(output).f1(x), load_net(bundle).f1(x), rtol=0, atol=0)
     result = segment(slides[0], tmp_path / "x.zarr", bundle=output, rule=TargetGap(0.9), settings=EVERYWHERE)
     assert str(result.store.manifest["rule"]).startswith("threshold")
+
+
+class Killed(BaseException):
+    """Like a SIGKILL: nobody is asked."""
+
+
+def test_a_calibration_that_was_killed_goes_on(bundle: Path, tmp_path: Path) -> None:
+    slides = [write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)]) for i in range(6)]
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    calibrate_bundle(slides, whole, model=bundle, settings=EVERYWHERE)
+    stages: list[str] = []
+
+    def kill(event: Event) -> None:
+        stages.extend([event.stage] if isinstance(event, Started) else [])
+        if stages.count("stage 2") == 4 and isinstance(event, TilesDone):
+            raise Killed
+
+    with pytest.raises(Killed):
+        calibrate_bundle(slides, cut, model=bundle, settings=EVERYWHERE, listener=kill)
+    (tmp_path / "cut.cases" / "note.txt").write_text("the user's own")
+    events: list[Event] = []
+    calibrate_bundle(slides, cut, model=bundle, settings=EVERYWHERE, listener=events.append)
+    again = [e.stage for e in events if isinstance(e, Started)]
+    assert again.count("stage 2") == 3  # of the slide that was at work, and of two more
+    assert cut.read_bytes() == whole.read_bytes()
+    assert os.listdir(tmp_path / "cut.cases") == ["note.txt"]
+    assert not (tmp_path / "whole.cases").exists()
+
+
+def test_another_model_does_not_go_on_with_a_calibration(bundle: Path, tmp_path: Path) -> None:
+    slides = [write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)]) for i in range(2)]
+    output, other = tmp_path / "new.safetensors", tmp_path / "other.safetensors"
+    copy_bundle(bundle, other, replace(read_spec(bundle), decisions=(0.4, 0.6)))
+
+    def kill(seen: Seen) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        calibrate_bundle(slides, output, model=bundle, settings=EVERYWHERE, progress=kill)
+    ran: list[Event] = []
+    calibrate_bundle(slides, output, model=other, settings=EVERYWHERE, listener=ran.append)
+    assert sum(isinstance(e, Started) and e.stage == "stage 2" for e in ran) == 2
 
 
 def test_calibrating_on_images_needs_no_masks(bundle: Path, tmp_path: Path) -> None:
@@ -201,16 +245,15 @@ def test_what_cannot_be_used_is_left_out_and_named(bundle: Path, tmp_path: Path)
     slides = [write_slide(tmp_path / "0.tiff", [texture(260, 300)])]
     slides += [write_slide(tmp_path / "blank.tiff", [np.full((260, 300, 3), 245, np.uint8)])]
     (tmp_path / "no.svs").write_bytes(b"nothing")
-    seen: list[str] = []
+    seen: list[Seen] = []
     spec = calibrate_bundle(
         [*slides, tmp_path / "no.svs"], tmp_path / "new.safetensors", model=bundle,
         settings=Settings(workers=1), progress=seen.append,
     )  # fmt: skip
     assert spec.calibration is not None
     assert spec.calibration.cases == 1
-    assert seen[0] == "0.tiff"
-    assert seen[1] == "blank.tiff left out: no tissue"
-    assert seen[2].startswith("no.svs left out: ")
+    assert seen[:2] == [Seen(1, 3, "0.tiff"), Seen(2, 3, "blank.tiff", "no tissue")]
+    assert "no.svs" in seen[2].left_out
 
 
 def test_every_fifth_input_fits_the_temperature_alone(bundle: Path, tmp_path: Path) -> None:

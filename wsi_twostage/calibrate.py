@@ -2,13 +2,17 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import torch
 
 from wsi_twostage.errors import ConfigError, SlideError
+from wsi_twostage.events import Listener, ignore
 from wsi_twostage.fine import coarse_labels
+from wsi_twostage.kept_cases import KeptCases
+from wsi_twostage.manifest import identity_of
 from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.models.bundle import SHIPPED, ModelBundle, copy_bundle, load_bundle, load_net, read_spec
 from wsi_twostage.models.onnx_net import onnx_device
@@ -16,6 +20,7 @@ from wsi_twostage.models.runner import choose_device
 from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.pipeline import segment
+from wsi_twostage.preparing import prepare
 from wsi_twostage.quality import (
     Case,
     TileAnswers,
@@ -34,13 +39,26 @@ DEFAULT_GAP = 0.005  # Dice to the reference
 FOR_TEMPERATURE = 5  # every fifth input fits the temperature and no promise rests on it
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An input that a calibration is done with."""
+
+    inputs: int
+    """Done by now, of ``total``."""
+    total: int
+    name: str
+    left_out: str = ""
+    """Why it does not count, if it does not."""
+
+
 def calibrate_bundle(
     inputs: Sequence[Path],
     output: Path,
     *,
     model: Path | None = None,
     settings: Settings | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Callable[[Seen], None] = lambda seen: None,
+    listener: Listener = ignore,
 ) -> BundleSpec:
     """Write a copy of a bundle with temperature, default threshold and curve from these slides or images.
 
@@ -48,13 +66,18 @@ def calibrate_bundle(
     must: on cases that had no part in the score. The default threshold is the highest that left these, on
     average, `DEFAULT_GAP` from the reference.
 
+    A call that was interrupted on slides goes on, when it is made again, with what it left in the folder
+    beside ``output`` that ends in ``.cases``.
+
     Parameters
     ----------
     inputs
         Slides, or folders of images (PNG, JPEG) at the bundle's mpp; not both, for a promise about slides
         rests on slides. What cannot be read or has no tissue is left out.
     progress
-        Called with a line on each input that is done or left out.
+        Called after each input.
+    listener
+        Hears what the run on each slide says.
 
     Raises
     ------
@@ -67,26 +90,23 @@ def calibrate_bundle(
     spec, settings = read_spec(path), settings or Settings()
     if len(spec.classes) > 1:
         raise ConfigError(f"{spec.name}: only bundles of one class can be calibrated; it has {spec.classes}")
-    if len(set(map(Path.resolve, inputs))) < len(inputs):
-        raise ConfigError("an input was given twice; a promise counts each once")
-    folders = [entry for entry in inputs if entry.is_dir() and image_files(entry)]
-    if inner := [entry for entry in inputs if (entry / "images").is_dir()]:
-        raise ConfigError(f"{inner[0]}: a data set; give the folder of its images, {inner[0] / 'images'}")
-    if folders and (len(folders) < len(inputs) or settings.mpp is not None):
-        raise ConfigError("folders of images go without slides and without --mpp; calibrate on one kind")
-    found = [image for folder in folders for image in image_files(folder)] if folders else list(inputs)
+    found, images = _inputs(inputs, settings)
+    kept, done = KeptCases(output.with_suffix(".cases")), count(1)
 
     def see(some: Sequence[Path], bundle: Path) -> list[Case]:
         """Whatever of these can be used."""
-        cases = _images(some, bundle, settings) if folders else _slides(some, bundle, settings)
-        kept = []
+        cases = _images(some, bundle, settings) if images else _slides(some, bundle, settings, kept, listener)
+        used = []
         for entry, case in zip(some, cases, strict=True):
-            if isinstance(case, Case) and len(case.histogram):
-                kept.append(case)
-                progress(entry.name)
+            why = ""
+            if not isinstance(case, Case):
+                why = str(case)
+            elif not len(case.histogram):
+                why = "no tissue"
             else:
-                progress(f"{entry.name} left out: {'no tissue' if isinstance(case, Case) else case}")
-        return kept
+                used.append(case)
+            progress(Seen(next(done), len(found), entry.name, why))
+        return used
 
     with tempfile.TemporaryDirectory() as place:
         draft = Path(place) / "draft.safetensors"
@@ -96,11 +116,26 @@ def calibrate_bundle(
         copy_bundle(path, draft, replace(spec, calibration=None))
         cases = see([entry for entry in found if entry not in set(first)], draft)
     if not cases:
+        kept.remove()
         raise ConfigError("nothing to calibrate on: no tissue was found, or no input could be read")
-    promise = calibrate_cases(cases, unit="images" if folders else "slides", uncertainty=settings.uncertainty)
+    promise = calibrate_cases(cases, unit="images" if images else "slides", uncertainty=settings.uncertainty)
     spec = replace(spec, threshold=mean_threshold(promise, DEFAULT_GAP), calibration=promise)
     copy_bundle(path, output, spec)
+    kept.remove()
     return spec
+
+
+def _inputs(inputs: Sequence[Path], settings: Settings) -> tuple[list[Path], bool]:
+    """Slides; or images, and True."""
+    if len(set(map(Path.resolve, inputs))) < len(inputs):
+        raise ConfigError("an input was given twice; a promise counts each once")
+    folders = [entry for entry in inputs if entry.is_dir() and image_files(entry)]
+    if inner := [entry for entry in inputs if (entry / "images").is_dir()]:
+        raise ConfigError(f"{inner[0]}: a data set; give the folder of its images, {inner[0] / 'images'}")
+    if folders and (len(folders) < len(inputs) or settings.mpp is not None):
+        raise ConfigError("folders of images go without slides and without --mpp; calibrate on one kind")
+    images = [image for folder in folders for image in image_files(folder)]
+    return images or list(inputs), bool(folders)
 
 
 def _warmer(spec: BundleSpec, temperature: float) -> BundleSpec:
@@ -119,14 +154,25 @@ def _warmer(spec: BundleSpec, temperature: float) -> BundleSpec:
     )
 
 
-def _slides(paths: Sequence[Path], model: Path, settings: Settings) -> Iterable[Case | SlideError]:
+def _slides(
+    paths: Sequence[Path], model: Path, settings: Settings, kept: KeptCases, listener: Listener
+) -> Iterable[Case | SlideError]:
     for path in paths:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                result = segment(path, Path(folder) / "all.zarr", bundle=model, rule=ALL, settings=settings)
-                yield case_of_store(path.name, result.store, read_spec(model))
-            except SlideError as error:
-                yield error
+        try:
+            yield _slide(path, model, settings, kept, listener)
+        except SlideError as error:
+            yield error
+
+
+def _slide(path: Path, model: Path, settings: Settings, kept: KeptCases, listener: Listener) -> Case:
+    made_of = identity_of(prepare(path, model, settings).manifest(settings))
+    case = kept.read(made_of)
+    if case is None:
+        place = kept.store_of(made_of)
+        result = segment(path, place, bundle=model, rule=ALL, settings=settings, listener=listener)
+        case = case_of_store(path.name, result.store, read_spec(model))
+        kept.keep(made_of, case)
+    return case
 
 
 def case_of_store(name: str, store: MaskPyramid, spec: BundleSpec) -> Case:

@@ -42,6 +42,12 @@ def manifest_of(
     }
 
 
+def identity_of(manifest: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits, the same for what comes down to the same pixels."""
+    said = "\n".join(_identity(manifest, name) for name in _SAME)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
 def _file(path: Path) -> dict[str, str]:
     return {"path": str(path.absolute()), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 

@@ -1,12 +1,18 @@
 """wsi-seg calibrate: temperature and target gaps from a user's own slides."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from wsi_seg import options
 from wsi_seg.help import Command
+from wsi_seg.progress import Counts
 from wsi_twostage.errors import ConfigError
+from wsi_twostage.events import Event, Started, TilesDone
+
+if TYPE_CHECKING:
+    from wsi_twostage.calibrate import Seen
 
 
 @click.command(
@@ -32,31 +38,24 @@ def calibrate(
 
     No labels are needed: both models see everything, which takes as long as --refine all. The copy has a
     temperature that fits these slides and the curve behind --target-gap. A promise of a gap g needs at least
-    1 / g - 1 slides; every fifth input fits the temperature and does not count.
+    1 / g - 1 slides; every fifth input fits the temperature and does not count. If it is interrupted on
+    slides, the same command goes on where it was.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from wsi_twostage.calibrate import calibrate_bundle
     from wsi_twostage.quality import promises
     from wsi_twostage.settings import Settings
 
     if output.exists():
         raise ConfigError(f"{output} exists; give another --output")
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("calibrate", total=None)
-
-        def show(text: str) -> None:
-            bar.update(task, advance=1, description=f"calibrate: {text}")
-            if " left out: " in text:
-                bar.console.print(f"wsi-seg: {text}", markup=False, highlight=False)
-
+    with Counts() as counts:
+        watch = _Watch(counts, total=len(inputs))
         spec = calibrate_bundle(
             inputs,
             output,
             model=model,
             settings=Settings(mpp=mpp, device=device, workers=workers),
-            progress=show,
+            progress=watch.input,
+            listener=watch.run,
         )
     found = spec.calibration
     assert found is not None
@@ -70,3 +69,26 @@ def calibrate(
     click.echo("|---|---|---|")
     for promise in kept:
         click.echo(f"| {promise.target:g} | {promise.threshold:.4f} | {promise.refined:.1%} |")
+
+
+class _Watch:
+    """Shows how many inputs are done, and how far the run on the present one is."""
+
+    def __init__(self, counts: Counts, *, total: int) -> None:
+        self._counts = counts
+        self._inputs, self._total = 0, total
+        self._tiles = self._of_tiles = 0
+
+    def input(self, seen: "Seen") -> None:
+        self._inputs, self._total = seen.inputs, seen.total
+        self._counts.show("calibrate", seen.inputs, seen.total, seen.name)
+        if seen.left_out:
+            self._counts.say(f"{seen.name} left out: {seen.left_out}")
+
+    def run(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._tiles, self._of_tiles = 0, event.total
+        elif isinstance(event, TilesDone):
+            self._tiles += event.tiles
+            text = f"{event.stage}, {self._tiles} of {self._of_tiles} tiles"
+            self._counts.show("calibrate", self._inputs, self._total, text)

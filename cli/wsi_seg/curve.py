@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from wsi_seg.help import Command, files
+from wsi_seg.progress import Counts
 
 
 @click.command(
@@ -41,20 +42,17 @@ def curve(
     its Model 2 everywhere (of whole runs: without stage 1), is everyone's measure of time and of agreement.
     The first point of each line is Model 1 alone: a network run uniformly at a lower resolution.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from wsi_twostage.curves.curve import curve_table, write_curve
     from wsi_twostage.curves.plot import draw_curve
 
     if picture is not None and picture.suffix.lower() not in (".png", ".svg"):
         raise click.UsageError(f"--picture {picture}: its name must end in .png or .svg")
     bundles = [_bundle(model) for model in models]
-    with Progress(console=Console(stderr=True)) as bar:
+    with Counts() as counts:
         if all(bundles):
             if runs or changes:
                 raise click.UsageError("--runs and --set are for experiments, not for bundles")
-            found = _of_slides([path for path in bundles if path], data, mpp, device, repeats, bar)
+            found = _of_slides([path for path in bundles if path], data, mpp, device, repeats, counts)
         elif any(bundles):
             raise click.UsageError("bundles and experiments do not share a picture; give one kind")
         elif runs is None:
@@ -64,7 +62,7 @@ def curve(
         elif mpp is not None:
             raise click.UsageError("--mpp is for bundles, not for experiments")
         else:
-            found = _of_experiments(models, changes, data, runs, device, repeats, bar)
+            found = _of_experiments(models, changes, data, runs, device, repeats, counts)
     click.echo(curve_table(found))  # first: it is there even if no file can be written
     write_curve(found, output)
     if picture is not None:
@@ -80,20 +78,20 @@ def _bundle(model: str) -> Path | None:
 
 
 def _of_slides(
-    bundles: list[Path], data: Path, mpp: float | None, device: str, repeats: int, bar: Any
+    bundles: list[Path], data: Path, mpp: float | None, device: str, repeats: int, counts: Counts
 ) -> Any:
     from wsi_twostage.curves.curve import FRACTIONS
     from wsi_twostage.curves.slides import labelled_slides, measure_slides
     from wsi_twostage.settings import Settings
 
     slides = labelled_slides(data)
-    tasks = {path.stem: bar.add_task(path.stem, total=len(slides) * len(FRACTIONS)) for path in bundles}
+    total = len(slides) * len(FRACTIONS)
     return measure_slides(
         bundles,
         slides,
         settings=Settings(mpp=mpp, device=device),
         repeats=repeats,
-        progress=lambda name, done: bar.update(tasks[name], completed=done),
+        progress=lambda name, runs: counts.show(name, runs, total),
     )
 
 
@@ -104,7 +102,7 @@ def _of_experiments(
     runs: Path,
     device: str,
     repeats: int,
-    bar: Any,
+    counts: Counts,
 ) -> Any:
     import torch
 
@@ -115,12 +113,11 @@ def _of_experiments(
 
     experiments = [read_experiment(name, changes) for name in names]
     parts = open_set(experiments[0].data, data, seed=experiments[0].split_seed)
-    tasks = {e.name: bar.add_task(e.name, total=len(parts.test)) for e in experiments}
     return measure_experiments(
         experiments,
         parts,
         runs,
         device=torch.device(choose_device(device)),
         repeats=repeats,
-        progress=lambda name, images: bar.update(tasks[name], completed=images),
+        progress=lambda name, images: counts.show(name, images, len(parts.test)),
     )

@@ -1,15 +1,15 @@
 """Training and testing of the paper's experiments, for wsi-seg train and wsi-seg evaluate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+from wsi_seg.progress import Counts
 
-    from wsi_twostage.paper.experiment import Experiment
+if TYPE_CHECKING:
     from wsi_twostage.paper.train import Epoch
 
 
@@ -18,8 +18,6 @@ def train_experiments(
 ) -> None:
     """Train what the experiments need and is not in the folder yet."""
     import torch
-    from rich.console import Console
-    from rich.progress import Progress
 
     from wsi_twostage.models.runner import choose_device
     from wsi_twostage.paper.configuration import read_experiment
@@ -27,7 +25,7 @@ def train_experiments(
     from wsi_twostage.paper.train import train_experiment
 
     experiments = [read_experiment(config, changes) for config in configs]
-    with Progress(console=Console(stderr=True)) as bar:
+    with Counts() as counts:
         for experiment in experiments:
             trained = train_experiment(
                 experiment,
@@ -35,7 +33,7 @@ def train_experiments(
                 output,
                 device=torch.device(choose_device(device)),
                 workers=workers,
-                progress=_shower(bar, experiment),
+                progress=partial(_show, counts, experiment.name),
             )
             for stage, done in trained.items():
                 click.echo(f"{experiment.name}: {stage} in {done.path}, trained in {done.seconds:.0f} s")
@@ -46,8 +44,6 @@ def evaluate_experiments(
 ) -> None:
     """Test trained experiments; one report each."""
     import torch
-    from rich.console import Console
-    from rich.progress import Progress
 
     from wsi_twostage.models.runner import choose_device
     from wsi_twostage.paper.configuration import read_experiment
@@ -55,17 +51,17 @@ def evaluate_experiments(
     from wsi_twostage.paper.evaluate import evaluate_experiment, write_report
 
     experiments = [read_experiment(config, changes) for config in configs]
-    with Progress(console=Console(stderr=True)) as bar:
+    with Counts() as counts:
         for experiment in experiments:
             parts = open_set(experiment.data, data, seed=experiment.split_seed)
-            task = bar.add_task(f"{experiment.name}: test", total=len(parts.test))
+            name, total = f"{experiment.name}: test", len(parts.test)
             report = evaluate_experiment(
                 experiment,
                 parts,
                 output,
                 device=torch.device(choose_device(device)),
                 repeats=repeats,
-                progress=_counter(bar, task),
+                progress=partial(counts.show, name, total=total),
             )
             path = write_report(report, output)
             best = ", ".join(
@@ -76,20 +72,5 @@ def evaluate_experiments(
             click.echo(f"{path}: Dice {100 * report.reference.mean:.1f}; two-stage {best}")
 
 
-def _shower(bar: "Progress", experiment: "Experiment") -> "Callable[[Epoch], None]":
-    tasks: dict[str, TaskID] = {}
-
-    def show(epoch: "Epoch") -> None:
-        if epoch.stage not in tasks:
-            tasks[epoch.stage] = bar.add_task("", total=epoch.epochs)
-        text = f"{experiment.name}: {epoch.stage}, loss {epoch.loss:.4f}"
-        bar.update(tasks[epoch.stage], completed=epoch.epoch, description=text)
-
-    return show
-
-
-def _counter(bar: "Progress", task: "TaskID") -> Callable[[int], None]:
-    def count(images: int) -> None:
-        bar.update(task, completed=images)
-
-    return count
+def _show(counts: Counts, experiment: str, at: "Epoch") -> None:
+    counts.show(f"{experiment}: {at.stage}", at.epoch, at.epochs, f"loss {at.loss:.4f}")

@@ -131,6 +131,54 @@ class Json:
         click.echo(line)  # with its end at once: slides at work at the same time have a thread each
 
 
+class Counts:
+    """Long work that is counted, each by its name: bars on a terminal, lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, tuple[float, int]] = {}
+        self._said = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self._bars.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.__exit__(kind, error, trace)
+
+    def show(self, name: str, done: int, total: int, text: str = "") -> None:
+        """So much of ``name`` is done, and how it stands."""
+        now = time.perf_counter()
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total)
+            self._began[name] = now, done
+        described = f"{name}, {text}" if text else name
+        self._bars.update(self._tasks[name], completed=done, total=total, description=described)
+        if not self._console.is_terminal and (done == total or now - self._said >= _EVERY_S):
+            self._said, (began, before) = now, self._began[name]
+            left = (
+                f", {(now - began) / (done - before) * (total - done):.0f} s left"
+                if before < done < total
+                else ""
+            )
+            self.say(f"{described}: {done} of {total}{left}")
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(f"wsi-seg: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
 def listener(name: str, *, quiet: bool, as_json: bool = False) -> Bars | Lines | Silence | Json:
     """What suits where stderr goes; or, ``as_json``, lines on stdout."""
     if as_json and not quiet:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wsi_seg.help import Command, files
+from wsi_seg.progress import Counts
 
 if TYPE_CHECKING:
     from wsi_twostage.training.recipe import Figures
@@ -89,26 +90,16 @@ def _train_bundle(
     config: Path, data: Path, output: Path, *, encoder: Path | None, start: Path | None, device: str
 ) -> None:
     import torch
-    from rich.console import Console
-    from rich.progress import Progress
 
     from wsi_twostage.errors import ConfigError
     from wsi_twostage.models.runner import choose_device
     from wsi_twostage.training.config import read_recipe
     from wsi_twostage.training.recipe import train_bundle
-    from wsi_twostage.training.train import Step
 
     if output.exists():
         raise ConfigError(f"{output} exists; give another --output")
     recipe = read_recipe(config)
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("train", total=None)
-
-        def show(step: Step) -> None:
-            bar.update(
-                task, completed=step.step, total=step.steps, description=f"train, loss {step.loss:.3f}"
-            )
-
+    with Counts() as counts:
         spec = train_bundle(
             recipe,
             data,
@@ -116,7 +107,7 @@ def _train_bundle(
             device=torch.device(choose_device(device)),
             start=start,
             encoder=encoder,
-            progress=show,
+            progress=lambda at: counts.show("train", at.step, at.steps, f"loss {at.loss:.3f}"),
         )
     click.echo(
         f"{output}: temperature {spec.temperature}, decisions {spec.decisions}, threshold {spec.threshold}"

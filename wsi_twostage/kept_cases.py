@@ -1,0 +1,55 @@
+"""What a calibration has seen of its slides so far, kept beside its bundle until that is written."""
+
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsi_twostage.drafts import whole_file
+from wsi_twostage.errors import WriteError
+from wsi_twostage.quality import Case
+
+_OURS = re.compile(r"[0-9a-f]{16}\.(npz|zarr)")
+
+
+@dataclass(frozen=True)
+class KeptCases:
+    """Cases in a folder, each by what made it (`manifest.identity_of`)."""
+
+    folder: Path
+
+    def read(self, made_of: str) -> Case | None:
+        """A case that an interrupted calibration has left, if it got so far."""
+        try:
+            with np.load(self.folder / f"{made_of}.npz") as kept:
+                return Case(str(kept["name"]), kept["histogram"], kept["positive"], kept["overlap"])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise WriteError.of(self.folder, error) from error
+
+    def keep(self, made_of: str, case: Case) -> None:
+        """Write a case, and remove the result that it was counted from."""
+        with whole_file(self.folder / f"{made_of}.npz") as draft, draft.open("wb") as file:
+            np.savez_compressed(
+                file,
+                name=np.array(case.name),
+                histogram=case.histogram,
+                positive=case.positive,
+                overlap=case.overlap,
+            )
+        shutil.rmtree(self.store_of(made_of), ignore_errors=True)
+
+    def store_of(self, made_of: str) -> Path:
+        """Where a slide's result is, while it is made."""
+        return self.folder / f"{made_of}.zarr"
+
+    def remove(self) -> None:
+        """All of it; what somebody else put there stays."""
+        with suppress(OSError):
+            for path in filter(lambda path: _OURS.fullmatch(path.name), self.folder.iterdir()):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            self.folder.rmdir()
