@@ -218,6 +218,21 @@ def test_a_calibration_that_was_killed_goes_on(bundle: Path, tmp_path: Path) -> 
     assert not (tmp_path / "whole.cases").exists()
 
 
+def test_slides_come_from_folders_and_manifests_as_for_a_run(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    slides = [write_slide(folder / f"{i}.tiff", [texture(260, 300, seed=i)]) for i in range(2)]
+    listed = tmp_path / "slides.csv"
+    listed.write_text("wsi,mpp\n" + "".join(f"slides/{slide.name},0.5\n" for slide in slides))
+    specs = [
+        calibrate_bundle(inputs, tmp_path / f"{i}.safetensors", model=bundle, settings=EVERYWHERE)
+        for i, inputs in enumerate((slides, [folder], [str(listed)]))
+    ]
+    assert specs[0] == specs[1] == specs[2]
+    with pytest.raises(ConfigError, match="given twice"):
+        calibrate_bundle([folder, slides[0]], tmp_path / "new.safetensors", model=bundle)
+
+
 def test_another_model_does_not_go_on_with_a_calibration(bundle: Path, tmp_path: Path) -> None:
     slides = [write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)]) for i in range(2)]
     output, other = tmp_path / "new.safetensors", tmp_path / "other.safetensors"

@@ -7,11 +7,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsi_twostage.drafts import whole_file
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.tissue import TISSUES
+
+if TYPE_CHECKING:
+    from wsi_twostage.settings import Settings
 
 SUFFIXES = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".png", ".jpg", ".jpeg",
@@ -35,6 +38,11 @@ class Entry:
     tissue: str | None = None
     threshold: float | None = None
 
+    def settings(self, common: "Settings") -> "Settings":
+        """Those of the batch, but for what is its own."""
+        mpp = common.mpp if self.mpp is None else self.mpp
+        return replace(common, mpp=mpp, tissue=self.tissue or common.tissue)
+
 
 def entries(inputs: Sequence[str], output: Path) -> list[Entry]:
     """The slides behind files, URLs, folders, patterns and CSV manifests, in that order.
@@ -49,7 +57,7 @@ def entries(inputs: Sequence[str], output: Path) -> list[Entry]:
     ConfigError
         Nothing is found, a manifest cannot be read, or two results would have one name.
     """
-    found = [entry for given in inputs for entry in _expand(given, output)]
+    found = [entry for given in inputs for entry in expand(given, output)]
     if output.suffix == ".zarr":
         if len(found) > 1:
             raise ConfigError(
@@ -71,7 +79,8 @@ def is_batch(inputs: Sequence[str], found: Sequence[Entry]) -> bool:
     return len(found) > 1 or found[0].slide != inputs[0]
 
 
-def _expand(given: str, output: Path) -> Iterator[Entry]:
+def expand(given: str, output: Path) -> Iterator[Entry]:
+    """The slides behind one input; errors as `entries`."""
     path = Path(given)
     if path.suffix.lower() == ".csv":
         yield from _manifest(path, output)

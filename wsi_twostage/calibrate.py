@@ -1,5 +1,6 @@
 """Calibrate a bundle on a user's own slides or images, without labels: both models see everything once."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from wsi_twostage.batch import Entry, expand, name_of
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.events import Listener, ignore
 from wsi_twostage.fine import coarse_labels
@@ -52,7 +54,7 @@ class Seen:
 
 
 def calibrate_bundle(
-    inputs: Sequence[Path],
+    inputs: Sequence[str | os.PathLike[str]],
     output: Path,
     *,
     model: Path | None = None,
@@ -72,8 +74,8 @@ def calibrate_bundle(
     Parameters
     ----------
     inputs
-        Slides, or folders of images (PNG, JPEG) at the bundle's mpp; not both, for a promise about slides
-        rests on slides. What cannot be read or has no tissue is left out.
+        Slides, as `batch.entries` takes them; or folders of images (PNG, JPEG) at the bundle's mpp. Not both,
+        for a promise about slides rests on slides. What cannot be read or has no tissue is left out.
     progress
         Called after each input.
     listener
@@ -90,10 +92,10 @@ def calibrate_bundle(
     spec, settings = read_spec(path), settings or Settings()
     if len(spec.classes) > 1:
         raise ConfigError(f"{spec.name}: only bundles of one class can be calibrated; it has {spec.classes}")
-    found, images = _inputs(inputs, settings)
+    found, images = _inputs([os.fspath(given) for given in inputs], settings)
     kept, done = KeptCases(output.with_suffix(".cases")), count(1)
 
-    def see(some: Sequence[Path], bundle: Path) -> list[Case]:
+    def see(some: Sequence[Entry], bundle: Path) -> list[Case]:
         """Whatever of these can be used."""
         cases = _images(some, bundle, settings) if images else _slides(some, bundle, settings, kept, listener)
         used = []
@@ -105,7 +107,7 @@ def calibrate_bundle(
                 why = "no tissue"
             else:
                 used.append(case)
-            progress(Seen(next(done), len(found), entry.name, why))
+            progress(Seen(next(done), len(found), name_of(entry.slide), why))
         return used
 
     with tempfile.TemporaryDirectory() as place:
@@ -125,17 +127,19 @@ def calibrate_bundle(
     return spec
 
 
-def _inputs(inputs: Sequence[Path], settings: Settings) -> tuple[list[Path], bool]:
+def _inputs(inputs: Sequence[str], settings: Settings) -> tuple[list[Entry], bool]:
     """Slides; or images, and True."""
-    if len(set(map(Path.resolve, inputs))) < len(inputs):
-        raise ConfigError("an input was given twice; a promise counts each once")
-    folders = [entry for entry in inputs if entry.is_dir() and image_files(entry)]
-    if inner := [entry for entry in inputs if (entry / "images").is_dir()]:
+    paths = [Path(given) for given in inputs]
+    if inner := [path for path in paths if (path / "images").is_dir()]:
         raise ConfigError(f"{inner[0]}: a data set; give the folder of its images, {inner[0] / 'images'}")
-    if folders and (len(folders) < len(inputs) or settings.mpp is not None):
+    folders = [path for path in paths if path.is_dir() and image_files(path)]
+    if folders and (len(folders) < len(paths) or settings.mpp is not None):
         raise ConfigError("folders of images go without slides and without --mpp; calibrate on one kind")
-    images = [image for folder in folders for image in image_files(folder)]
-    return images or list(inputs), bool(folders)
+    images = [Entry(str(image), Path()) for folder in folders for image in image_files(folder)]
+    found = images or [entry for given in inputs for entry in expand(given, Path())]
+    if len({os.path.realpath(entry.slide) for entry in found}) < len(found):
+        raise ConfigError("an input was given twice; a promise counts each once")
+    return found, bool(folders)
 
 
 def _warmer(spec: BundleSpec, temperature: float) -> BundleSpec:
@@ -155,22 +159,22 @@ def _warmer(spec: BundleSpec, temperature: float) -> BundleSpec:
 
 
 def _slides(
-    paths: Sequence[Path], model: Path, settings: Settings, kept: KeptCases, listener: Listener
+    entries: Sequence[Entry], model: Path, settings: Settings, kept: KeptCases, listener: Listener
 ) -> Iterable[Case | SlideError]:
-    for path in paths:
+    for entry in entries:
         try:
-            yield _slide(path, model, settings, kept, listener)
+            yield _slide(entry.slide, model, entry.settings(settings), kept, listener)
         except SlideError as error:
             yield error
 
 
-def _slide(path: Path, model: Path, settings: Settings, kept: KeptCases, listener: Listener) -> Case:
-    made_of = identity_of(prepare(path, model, settings).manifest(settings))
+def _slide(slide: str, model: Path, settings: Settings, kept: KeptCases, listener: Listener) -> Case:
+    made_of = identity_of(prepare(slide, model, settings).manifest(settings))
     case = kept.read(made_of)
     if case is None:
         place = kept.store_of(made_of)
-        result = segment(path, place, bundle=model, rule=ALL, settings=settings, listener=listener)
-        case = case_of_store(path.name, result.store, read_spec(model))
+        result = segment(slide, place, bundle=model, rule=ALL, settings=settings, listener=listener)
+        case = case_of_store(name_of(slide), result.store, read_spec(model))
         kept.keep(made_of, case)
     return case
 
@@ -189,7 +193,7 @@ def _of_tile(store: MaskPyramid, spec: BundleSpec, tile: Tile) -> TileAnswers:
     return TileAnswers(store.read_probability(box.coarser(spec.step))[0], first, store.read(box))
 
 
-def _images(paths: Sequence[Path], model: Path, settings: Settings) -> Iterable[Case]:
+def _images(entries: Sequence[Entry], model: Path, settings: Settings) -> Iterable[Case]:
     spec = read_spec(model)
     if spec.contract is not None:  # images reach ONNX Runtime from the CPU
         net: ModelBundle | TwoStageNet = load_bundle(model, device=onnx_device(settings.device))
@@ -198,6 +202,7 @@ def _images(paths: Sequence[Path], model: Path, settings: Settings) -> Iterable[
         device = torch.device(choose_device(settings.device))
         net = load_net(model).to(device)
     unlabelled = torch.zeros(0, dtype=torch.uint8)
+    paths = (Path(entry.slide) for entry in entries)
     samples = (Sample(path.name, read_rgb(path), unlabelled) for path in paths)
     for answer in answers(net, samples, spec, device):
         yield case_of_answer(answer, spec)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from distributed import Client
 
@@ -84,18 +84,13 @@ def segment_many(
         raise ConfigError(f"{rule} is for one slide at a time; leave --at-once away")
 
     def work(number: int, entry: Entry, client: Client) -> Outcome:
-        own = replace(
-            settings,
-            mpp=settings.mpp if entry.mpp is None else entry.mpp,
-            tissue=entry.tissue or settings.tissue,
-        )
         with listener_of(entry) as listener:
             result = segment(
                 entry.slide,
                 entry.output,
                 bundle=bundle,
                 rule=rule if entry.threshold is None else Threshold(entry.threshold),
-                settings=own,
+                settings=entry.settings(settings),
                 listener=listener,
                 since=time.time() if since is None or number else since,
                 client=client,

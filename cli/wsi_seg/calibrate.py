@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wsi_seg import options
-from wsi_seg.help import Command
+from wsi_seg.help import Command, files
 from wsi_seg.progress import Counts
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.events import Event, Started, TilesDone
@@ -18,23 +18,25 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command,
     short_help="Measure a model's gap on your own slides, without labels.",
-    examples=(("wsi-seg calibrate *.svs -o mine.safetensors", ""),),
+    examples=(("wsi-seg calibrate slides/ -o mine.safetensors", ""),),
 )
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, shell_complete=files)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
 @options.model
 @options.mpp
 @options.device
 @options.workers
 def calibrate(
-    inputs: tuple[Path, ...],
+    inputs: tuple[str, ...],
     output: Path,
     model: Path | None,
     mpp: float | None,
     device: str,
     workers: int | None,
 ) -> None:
-    """Measure a bundle's gap to its reference on INPUTS, slides or folders of images, and write it anew.
+    """Measure a bundle's gap to its reference on INPUTS, and write it anew.
+
+    INPUTS are slides, as `wsi-seg run` takes them (files, folders, CSV manifests), or folders of images.
 
     No labels are needed: both models see everything, which takes as long as --refine all. The copy has a
     temperature that fits these slides and the curve behind --target-gap. A promise of a gap g needs at least
