@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 
 from wsi_twostage import drafts
-from wsi_twostage.drafts import draft_of
+from wsi_twostage.drafts import draft_of, whole_folder
+from wsi_twostage.errors import StoreError
+from wsi_twostage.lock import locked
 
 WRITES = """
-import sys, time
+import sys
 from pathlib import Path
 from wsi_twostage.drafts import draft_of
 
-with draft_of(Path(sys.argv[1])) as draft:
-    draft.write_text("half of it")
+with draft_of(Path(sys.argv[1]), folder=len(sys.argv) > 2) as draft:
+    (draft / "part" if draft.is_dir() else draft).write_text("half of it")
     print(draft, flush=True)
     sys.stdin.read()
 """
@@ -27,14 +29,18 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def killed(path: Path) -> Path:
+def killed(path: Path, *folder: str) -> Path:
     """The draft of a process that was killed while it wrote."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", WRITES, path], text=True, **pipes) as process:  # type: ignore[call-overload]
+    with subprocess.Popen([sys.executable, "-c", WRITES, path, *folder], text=True, **pipes) as process:  # type: ignore[call-overload]
         draft = Path(process.stdout.readline().strip())
         process.send_signal(signal.SIGKILL)
-    assert draft.read_text() == "half of it"
+    assert draft.is_dir() or draft.read_text() == "half of it"
     return draft
+
+
+def free() -> None:
+    """Whatever is there may go."""
 
 
 def test_a_draft_is_moved_or_removed(tmp_path: Path) -> None:
@@ -114,3 +120,76 @@ def test_where_there_are_no_locks_nothing_is_removed(tmp_path: Path, monkeypatch
     with draft_of(tmp_path / "a.csv") as draft:
         assert names(tmp_path) == sorted([left.name, draft.name])
     assert names(tmp_path) == [left.name]
+
+
+def test_a_folder_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.zarr"
+    for content in ("first", "second"):
+        with whole_folder(path, ensure_free=free) as draft:
+            (draft / "part").write_text(content)
+            assert names(path.parent)[0] == draft.name
+        assert names(path.parent) == ["a.zarr"]
+        assert (path / "part").read_text() == content
+        with locked(path):  # it is nobody's any more
+            pass
+    with pytest.raises(KeyError), whole_folder(path, ensure_free=free) as draft:
+        raise KeyError
+    assert names(path.parent) == ["a.zarr"]
+    assert (path / "part").read_text() == "second"
+
+
+def test_a_folder_that_came_meanwhile_stays(tmp_path: Path) -> None:
+    path, asked = tmp_path / "a.zarr", list[int]()
+
+    def ensure_free() -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            path.mkdir()
+            (path / "part").write_text("another's")
+            raise StoreError("exists")
+
+    with pytest.raises(StoreError, match="exists"), whole_folder(path, ensure_free=ensure_free):
+        pass
+    assert (path / "part").read_text() == "another's"
+    assert names(tmp_path) == ["a.zarr"]
+
+
+def test_a_folder_that_somebody_writes_to_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    (path / "part").write_text("another's")
+    refused = pytest.raises(StoreError, match="is being written")
+    with locked(path), refused, whole_folder(path, ensure_free=free):
+        pass
+    assert names(tmp_path) == ["a.zarr"]
+    assert (path / "part").read_text() == "another's"
+
+
+def test_a_folder_whose_new_content_cannot_come_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    (path / "part").write_text("old")
+    rename, renamed = Path.rename, list[Path]()
+
+    def fails_once(self: Path, target: Path) -> Path:
+        renamed.append(self)
+        if len(renamed) == 2:
+            raise OSError
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(OSError), whole_folder(path, ensure_free=free):  # noqa: PT011
+        pass
+    assert (path / "part").read_text() == "old"
+    assert names(tmp_path) == ["a.zarr"]
+
+
+def test_what_killed_processes_left_of_folders_goes_with_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    left, file = killed(path, "folder"), killed(path)
+    assert left.is_dir()
+    with whole_folder(path, ensure_free=free):
+        assert left.name not in names(tmp_path)
+    assert names(tmp_path) == sorted([file.name, "a.zarr"])  # a file may be what somebody else calls so

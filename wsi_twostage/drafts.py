@@ -1,17 +1,18 @@
-"""Files that are whole or as they were: filled beside their place; no draft stays of a killed process."""
+"""Files and folders that are whole or as they were: filled beside their place; of a kill nothing stays."""
 
 import hashlib
 import os
 import re
+import shutil
 import socket
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from wsi_twostage.errors import WriteError
-from wsi_twostage.lock import HAS_LOCKS, lock_file
+from wsi_twostage.errors import StoreError, WriteError
+from wsi_twostage.lock import HAS_LOCKS, lock_file, locked
 
 
 @contextmanager
@@ -33,27 +34,63 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def draft_of(path: Path) -> Iterator[Path]:
-    """An empty, hidden file beside ``path``, to be filled and then moved; what is not moved is removed.
+def whole_folder(path: Path, *, ensure_free: Callable[[], None]) -> Iterator[Path]:
+    """An empty folder to fill, as `whole_file`; ``ensure_free`` raises if what is at ``path`` must stay.
+
+    Raises
+    ------
+    StoreError
+        The folder around it cannot be made, or somebody is at work on what is to be replaced.
+    """
+    ensure_free()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path.parent}: cannot be made a folder ({error.strerror})") from error
+    with draft_of(path, folder=True) as draft:
+        yield draft
+        ensure_free()  # a block takes time, and what came meanwhile is not ours to remove
+        if not path.exists():
+            draft.rename(path)
+            return
+        with locked(path), draft_of(path, folder=True) as old:
+            ensure_free()
+            old.rmdir()
+            path.rename(old)
+            try:
+                draft.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
+
+
+@contextmanager
+def draft_of(path: Path, *, folder: bool = False) -> Iterator[Path]:
+    """An empty, hidden file or folder beside ``path``, to be filled and moved; what is not moved is removed.
 
     It is locked while this process lives. So drafts of the same path that nobody will ever finish are known,
     and are removed here: those that a process on this machine, of this user, left when it was killed.
     """
-    _remove_left_behind(path)
-    draft, descriptor = _new(path)
+    _remove_left_behind(path, folder)
+    draft, descriptor = _new(path, folder)
     try:
         yield draft
     finally:
-        draft.unlink(missing_ok=True)
+        _remove(draft, folder)
         if descriptor is not None:
             os.close(descriptor)
 
 
-def _new(path: Path) -> tuple[Path, int | None]:
+def _new(path: Path, folder: bool) -> tuple[Path, int | None]:
     """A draft, and what holds its lock."""
     while True:
         draft = path.with_name(f".{path.name}.{_here()}-{uuid.uuid4().hex[:8]}.new")
-        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if folder:
+            draft.mkdir()
+            if not HAS_LOCKS:  # and folders cannot be opened
+                return draft, None
+        flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+        descriptor = os.open(draft, flags, 0o666)
         if not lock_file(descriptor, wait=True):
             os.close(descriptor)
             return draft, None
@@ -62,7 +99,14 @@ def _new(path: Path) -> tuple[Path, int | None]:
         os.close(descriptor)  # taken for one that was left behind, in the moment before it was locked
 
 
-def _remove_left_behind(path: Path) -> None:
+def _remove(draft: Path, folder: bool) -> None:
+    if folder:
+        shutil.rmtree(draft, ignore_errors=True)
+    else:
+        draft.unlink(missing_ok=True)
+
+
+def _remove_left_behind(path: Path, folder: bool) -> None:
     """Remove drafts of ``path`` that nobody is at work on."""
     if not HAS_LOCKS:
         return
@@ -70,16 +114,17 @@ def _remove_left_behind(path: Path) -> None:
     with suppress(OSError):  # a folder that can be written, but not listed
         names = [name for name in os.listdir(path.parent) if ours.fullmatch(name)]
         for draft in map(path.with_name, names):
-            with suppress(OSError):  # gone, or another user's
-                _remove_if_nobody_holds(draft)
+            with suppress(OSError):  # gone, another user's, or of the other kind
+                _remove_if_nobody_holds(draft, folder)
 
 
-def _remove_if_nobody_holds(draft: Path) -> None:
-    descriptor = os.open(draft, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+def _remove_if_nobody_holds(draft: Path, folder: bool) -> None:
+    kind, is_kind = (os.O_DIRECTORY, stat.S_ISDIR) if folder else (os.O_RDWR, stat.S_ISREG)
+    descriptor = os.open(draft, kind | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         found = os.fstat(descriptor)
-        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and lock_file(descriptor):
-            draft.unlink()
+        if is_kind(found.st_mode) and found.st_uid == os.geteuid() and lock_file(descriptor):
+            _remove(draft, folder)
     finally:
         os.close(descriptor)
 

@@ -4,12 +4,11 @@ What is written, and from what, is in `levels`; here are the order, the store an
 """
 
 import os
-import shutil
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,7 @@ from zarr.codecs import TransposeCodec, ZstdCodec
 
 from wsi_twostage.conversion import levels
 from wsi_twostage.conversion.levels import FINE, Pyramid, write_block, write_coarse
+from wsi_twostage.drafts import whole_folder
 from wsi_twostage.errors import ConfigError, LostSlide, SlideError, StoreError, UnreadableRegion, WriteError
 from wsi_twostage.events import Finished, Listener, Started, TilesDone, ignore
 from wsi_twostage.lock import locked
@@ -157,19 +157,12 @@ def _codecs(quality: int | None) -> dict[str, Any]:
 
 def _create(pyramid: Pyramid, manifest: dict[str, Any], codecs: dict[str, Any], *, overwrite: bool) -> None:
     """Groups, metadata and empty arrays; they appear whole or not at all."""
-    _ensure_free(pyramid.root, overwrite=overwrite)
-    new = pyramid.root.with_name(f".{pyramid.root.name}.{uuid.uuid4().hex[:8]}.new")
+    free = partial(_ensure_free, pyramid.root, overwrite=overwrite)
     try:
-        _write_empty(new, pyramid, manifest, codecs)
-        if pyramid.root.exists():
-            with locked(pyramid.root):
-                _ensure_free(pyramid.root, overwrite=overwrite)  # again: what came meanwhile is not ours
-                shutil.rmtree(pyramid.root)
-        new.rename(pyramid.root)
+        with whole_folder(pyramid.root, ensure_free=free) as new:
+            _write_empty(new, pyramid, manifest, codecs)
     except OSError as error:
         raise WriteError.of(pyramid.root, error) from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _ensure_free(root: Path, *, overwrite: bool) -> None:

@@ -2,10 +2,8 @@
 
 import json
 import re
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,39 +116,7 @@ def remove_unfinished(root: Path) -> None:
                 file.unlink()
 
 
-@contextmanager
-def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder beside ``path`` to fill; it takes the place of ``path`` only when the block succeeds.
-
-    Raises
-    ------
-    StoreError
-        Something is there that must not be replaced.
-    """
-    _ensure_may_be_written(path, overwrite=overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{path.parent}: cannot be made a folder ({error.strerror})") from error
-    token = uuid.uuid4().hex[:8]
-    new, old = (path.with_name(f".{path.name}.{token}.{suffix}") for suffix in ("new", "old"))
-    try:
-        yield new
-        # Again: a block takes time, and what came meanwhile is not ours to delete.
-        _ensure_may_be_written(path, overwrite=overwrite)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        if old.exists():
-            old.rename(path)
-        raise
-    if old.exists():
-        shutil.rmtree(old)
-
-
-def _ensure_may_be_written(path: Path, *, overwrite: bool) -> None:
+def ensure_may_be_written(path: Path, *, overwrite: bool) -> None:
     """A path is free, or holds a result of ours that the user gave up; and it is no part of another store."""
     around = next((one for one in path.parents if any((one / name).is_file() for name in _NODES)), None)
     if around is not None:

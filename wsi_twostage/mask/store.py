@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,8 +12,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from wsi_twostage.drafts import whole_folder
 from wsi_twostage.errors import ConfigError, StoreError, WsiError, similar_file
-from wsi_twostage.mask.layout import OURS, create_store, read_attributes, replacing, result_in
+from wsi_twostage.mask.layout import OURS, create_store, ensure_may_be_written, read_attributes, result_in
 from wsi_twostage.mask.reduce import majority, mean
 from wsi_twostage.mask.spec import SHARD, MaskSpec, Shard
 from wsi_twostage.mask.table import read_table, write_column, write_table
@@ -49,7 +50,8 @@ class MaskPyramid:
             The path exists; with ``overwrite``, it exists and is not a result of ours.
         """
         path = Path(path).absolute()  # workers may run in another folder
-        with replacing(path, overwrite=overwrite) as folder:
+        free = partial(ensure_may_be_written, path, overwrite=overwrite)
+        with whole_folder(path, ensure_free=free) as folder:
             create_store(folder, spec, {**manifest, "whole": False, "complete": False})
         return cls(path, spec)
 
