@@ -10,6 +10,7 @@ from wsi_seg.help import Command, files
 from wsi_seg.progress import Counts
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.events import Event, Started, TilesDone
+from wsi_twostage.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from wsi_twostage.calibrate import Seen
@@ -43,6 +44,7 @@ def calibrate(
     1 / g - 1 slides; every fifth input fits the temperature and does not count. If it is interrupted on
     slides, the same command goes on where it was.
     """
+    keep_freed_memory()  # as in a run
     from wsi_twostage.calibrate import calibrate_bundle
     from wsi_twostage.quality import promises
     from wsi_twostage.settings import Settings

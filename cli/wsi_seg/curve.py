@@ -7,6 +7,7 @@ import click
 
 from wsi_seg.help import Command, files
 from wsi_seg.progress import Counts
+from wsi_twostage.memory import keep_freed_memory
 
 
 @click.command(
@@ -42,6 +43,7 @@ def curve(
     its Model 2 everywhere (of whole runs: without stage 1), is everyone's measure of time and of agreement.
     The first point of each line is Model 1 alone: a network run uniformly at a lower resolution.
     """
+    keep_freed_memory()  # as in a run
     from wsi_twostage.curves.curve import curve_table, write_curve
     from wsi_twostage.curves.plot import draw_curve
 

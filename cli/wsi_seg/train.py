@@ -9,6 +9,7 @@ import click
 
 from wsi_seg.help import Command, files
 from wsi_seg.progress import Counts
+from wsi_twostage.memory import ALL, keep_freed_memory
 
 if TYPE_CHECKING:
     from wsi_twostage.training.recipe import Figures
@@ -72,6 +73,7 @@ def train(
     trains both stages, calibrates them and writes a bundle. Run again after an interruption: training goes
     on from its last checkpoint.
     """
+    keep_freed_memory(ALL)  # before numpy and torch start threads
     from wsi_seg.experiment import train_experiments
     from wsi_twostage.paper.configuration import is_experiment
 
@@ -150,6 +152,7 @@ def evaluate(
     With CONFIG, as for `wsi-seg train`: test these experiments, whose weights are in the folder --output,
     and write a report NAME.json of each there, with Dice and the time of each stage.
     """
+    keep_freed_memory(ALL)
     import torch
 
     from wsi_seg.experiment import evaluate_experiments
