@@ -428,6 +428,14 @@ def test_a_report_of_other_settings_is_not_replaced(report: Report, tmp_path: Pa
         write_report(replace(report, experiment={**report.experiment, "seed": 1}), tmp_path)
 
 
+def test_a_report_of_other_settings_is_refused_before_the_test(tmp_path: Path) -> None:
+    made = made_up("unet-bowl", seed=1)
+    write_report(made, tmp_path)
+    arguments = ["evaluate", "unet-bowl", "--data", "/none", "-o", str(tmp_path)]
+    done = CliRunner().invoke(commands, arguments)
+    assert "the report of other settings" in str(done.exception)
+
+
 def test_what_a_reading_process_says_stays_one_line(tmp_path: Path) -> None:
     folder(tmp_path)
     write(tmp_path / "masks" / "3.png", np.zeros((9, 9), np.uint8))

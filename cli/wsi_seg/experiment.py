@@ -48,11 +48,12 @@ def evaluate_experiments(
     from wsi_twostage.models.runner import choose_device
     from wsi_twostage.paper.configuration import read_experiment
     from wsi_twostage.paper.datasets import open_set
-    from wsi_twostage.paper.evaluate import evaluate_experiment, write_report
+    from wsi_twostage.paper.evaluate import evaluate_experiment, report_path, write_report
 
     experiments = [read_experiment(config, changes) for config in configs]
     with Counts() as counts:
         for experiment in experiments:
+            report_path(experiment.described, output)  # a test can take hours: refused before, not after it
             parts = open_set(experiment.data, data, seed=experiment.split_seed)
             name, total = f"{experiment.name}: test", len(parts.test)
             report = evaluate_experiment(

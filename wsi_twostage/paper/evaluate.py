@@ -228,17 +228,23 @@ def commit() -> str:
     return head.stdout.strip() + "+" * bool(changed.stdout.strip()) if head.returncode == 0 else ""
 
 
-def write_report(report: Report, folder: Path) -> Path:
-    """One JSON file named after the experiment; it appears whole or not at all.
+def report_path(described: dict[str, Any], folder: Path) -> Path:
+    """Where the report of an experiment goes, which is named after it.
 
     Raises
     ------
     ConfigError
         The file is there and holds the report of other settings.
     """
-    path = folder / f"{report.name}.json"
-    if path.exists() and read_report(path).experiment != json.loads(json.dumps(report.experiment)):
+    path = folder / f"{described['name']}.json"
+    if path.exists() and read_report(path).experiment != json.loads(json.dumps(described)):
         raise ConfigError(f"{path} is the report of other settings; give the experiment another name=")
+    return path
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """One JSON file at its `report_path`; it appears whole or not at all."""
+    path = report_path(report.experiment, folder)
     write_json(path, asdict(report))
     return path
 
