@@ -1,6 +1,8 @@
 """Experiments from a configuration to a table: rows, training, interruption, reports."""
 
 import json
+import shutil
+import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from wsi_seg.main import commands
 from wsi_twostage.curves.curve import read_curve
 from wsi_twostage.curves.experiments import measure_experiments
 from wsi_twostage.errors import ConfigError, WriteError, WsiError
-from wsi_twostage.paper import tables
+from wsi_twostage.paper import evaluate, tables
 from wsi_twostage.paper import train as training
 from wsi_twostage.paper.configuration import as_toml, is_experiment, read_experiment
 from wsi_twostage.paper.datasets import Parts, open_set
@@ -434,6 +436,23 @@ def test_a_report_of_other_settings_is_refused_before_the_test(tmp_path: Path) -
     arguments = ["evaluate", "unet-bowl", "--data", "/none", "-o", str(tmp_path)]
     done = CliRunner().invoke(commands, arguments)
     assert "the report of other settings" in str(done.exception)
+
+
+def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its environment often lies in the checkout of whatever it is used in."""
+    if shutil.which("git") is None:
+        pytest.skip("no git here")
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org")
+    installed = tmp_path / ".venv" / "evaluate.py"
+    installed.parent.mkdir()
+    installed.touch()
+    monkeypatch.setattr(evaluate, "__file__", str(installed))
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "of the project that uses it"], check=True)
+    assert evaluate.commit() == ""
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
+    assert len(evaluate.commit()) == 12
 
 
 def test_what_a_reading_process_says_stays_one_line(tmp_path: Path) -> None:

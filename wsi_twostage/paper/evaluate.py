@@ -219,8 +219,11 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def commit() -> str:
     """Of the checkout that runs, with a + if files were changed; empty for an installed package."""
-    git = ("git", "-C", str(Path(__file__).parent))
+    git, here = ("git", "-C", str(Path(__file__).parent)), Path(__file__).name
     try:
+        ours = subprocess.run([*git, "ls-files", "--error-unmatch", here], capture_output=True)
+        if ours.returncode:  # installed, perhaps within a checkout of something else
+            return ""
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
         changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
     except OSError:
