@@ -120,6 +120,17 @@ def test_two_files_of_one_name_are_refused(part: str, tmp_path: Path) -> None:
         open_set("folder", tmp_path)
 
 
+@pytest.mark.parametrize("stray", ["__MACOSX", ".ipynb_checkpoints"])
+@pytest.mark.parametrize(
+    ("name", "inner"),
+    [("bowl", "data-science-bowl-2018/stage1/train"), ("ph2", "PH2Dataset/PH2 Dataset images")],
+)
+def test_a_stray_folder_is_none_of_the_images(name: str, inner: str, stray: str, tmp_path: Path) -> None:
+    TREES[name](tmp_path)
+    (tmp_path / inner / stray).mkdir()
+    assert len(open_set(name, tmp_path).train) == 7
+
+
 def test_a_nucleus_folder_without_masks_is_named(tmp_path: Path) -> None:
     bowl(tmp_path)
     for path in (tmp_path / f"data-science-bowl-2018/stage1/train/{4:064x}/masks").iterdir():

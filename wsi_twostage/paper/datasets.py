@@ -17,6 +17,7 @@ from wsi_twostage.training.data import by_stem, image_files, read_labels, read_m
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _NOT_IMAGES = "_superpixels"  # that ISIC puts beside its images
+_NOT_PLACES = (".", "__MACOSX")  # how the folders begin that file managers, notebooks and archives leave
 _BDD_VEHICLES = (13, 14, 15, 16)  # train ids: car, truck, bus, train
 _KITTI_VEHICLES = (26, 27, 28, 29, 30, 31)  # label ids: car, truck, bus, caravan, trailer, train
 
@@ -110,6 +111,11 @@ def _images(folder: Path) -> list[Path]:
     return [path for path in image_files(folder, _SUFFIXES) if not path.stem.endswith(_NOT_IMAGES)]
 
 
+def _places(folder: Path) -> list[Path]:
+    """The folders in a folder, one for each image; whatever else lies there is none of ours."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(_NOT_PLACES))
+
+
 def _pairs(
     images: Path, masks: Path, *, ids: tuple[int, ...] = (), empty: bool = False, suffix: str = ""
 ) -> list[Item]:
@@ -163,7 +169,7 @@ def _bowl(root: Path) -> list[Item] | None:
     if folder is None:
         return _folder(root, "bowl2018")
     items = []
-    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for place in _places(folder):
         images, masks = _images(place / "images"), _images(place / "masks")
         if len(images) != 1:
             raise ConfigError(f"{place / 'images'}: {len(images)} images; expected one")
@@ -180,7 +186,7 @@ def _ph2(root: Path) -> list[Item] | None:
     if folder is None:
         return None
     items = []
-    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for place in _places(folder):
         name = place.name
         image, mask = (_images(place / f"{name}_{part}") for part in ("Dermoscopic_Image", "lesion"))
         if len(image) != 1 or len(mask) != 1:
