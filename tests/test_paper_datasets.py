@@ -86,6 +86,14 @@ def test_the_first_release_of_bdd(tmp_path: Path) -> None:
     assert len(open_set("bdd", tmp_path).test) == 2
 
 
+def test_bowl_as_kaggle_names_it(tmp_path: Path) -> None:
+    bowl(tmp_path)
+    base = tmp_path / "data-science-bowl-2018"
+    (base / "stage1/train").rename(base / "stage1_train")
+    assert len(open_set("bowl", tmp_path).train) == 7
+    assert len(open_set("bowl", base).train) == 7
+
+
 def test_isic_as_downloaded(tmp_path: Path) -> None:
     folder(tmp_path)
     images, masks = (tmp_path / f"ISIC-2017_Training_{p}" for p in ("Data", "Part1_GroundTruth"))

@@ -163,7 +163,8 @@ def _kitti(root: Path) -> list[Item] | None:
 
 
 def _bowl(root: Path) -> list[Item] | None:
-    folder = _first(root, "data-science-bowl-2018/stage1/train", "stage1/train", "stage1_train")
+    names = ("stage1/train", "stage1_train")  # of the published code, and of Kaggle's archive
+    folder = _first(root, *(f"data-science-bowl-2018/{name}" for name in names), *names)
     if folder is None and any(len(_images(path)) == 1 for path in root.glob("*/images")):
         folder = root
     if folder is None:
