@@ -190,6 +190,13 @@ def test_training_ends_in_a_bundle_with_its_card(folder: Path, tmp_path: Path) -
     assert spec.classes == ("gland",)
 
 
+def test_a_folder_may_lie_deeper_below_the_data(folder: Path, tmp_path: Path) -> None:
+    path, name = tmp_path / "x.safetensors", f"{folder.name}/set"
+    recipe = Recipe(config(data=DataConfig((name,), test=0.25, validation=0.25), steps=1))
+    train_bundle(recipe, folder.parent, path, device=CPU)
+    assert evaluate_bundle(path, folder.parent, device=CPU)[name].images == 2
+
+
 @pytest.mark.parametrize(
     "recipe",
     [

@@ -213,8 +213,8 @@ def evaluate_bundle(path: Path | None, root: Path, *, device: torch.device) -> d
         raise ConfigError(f"{path}: its card names no held-out images")
     net, figures = load_net(path).to(device), {}
     for name, stems in spec.card["held_out"].items():
-        wanted = {f"{name}/{stem}" for stem in stems}
-        found = [sample for sample in read_folder(Folder(root / name)) if sample.name in wanted]
+        wanted = set(stems)
+        found = [s for s in read_folder(Folder(root / name)) if s.name.split("/")[1] in wanted]
         if len(found) < len(wanted):
             raise ConfigError(
                 f"{root / name}: only {len(found)} of the {len(wanted)} held-out images are here"
