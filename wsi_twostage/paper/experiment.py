@@ -22,7 +22,7 @@ _LATER = {"model1_epochs": 0, "average": 0.0, "colour": 0.0, "zoom": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """The defaults are the paper's (Section 4.1), where it is silent those of its published code."""
+    """The defaults are the paper's (Section 4.2), where it is silent those of its published code."""
 
     name: str
     data: str

@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import adjust_hue, adjust_saturation
 
 from wsi_twostage.paper.datasets import Item
 
-_ENLARGED = 1.1  # images are resized to this times the side, then cropped (Section 4.1)
+_ENLARGED = 1.1  # images are resized to this times the side, then cropped (Section 4.2)
 _CHANCE = 0.5  # of each augmentation
 _TONE = 0.1  # of brightness and of contrast
 _KEPT_BYTES = 2 << 30

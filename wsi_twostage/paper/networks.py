@@ -1,4 +1,4 @@
-"""FCN, SegNet, U-Net and DeepLab v3 (Section 4.1), as published and as they should be.
+"""FCN, SegNet, U-Net and DeepLab v3 (Section 4.2), as published and as they should be.
 
 Each takes (B, 3, H, W) in 0..1 and gives one logit a pixel and its penultimate activation; each can take
 another network's penultimate activation as context (Section 3.2 (2)).
