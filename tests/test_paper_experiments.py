@@ -334,6 +334,11 @@ def test_table_4_leaves_out_what_was_not_run() -> None:
     assert "| disabled: none | 80.2 (81.7) |" in text
 
 
+def test_a_row_on_other_data_is_not_taken_for_its_name() -> None:
+    made = [made_up("deeplab-bowl"), made_up("deeplab-bowl-random", data="isic")]
+    assert "| selection: random |  |" in tables.table4(made)
+
+
 def test_the_commands_go_from_a_folder_to_a_table(data: Path, tmp_path: Path) -> None:
     run, output = CliRunner(), str(tmp_path / "runs")
     config = tmp_path / "deeplab.toml"

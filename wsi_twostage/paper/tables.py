@@ -84,7 +84,7 @@ def table3(reports: Sequence[Report]) -> str:
 
 def table4(reports: Sequence[Report]) -> str:
     """DeepLab with one choice changed at a time."""
-    found = {report.name: report for report in reports}
+    found = {r.name: r for r in reports if r.name.startswith(_row(r))}
     everywhere = sorted({report.experiment["data"] for report in reports})
     sets = [data for data in everywhere if found.keys() & {f"deeplab-{data}", *rows(4, [data])}]
     if not sets:
@@ -123,9 +123,14 @@ def settings(reports: Iterable[Report]) -> str:
     return "\n".join(f"- {', '.join(names)}: {text}" for text, names in lines.items())
 
 
+def _row(report: Report) -> str:
+    """Of Table 3, by what was run; whoever changes data or architecture of a row leaves it its name."""
+    return f"{report.experiment['architecture']}-{report.experiment['data']}"
+
+
 def _of_table3(reports: Sequence[Report]) -> list[Report]:
     rank = {name: i for i, name in enumerate(_NAMES)}
-    chosen = [r for r in reports if r.name == f"{r.experiment['architecture']}-{r.experiment['data']}"]
+    chosen = [r for r in reports if r.name == _row(r)]
     return sorted(chosen, key=lambda r: (r.experiment["data"], rank[r.experiment["architecture"]]))
 
 
