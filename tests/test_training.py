@@ -144,13 +144,19 @@ def test_varied_images_stay_within_0_and_1() -> None:
 
 
 def weights(
-    folder: Path, checkpoint: Path | None, steps: int, stop: int | None = None
+    folder: Path,
+    checkpoint: Path | None,
+    steps: int,
+    stop: int | None = None,
+    *,
+    seed: int = 5,
+    darker: int = 0,
 ) -> dict[str, torch.Tensor]:
-    torch.manual_seed(5)
+    torch.manual_seed(seed)
     settings = config(steps=steps)
     net = build(settings.coarse, settings.fine, context=True)
     images, masks = stack(read_folder(Folder(folder / "set")), side=160)
-    loss = partial(joint_loss, net, settings)
+    images, loss = images - images.clamp(max=darker), partial(joint_loss, net, settings)
     for step in training.train(net, images, masks, settings, loss_of=loss, device=CPU, checkpoint=checkpoint):
         if step.step == stop:
             break
@@ -340,10 +346,13 @@ branches = [{{ seed = 1 }}, {{ seed = 2, augmentation = {{ free = 0.0 }} }}]
     assert two.augmentation.free == 0
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [{"steps": 4}, {"seed": 6}, {"darker": 1}])
+def test_a_checkpoint_of_another_training_is_refused(
+    folder: Path, tmp_path: Path, other: dict[str, int]
+) -> None:
     weights(folder, tmp_path / "state", 2)
-    with pytest.raises(ConfigError, match="another configuration"):
-        weights(folder, tmp_path / "state", 4)
+    with pytest.raises(ConfigError, match="another configuration, other images or other first weights"):
+        weights(folder, tmp_path / "state", **{"steps": 2, **other})
 
 
 def test_too_few_images_are_refused_before_training(folder: Path, tmp_path: Path) -> None:

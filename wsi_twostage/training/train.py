@@ -66,11 +66,11 @@ def train(
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-    images, masks = images.to(device), masks.to(device)
     average = copy.deepcopy(net).requires_grad_(False)
     optimiser = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    key = hashlib.sha256(repr(config).encode()).hexdigest()
     state = checkpoint / "state.safetensors" if checkpoint else None
+    key = _key(net, images, masks, config) if state else ""
+    images, masks = images.to(device), masks.to(device)
     nets = {"net": net, "average": average}
     start = _resume(state, key, nets, optimiser, generator) if state else 0
     total = torch.zeros((), device=device)
@@ -177,6 +177,14 @@ def move_average(average: nn.Module, net: nn.Module, decay: float) -> None:
     torch._foreach_lerp_([a for a, _ in floating], [n for _, n in floating], 1 - decay)
 
 
+def _key(net: nn.Module, images: Tensor, masks: Tensor, config: TrainConfig) -> str:
+    """Of all that decides a training but what is made from it on the way, as Model 2's answers are."""
+    found = hashlib.sha256(repr(config).encode())
+    for tensor in (images, masks[:, :1], *net.state_dict().values()):
+        found.update(tensor.cpu().contiguous().numpy().data)
+    return found.hexdigest()
+
+
 def _resume(
     path: Path,
     key: str,
@@ -188,7 +196,10 @@ def _resume(
     if not path.exists():
         return 0
     if read_metadata(path) != {"config": key}:
-        raise ConfigError(f"{path.parent}: a training with another configuration was left here; remove it")
+        raise ConfigError(
+            f"{path.parent}: a training with another configuration, other images or other first weights was "
+            f"left here; remove it"
+        )
     more = read_state(path, nets, optimiser)
     generator.set_state(more["generator"])
     torch.set_rng_state(more["torch"])
