@@ -32,7 +32,9 @@ def draw_curve(curve: Curve, path: Path) -> None:
         axes[0].axhline(100 * curve.reference_dice, color="0.5", linewidth=0.8)
         axes[0].set_ylabel("Dice to the truth, %")
         axes[1].set_ylabel("Dice to the reference, %")
-        axes[1].legend(fontsize=7, loc="lower right")
+        kinds = max(len({line.name for line in curve.lines}) // (1 + len(RIVALS)), 1)
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, fontsize=8, loc="outside lower center", ncols=kinds)
         figure.suptitle(f"{curve.data}, images: {curve.images}; {curve.machine['device']}", size=10)
         kind = path.suffix.removeprefix(".").lower()
         told = {"Software": None} if kind == "png" else None
@@ -43,6 +45,8 @@ def draw_curve(curve: Curve, path: Path) -> None:
 
 
 def _draw(axis: Any, curve: Curve, what: str) -> None:
+    from matplotlib import ticker
+
     colours: dict[str, str] = {}
     for line in curve.lines:
         kind = next((end for end in RIVALS if line.name.endswith(end)), "")
@@ -60,5 +64,8 @@ def _draw(axis: Any, curve: Curve, what: str) -> None:
             label=line.name,
         )
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axis.xaxis.set_minor_formatter(ticker.NullFormatter())
     axis.set_xlabel("time, 1 is Model 2 everywhere")
     axis.grid(linewidth=0.3)
