@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import dask
@@ -173,6 +174,31 @@ def test_the_cache_of_tiles_forgets_what_was_not_used_for_the_longest_time() -> 
     assert cache.get("large") is None
     cache.clear()
     assert (cache.held, cache.get("a")) == (0, None)
+
+
+def test_a_tile_that_another_thread_is_at_work_on_comes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = texture(128, 192)
+    slide = open_slide(write_slide(tmp_path / "slide.tiff", [image]), reader="tiff")  # 2 x 3 tiles
+    decode, decoded, begun, done = tiff._decode_tile, list[int](), Event(), Event()
+
+    def slow(file: Any, stored: Any, index: int) -> NDArray[np.uint8]:
+        if index == 0:
+            begun.set()
+            assert done.wait(30)
+        decoded.append(index)
+        done.set() if len(decoded) == 5 else None
+        return decode(file, stored, index)
+
+    monkeypatch.setattr(tiff, "_decode_tile", slow)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(slide.view(1).read, Box(0, 0, 40, 40))  # of tile 0 alone
+        assert begun.wait(30)
+        mine = slide.view(1).read(Box(1, 1, 126, 190))
+        assert np.array_equal(other.result(), image[:40, :40])
+    assert decoded == [1, 2, 3, 4, 5, 0]
+    assert np.array_equal(mine, image[1:127, 1:191])
 
 
 def test_outside_of_the_slide_is_white(halved: Path) -> None:

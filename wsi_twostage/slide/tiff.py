@@ -3,9 +3,11 @@
 One parse and one file descriptor per process; threads share them, since `pread` has no position to fight for.
 """
 
+import itertools
 import logging
 import os
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -122,21 +124,27 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
     stored = file.levels[level.index]
     tiles_across = -(-level.width // level.tile[1])
     across = tuple(_cuts(box.left, box.right, level.tile[1], level.width))
+    down = _cuts(box.top, box.bottom, level.tile[0], level.height)
     out = np.empty((box.height, box.width, 3), np.uint8)
-    for row, rows, to_rows, all_rows in _cuts(box.top, box.bottom, level.tile[0], level.height):
-        for col, cols, to_cols, all_cols in across:
-            index = row * tiles_across + col
-            if stored.counts[index] == 0 or stored.offsets[index] == 0:
-                out[to_rows, to_cols] = BACKGROUND
-                continue
-            try:
-                pixels = _tile(file, stored, index, keep=not (all_rows and all_cols))
-            except (*DECODE_ERRORS, OSError) as error:
-                file.key.ensure_current()
-                raise UnreadableRegion(
-                    f"{path}: tile ({row}, {col}) of level {level.index} cannot be decoded ({said(error)})"
-                ) from error
-            out[to_rows, to_cols] = _to_rgb(pixels[rows, cols], stored)
+    parts = deque(itertools.product(down, across))
+    untried = len(parts)
+    while parts:
+        row, col = part = parts.popleft()
+        index = row.number * tiles_across + col.number
+        untried -= 1
+        if stored.counts[index] == 0 or stored.offsets[index] == 0:
+            out[row.to, col.to] = BACKGROUND
+            continue
+        try:
+            pixels = _tile(file, stored, index, keep=not (row.whole and col.whole), wait=untried < 0)
+        except (*DECODE_ERRORS, OSError) as error:
+            file.key.ensure_current()
+            where = f"tile ({row.number}, {col.number}) of level {level.index}"
+            raise UnreadableRegion(f"{path}: {where} cannot be decoded ({said(error)})") from error
+        if pixels is None:
+            parts.append(part)  # another thread is at it; when the rest is there
+        else:
+            out[row.to, col.to] = _to_rgb(pixels[row.of_tile, col.of_tile], stored)
     return out
 
 
@@ -163,12 +171,14 @@ def _cuts(first: int, last: int, tile: int, size: int) -> Iterator[_Cut]:
         )
 
 
-def _tile(file: _OpenTiff, stored: _StoredLevel, index: int, *, keep: bool) -> NDArray[np.uint8]:
-    """One native tile; one that a read cuts into is kept for its neighbour."""
+def _tile(
+    file: _OpenTiff, stored: _StoredLevel, index: int, *, keep: bool, wait: bool
+) -> NDArray[np.uint8] | None:
+    """One native tile; one that a read cuts into is kept for its neighbour; None as `TileCache.obtain`."""
     if not keep:
         return _decode_tile(file, stored, index)
     key = (file.key, stored.level.index, index)
-    return CUT_TILES.obtain(key, lambda: _decode_tile(file, stored, index))
+    return CUT_TILES.obtain(key, lambda: _decode_tile(file, stored, index), wait=wait)
 
 
 def _decode_tile(file: _OpenTiff, stored: _StoredLevel, index: int) -> NDArray[np.uint8]:

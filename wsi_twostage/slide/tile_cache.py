@@ -18,14 +18,24 @@ class TileCache:
         self._lock = threading.Lock()
         self._turns = [threading.Lock() for _ in range(256)]
 
-    def obtain(self, key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """The tile, made if it is not there; of two threads that want one, the second waits for the first."""
-        with self._turns[hash(key) % len(self._turns)]:
+    def obtain(
+        self, key: Hashable, make: Callable[[], NDArray[np.uint8]], *, wait: bool = True
+    ) -> NDArray[np.uint8] | None:
+        """The tile, made if it is not there; of two threads that want one, the second waits for the first.
+
+        None if it would have to ``wait``, and is not to.
+        """
+        turn = self._turns[hash(key) % len(self._turns)]
+        if not turn.acquire(blocking=wait):
+            return None
+        try:
             tile = self.get(key)
             if tile is None:
                 tile = make()
                 self.put(key, tile)
             return tile
+        finally:
+            turn.release()
 
     def get(self, key: Hashable) -> NDArray[np.uint8] | None:
         """The tile, if it is still there; it is not to be written to."""
