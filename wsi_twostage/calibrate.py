@@ -43,12 +43,13 @@ FOR_TEMPERATURE = 5  # every fifth input fits the temperature and no promise res
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An input that a calibration is done with."""
+    """How far a calibration is."""
 
     inputs: int
     """Done by now, of ``total``."""
     total: int
-    name: str
+    name: str = ""
+    """Of the last one."""
     left_out: str = ""
     """Why it does not count, if it does not."""
 
@@ -77,7 +78,7 @@ def calibrate_bundle(
         Slides, as `batch.entries` takes them; or folders of images (PNG, JPEG) at the bundle's mpp. Not both,
         for a promise about slides rests on slides. What cannot be read or has no tissue is left out.
     progress
-        Called after each input.
+        Called at the beginning, and after each input.
     listener
         Hears what the run on each slide says.
 
@@ -94,6 +95,7 @@ def calibrate_bundle(
         raise ConfigError(f"{spec.name}: only bundles of one class can be calibrated; it has {spec.classes}")
     found, images = _inputs([os.fspath(given) for given in inputs], settings)
     kept, done = KeptCases(output.with_suffix(".cases")), count(1)
+    progress(Seen(0, len(found)))
 
     def see(some: Sequence[Entry], bundle: Path) -> list[Case]:
         """Whatever of these can be used."""

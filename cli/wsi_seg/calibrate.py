@@ -52,7 +52,7 @@ def calibrate(
     if output.exists():
         raise ConfigError(f"{output} exists; give another --output")
     with Counts() as counts:
-        watch = _Watch(counts, total=len(inputs))
+        watch = _Watch(counts)
         spec = calibrate_bundle(
             inputs,
             output,
@@ -78,10 +78,9 @@ def calibrate(
 class _Watch:
     """Shows how many inputs are done, and how far the run on the present one is."""
 
-    def __init__(self, counts: Counts, *, total: int) -> None:
+    def __init__(self, counts: Counts) -> None:
         self._counts = counts
-        self._inputs, self._total = 0, total
-        self._tiles = self._of_tiles = 0
+        self._inputs = self._total = self._tiles = self._of_tiles = 0
 
     def input(self, seen: "Seen") -> None:
         self._inputs, self._total = seen.inputs, seen.total
