@@ -1,4 +1,4 @@
-"""Tasks and slides that do to their worker process what bad luck does; light to import, for the workers."""
+"""What bad luck does to a process, and tasks and slides that do it; light to import, for the workers."""
 
 import os
 import time
@@ -9,6 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 PARENT = os.environ.setdefault("WSI_TEST_PARENT", str(os.getpid()))  # worker processes inherit it
+
+
+class Killed(BaseException):
+    """Like a SIGKILL: nobody is asked."""
 
 
 def die_of(poison: int, numbers: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import tifffile
 import yaozarrs
 import zarr
 from conftest import small_bundle
+from faults import Killed
 from ome_zarr_models.v05.image import Image
 from slides import CMU, change_tile, pyramid, texture, write_slide
 
@@ -117,10 +118,6 @@ def test_an_interrupted_conversion_goes_on(
 ) -> None:
     slide = write_slide(tmp_path / "slide.tiff", [IMAGE])
     whole = convert(slide, tmp_path / "whole.zarr")
-
-    class Killed(BaseException):
-        pass
-
     seen: list[Event] = []
 
     def kill(event: Event) -> None:

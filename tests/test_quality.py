@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from faults import Killed
 from slides import texture, write_slide
 
 from wsi_seg.main import commands
@@ -189,10 +190,6 @@ def test_calibrating_on_slides_writes_a_bundle(bundle: Path, tmp_path: Path) -> 
     torch.testing.assert_close(load_net(output).f1(x), load_net(bundle).f1(x), rtol=0, atol=0)
     result = segment(slides[0], tmp_path / "x.zarr", bundle=output, rule=TargetGap(0.9), settings=EVERYWHERE)
     assert str(result.store.manifest["rule"]).startswith("threshold")
-
-
-class Killed(BaseException):
-    """Like a SIGKILL: nobody is asked."""
 
 
 def test_a_calibration_that_was_killed_goes_on(bundle: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import torch
 import zarr
 from conftest import SVS, small_bundle
 from distributed import Client
+from faults import Killed
 from slides import pyramid, texture, write_slide
 
 from wsi_twostage import cluster, stopping
@@ -40,10 +41,6 @@ from wsi_twostage.verification import verify
 
 EVERYWHERE = Settings(tissue="none", workers=2)
 RULE = Fraction(0.5)
-
-
-class Killed(BaseException):
-    """Like a SIGKILL: nobody is asked."""
 
 
 @pytest.fixture(scope="module")

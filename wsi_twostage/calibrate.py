@@ -171,12 +171,13 @@ def _slides(
 
 
 def _slide(slide: str, model: Path, settings: Settings, kept: KeptCases, listener: Listener) -> Case:
-    made_of = identity_of(prepare(slide, model, settings).manifest(settings))
+    ready = prepare(slide, model, settings)
+    made_of = identity_of(ready.manifest(settings))
     case = kept.read(made_of)
     if case is None:
         place = kept.store_of(made_of)
-        result = segment(slide, place, bundle=model, rule=ALL, settings=settings, listener=listener)
-        case = case_of_store(name_of(slide), result.store, read_spec(model))
+        result = segment(ready.slide, place, bundle=model, rule=ALL, settings=settings, listener=listener)
+        case = case_of_store(name_of(slide), result.store, ready.spec)
         kept.keep(made_of, case)
     return case
 
