@@ -14,8 +14,9 @@ from slides import texture, write_slide
 
 from wsi_seg.main import commands
 from wsi_twostage.calibrate import Seen, calibrate_bundle, case_of_store
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, StoreError
 from wsi_twostage.events import Event, Started, TilesDone
+from wsi_twostage.kept_cases import KeptCases
 from wsi_twostage.models.bundle import build, copy_bundle, load_net, read_spec, save_bundle
 from wsi_twostage.models.spec import BundleSpec, Calibration, NetSpec
 from wsi_twostage.pipeline import segment
@@ -213,6 +214,23 @@ def test_a_calibration_that_was_killed_goes_on(bundle: Path, tmp_path: Path) -> 
     assert cut.read_bytes() == whole.read_bytes()
     assert os.listdir(tmp_path / "cut.cases") == ["note.txt"]
     assert not (tmp_path / "whole.cases").exists()
+
+
+@pytest.mark.parametrize("part", [slice(0, 0), slice(0, 99), slice(9, None)])
+def test_a_damaged_case_counts_as_none(tmp_path: Path, part: slice) -> None:
+    kept, made_of = KeptCases(tmp_path / "x.cases"), "0123456789abcdef"
+    kept.keep(made_of, case(tile(255, 6, 8)))
+    assert kept.read(made_of) is not None
+    (file,) = kept.folder.glob("*.npz")
+    file.write_bytes(file.read_bytes()[part])
+    assert kept.read(made_of) is None
+
+
+def test_a_case_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    kept, made_of = KeptCases(tmp_path / "x.cases"), "0123456789abcdef"
+    (kept.folder / f"{made_of}.npz").mkdir(parents=True)
+    with pytest.raises(StoreError, match="cannot be read"):
+        kept.read(made_of)
 
 
 def test_slides_come_from_folders_and_manifests_as_for_a_run(bundle: Path, tmp_path: Path) -> None:

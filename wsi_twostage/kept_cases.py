@@ -2,17 +2,21 @@
 
 import re
 import shutil
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
 from wsi_twostage.drafts import whole_file
-from wsi_twostage.errors import WriteError
+from wsi_twostage.errors import StoreError
 from wsi_twostage.quality import Case
 
 _OURS = re.compile(r"[0-9a-f]{16}\.(npz|zarr)")
+_DAMAGED = (BadZipFile, EOFError, KeyError, RuntimeError, ValueError, zlib.error)  # numpy's, of archives
 
 
 @dataclass(frozen=True)
@@ -22,14 +26,25 @@ class KeptCases:
     folder: Path
 
     def read(self, made_of: str) -> Case | None:
-        """A case that an interrupted calibration has left, if it got so far."""
+        """A case that an interrupted calibration has left; None: there is none, or it is damaged.
+
+        Raises
+        ------
+        StoreError
+            A file that is there and cannot be read.
+        """
+        path = self.folder / f"{made_of}.npz"
         try:
-            with np.load(self.folder / f"{made_of}.npz") as kept:
-                return Case(str(kept["name"]), kept["histogram"], kept["positive"], kept["overlap"])
+            content = path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise WriteError.of(self.folder, error) from error
+            raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+        try:
+            with np.load(BytesIO(content)) as kept:
+                return Case(str(kept["name"]), kept["histogram"], kept["positive"], kept["overlap"])
+        except _DAMAGED:
+            return None
 
     def keep(self, made_of: str, case: Case) -> None:
         """Write a case, and remove the result that it was counted from."""
