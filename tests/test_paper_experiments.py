@@ -435,10 +435,10 @@ def test_a_report_of_other_settings_is_not_replaced(report: Report, tmp_path: Pa
         write_report(replace(report, experiment={**report.experiment, "seed": 1}), tmp_path)
 
 
-def test_a_report_of_other_settings_is_refused_before_the_test(tmp_path: Path) -> None:
+def test_a_report_of_other_settings_is_refused_before_the_first_test(tmp_path: Path) -> None:
     made = made_up("unet-bowl", seed=1)
     write_report(made, tmp_path)
-    arguments = ["evaluate", "unet-bowl", "--data", "/none", "-o", str(tmp_path)]
+    arguments = ["evaluate", "segnet-bowl", "unet-bowl", "--data", "/none", "-o", str(tmp_path)]
     done = CliRunner().invoke(commands, arguments)
     assert "the report of other settings" in str(done.exception)
 

@@ -25,11 +25,12 @@ def train_experiments(
     from wsi_twostage.paper.train import train_experiment
 
     experiments = [read_experiment(config, changes) for config in configs]
+    sets = [open_set(experiment.data, data, seed=experiment.split_seed) for experiment in experiments]
     with Counts() as counts:
-        for experiment in experiments:
+        for experiment, parts in zip(experiments, sets, strict=True):
             trained = train_experiment(
                 experiment,
-                open_set(experiment.data, data, seed=experiment.split_seed).train,
+                parts.train,
                 output,
                 device=torch.device(choose_device(device)),
                 workers=workers,
@@ -51,10 +52,11 @@ def evaluate_experiments(
     from wsi_twostage.paper.evaluate import evaluate_experiment, report_path, write_report
 
     experiments = [read_experiment(config, changes) for config in configs]
+    for experiment in experiments:
+        report_path(experiment.described, output)  # a test can take hours: refused before, not after it
+    sets = [open_set(experiment.data, data, seed=experiment.split_seed) for experiment in experiments]
     with Counts() as counts:
-        for experiment in experiments:
-            report_path(experiment.described, output)  # a test can take hours: refused before, not after it
-            parts = open_set(experiment.data, data, seed=experiment.split_seed)
+        for experiment, parts in zip(experiments, sets, strict=True):
             name, total = f"{experiment.name}: test", len(parts.test)
             report = evaluate_experiment(
                 experiment,
