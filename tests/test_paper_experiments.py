@@ -21,7 +21,7 @@ from wsi_twostage.errors import ConfigError, WriteError, WsiError
 from wsi_twostage.paper import evaluate, tables
 from wsi_twostage.paper import train as training
 from wsi_twostage.paper.configuration import as_toml, is_experiment, read_experiment
-from wsi_twostage.paper.datasets import Parts, open_set
+from wsi_twostage.paper.datasets import open_set
 from wsi_twostage.paper.evaluate import Outcome, Report, evaluate_experiment, read_report, write_report
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.rows import ALL_THRESHOLDS, OURS, row, rows
@@ -494,7 +494,28 @@ def test_a_curve_begins_with_model_1_and_ends_with_model_2(data: Path, tmp_path:
         o.dice >= max(a.dice, b.dice) - 1e-9
         for o, a, b in zip(oracle.points, ours.points, random.points, strict=True)
     )
+
+
+def test_a_curve_pools_the_test_images_of_several_splits(data: Path, tmp_path: Path) -> None:
+    seeds, runs = (1, 2), tmp_path / "runs"
+    splits = {seed: open_set("folder", data, seed=seed) for seed in seeds}
+    assert splits[1] != splits[2]
+    for seed, parts in splits.items():
+        train_experiment(replace(TINY, split_seed=seed), parts.train, runs, device=CPU)
+    alone, both = (
+        [measure_experiments([TINY], some, runs, device=CPU, repeats=1) for some in given]
+        for given in ([{1: splits[1]}, {2: splits[2]}], [splits])
+    )
+    (pooled,) = both
+    assert pooled.images == sum(curve.images for curve in alone)
+    assert [setting["split_seed"] for setting in pooled.settings] == list(seeds)
+    for value in ("dice", "agreement"):
+        first, second = (getattr(curve.lines[0].points[0], value) for curve in alone)
+        assert min(first, second) <= getattr(pooled.lines[0].points[0], value) <= max(first, second)
+
+
+def test_lines_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="on the same images"):
-        measure_experiments([TINY, replace(TINY, side=128)], Parts((), ()), tmp_path, device=CPU)
+        measure_experiments([TINY, replace(TINY, side=128)], {}, tmp_path, device=CPU)
     with pytest.raises(ConfigError, match="of one name"):
-        measure_experiments([TINY, replace(TINY, epochs=9)], Parts((), ()), tmp_path, device=CPU)
+        measure_experiments([TINY, replace(TINY, epochs=9)], {}, tmp_path, device=CPU)

@@ -21,6 +21,14 @@ from wsi_twostage.memory import keep_freed_memory
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write, .json.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Picture to draw, .png or .svg.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting: side=256.")
+@click.option(
+    "--split-seed",
+    "seeds",
+    multiple=True,
+    type=click.IntRange(min=0),
+    metavar="SEED",
+    help="Pool the test images of several splits, each with its own trainings; again for each.",
+)
 @click.option("--mpp", type=float, help="Of the slides, in um per pixel; wins over the file.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
@@ -31,6 +39,7 @@ def curve(
     output: Path,
     picture: Path | None,
     changes: tuple[str, ...],
+    seeds: tuple[int, ...],
     mpp: float | None,
     repeats: int,
     device: str,
@@ -52,8 +61,8 @@ def curve(
     bundles = [_bundle(model) for model in models]
     with Counts() as counts:
         if all(bundles):
-            if runs or changes:
-                raise click.UsageError("--runs and --set are for experiments, not for bundles")
+            if runs or changes or seeds:
+                raise click.UsageError("--runs, --set and --split-seed are for experiments, not for bundles")
             found = _of_slides([path for path in bundles if path], data, mpp, device, repeats, counts)
         elif any(bundles):
             raise click.UsageError("bundles and experiments do not share a picture; give one kind")
@@ -64,7 +73,7 @@ def curve(
         elif mpp is not None:
             raise click.UsageError("--mpp is for bundles, not for experiments")
         else:
-            found = _of_experiments(models, changes, data, runs, device, repeats, counts)
+            found = _of_experiments(models, changes, seeds, data, runs, device, repeats, counts)
     click.echo(curve_table(found))  # first: it is there even if no file can be written
     write_curve(found, output)
     if picture is not None:
@@ -100,6 +109,7 @@ def _of_slides(
 def _of_experiments(
     names: tuple[str, ...],
     changes: tuple[str, ...],
+    seeds: tuple[int, ...],
     data: Path,
     runs: Path,
     device: str,
@@ -114,12 +124,14 @@ def _of_experiments(
     from wsi_twostage.paper.datasets import open_set
 
     experiments = [read_experiment(name, changes) for name in names]
-    parts = open_set(experiments[0].data, data, seed=experiments[0].split_seed)
+    first = experiments[0]
+    splits = {seed: open_set(first.data, data, seed=seed) for seed in seeds or (first.split_seed,)}
+    total = sum(len(parts.test) for parts in splits.values())
     return measure_experiments(
         experiments,
-        parts,
+        splits,
         runs,
         device=torch.device(choose_device(device)),
         repeats=repeats,
-        progress=lambda name, images: counts.show(name, images, len(parts.test)),
+        progress=lambda name, images: counts.show(name, images, total),
     )

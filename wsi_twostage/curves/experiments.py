@@ -1,10 +1,11 @@
 """The curve of trained experiments on their test images, the networks alone: reading is not counted."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,17 +15,26 @@ from torch import Tensor, nn
 from wsi_twostage.curves.curve import FRACTIONS, Cells, Curve, dice, gathered, highest, lines_of, overlap
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper import method
-from wsi_twostage.paper.datasets import Parts
+from wsi_twostage.paper.datasets import Item, Parts
 from wsi_twostage.paper.evaluate import commit, machine
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.images import stretch
 from wsi_twostage.paper.runs import Runs
 
 
+class Case(NamedTuple):
+    """A test image."""
+
+    split_seed: int
+    """Of the split whose networks have not seen it."""
+    pixels: Tensor  # (3, S, S), uint8
+    truth: Tensor  # (S, S), bool
+
+
 @torch.inference_mode()
 def measure_experiments(
     experiments: Sequence[Experiment],
-    parts: Parts,
+    splits: Mapping[int, Parts],
     folder: Path,
     *,
     device: torch.device,
@@ -35,6 +45,9 @@ def measure_experiments(
 
     Parameters
     ----------
+    splits
+        The images by their ``split_seed``, which replaces that of the experiments: each is tested with the
+        networks of its split, and all are counted together.
     folder
         Where the trained weights are.
     progress
@@ -45,49 +58,63 @@ def measure_experiments(
     ConfigError
         Experiments on different images or of one name, or a stage that has not been trained.
     """
-    first, items = experiments[0], parts.test
+    first = experiments[0]
     if len({(e.data, e.side, e.split_seed) for e in experiments}) > 1:
         raise ConfigError("the lines of one picture must be on the same images: data, side, split_seed")
     if len({e.name for e in experiments}) < len(experiments):
         raise ConfigError("two experiments of one name; their lines could not be told apart")
-    reference = Runs.of(folder, first, parts.train).load("reference", device)
-    read = [stretch(*item.read(), first.side) for item in items]
-    truths, masks, spent = [truth[0] > 0 for _, truth in read], [], 0.0
-    for pixels, _ in read:
-        image = _input(pixels, device)
+
+    def trained(experiment: Experiment, *stages: str) -> dict[int, list[nn.Module]]:
+        """The networks of each split."""
+        runs = {
+            seed: Runs.of(folder, replace(experiment, split_seed=seed), parts.train)
+            for seed, parts in splits.items()
+        }
+        return {seed: [run.load(stage, device) for stage in stages] for seed, run in runs.items()}
+
+    cases = [_read(seed, item, first.side) for seed, parts in splits.items() for item in parts.test]
+    references, masks, spent = trained(first, "reference"), [], 0.0
+    for case in cases:
+        (reference,), image = references[case.split_seed], _input(case.pixels, device)
         with _autocast(first, device):
             seconds, logits = _timed(lambda: reference(image).logits, repeats, device)  # noqa: B023
         spent += seconds
         masks.append((logits[0, 0] >= 0).cpu())
-    reference_dice = dice(sum((overlap(m, t) for m, t in zip(masks, truths, strict=True)), np.zeros(3)))
+    found = sum((overlap(m, case.truth) for m, case in zip(masks, cases, strict=True)), np.zeros(3))
+    reference_dice = dice(found)
     lines = []
     for experiment in experiments:
-        trained = Runs.of(folder, experiment, parts.train)
-        stages = [trained.load(stage, device) for stage in ("model1", "model2")]
+        networks = trained(experiment, "model1", "model2")
         seen, costs = [], np.zeros(len(FRACTIONS))
         with _autocast(experiment, device):
-            for i, (pixels, _) in enumerate(read):
-                seen.append(_look(stages, _input(pixels, device), (truths[i], masks[i]), experiment))
+            for i, case in enumerate(cases):
+                image, stages = _input(case.pixels, device), networks[case.split_seed]
+                seen.append(_look(stages, image, (case.truth, masks[i]), experiment))
                 progress(experiment.name, i + 1)
             cells = gathered(seen)
             chosen = [highest(cells.scores, fraction) for fraction in FRACTIONS]
-            for i, (pixels, _) in enumerate(read):
-                image = _input(pixels, device)
+            for i, case in enumerate(cases):
+                image, stages = _input(case.pixels, device), networks[case.split_seed]
                 for j, cut in enumerate(chosen):
-                    mine = cut.reshape(len(read), 1, experiment.ratio, experiment.ratio)[i]
+                    mine = cut.reshape(len(cases), 1, experiment.ratio, experiment.ratio)[i]
                     work = partial(_two_stage, stages, image, mine, experiment)
                     costs[j] += _timed(work, repeats, device)[0]
         costs_of = (costs / spent).tolist()
         lines += lines_of(experiment.name, cells, costs_of, reference_dice=reference_dice)
     return Curve(
         first.data,
-        len(items),
+        len(cases),
         reference_dice,
         lines,
-        [e.described for e in experiments],
+        [replace(e, split_seed=seed).described for e in experiments for seed in splits],
         machine(device),
         commit(),
     )
+
+
+def _read(split_seed: int, item: Item, side: int) -> Case:
+    pixels, truth = stretch(*item.read(), side)
+    return Case(split_seed, pixels, truth[0] > 0)
 
 
 def _input(pixels: Tensor, device: torch.device) -> Tensor:
