@@ -15,7 +15,7 @@ from paper_trees import folder, write
 from safetensors.torch import load_file
 
 from wsi_seg.main import commands
-from wsi_twostage.curves.curve import read_curve
+from wsi_twostage.curves.curve import Curve, read_curve
 from wsi_twostage.curves.experiments import measure_experiments
 from wsi_twostage.errors import ConfigError, WriteError, WsiError
 from wsi_twostage.paper import evaluate, tables
@@ -497,21 +497,20 @@ def test_a_curve_begins_with_model_1_and_ends_with_model_2(data: Path, tmp_path:
 
 
 def test_a_curve_pools_the_test_images_of_several_splits(data: Path, tmp_path: Path) -> None:
-    seeds, runs = (1, 2), tmp_path / "runs"
-    splits = {seed: open_set("folder", data, seed=seed) for seed in seeds}
-    assert splits[1] != splits[2]
+    splits = {seed: open_set("folder", data, seed=seed) for seed in (1, 2)}
     for seed, parts in splits.items():
-        train_experiment(replace(TINY, split_seed=seed), parts.train, runs, device=CPU)
-    alone, both = (
-        [measure_experiments([TINY], some, runs, device=CPU, repeats=1) for some in given]
-        for given in ([{1: splits[1]}, {2: splits[2]}], [splits])
-    )
-    (pooled,) = both
-    assert pooled.images == sum(curve.images for curve in alone)
-    assert [setting["split_seed"] for setting in pooled.settings] == list(seeds)
+        train_experiment(replace(TINY, split_seed=seed), parts.train, tmp_path, device=CPU)
+
+    def of(*seeds: int) -> Curve:
+        some = {seed: splits[seed] for seed in seeds}
+        return measure_experiments([TINY], some, tmp_path, device=CPU, repeats=1)
+
+    first, second, pooled = of(1), of(2), of(1, 2)
+    assert pooled.images == first.images + second.images
+    assert [setting["split_seed"] for setting in pooled.settings] == [1, 2]
     for value in ("dice", "agreement"):
-        first, second = (getattr(curve.lines[0].points[0], value) for curve in alone)
-        assert min(first, second) <= getattr(pooled.lines[0].points[0], value) <= max(first, second)
+        low, middle, high = (getattr(c.lines[0].points[0], value) for c in (first, pooled, second))
+        assert min(low, high) <= middle <= max(low, high)
 
 
 def test_lines_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
