@@ -19,6 +19,7 @@ from wsi_twostage.models.bundle import build, save_bundle
 from wsi_twostage.models.spec import BundleSpec, NetSpec
 from wsi_twostage.settings import Settings
 
+OF_EXPERIMENTS = "--runs, --set and --split-seed are for experiments"
 TINY = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
 
 
@@ -149,8 +150,8 @@ def test_what_cannot_be_compared_is_refused(folder: Path, model: Path, tmp_path:
     ("arguments", "said"),
     [
         pytest.param(["nuclei-he", "unet-bowl"], "do not share a picture", id="bundles and experiments"),
-        pytest.param(["nuclei-he", "--runs", "."], "are for experiments", id="a bundle with runs"),
-        pytest.param(["nuclei-he", "--split-seed", "1"], "are for experiments", id="a bundle with splits"),
+        pytest.param(["nuclei-he", "--runs", "."], OF_EXPERIMENTS, id="a bundle with runs"),
+        pytest.param(["nuclei-he", "--split-seed", "1"], OF_EXPERIMENTS, id="a bundle with splits"),
         pytest.param(["unet-bowl"], "unet-bowl is no bundle .* need --runs", id="an experiment without runs"),
         pytest.param(["net.onnx"], r"net.onnx is no bundle \(a .safetensors file", id="neither"),
         pytest.param(["unet-bowl", "--runs", ".", "--mpp", "1"], "--mpp is for bundles", id="runs with mpp"),

@@ -22,7 +22,7 @@ from wsi_twostage.paper.images import stretch
 from wsi_twostage.paper.runs import Runs
 
 
-class Case(NamedTuple):
+class _Tested(NamedTuple):
     """A test image."""
 
     split_seed: int
@@ -112,9 +112,9 @@ def measure_experiments(
     )
 
 
-def _read(split_seed: int, item: Item, side: int) -> Case:
+def _read(split_seed: int, item: Item, side: int) -> _Tested:
     pixels, truth = stretch(*item.read(), side)
-    return Case(split_seed, pixels, truth[0] > 0)
+    return _Tested(split_seed, pixels, truth[0] > 0)
 
 
 def _input(pixels: Tensor, device: torch.device) -> Tensor:
