@@ -21,7 +21,7 @@ from wsi_twostage.errors import ConfigError, WriteError, WsiError
 from wsi_twostage.paper import evaluate, tables
 from wsi_twostage.paper import train as training
 from wsi_twostage.paper.configuration import as_toml, is_experiment, read_experiment
-from wsi_twostage.paper.datasets import open_set
+from wsi_twostage.paper.datasets import Parts, open_set
 from wsi_twostage.paper.evaluate import Outcome, Report, evaluate_experiment, read_report, write_report
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.rows import ALL_THRESHOLDS, OURS, row, rows
@@ -518,3 +518,6 @@ def test_lines_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
         measure_experiments([TINY, replace(TINY, side=128)], {}, tmp_path, device=CPU)
     with pytest.raises(ConfigError, match="of one name"):
         measure_experiments([TINY, replace(TINY, epochs=9)], {}, tmp_path, device=CPU)
+    own = Parts((), ())
+    with pytest.raises(ConfigError, match="several splits test the same images"):
+        measure_experiments([TINY], {1: own, 2: own}, tmp_path, device=CPU)

@@ -56,13 +56,16 @@ def measure_experiments(
     Raises
     ------
     ConfigError
-        Experiments on different images or of one name, or a stage that has not been trained.
+        Experiments on different images or of one name, splits with the same test images (a data set's own), or
+        a stage that has not been trained.
     """
     first = experiments[0]
     if len({(e.data, e.side, e.split_seed) for e in experiments}) > 1:
         raise ConfigError("the lines of one picture must be on the same images: data, side, split_seed")
     if len({e.name for e in experiments}) < len(experiments):
         raise ConfigError("two experiments of one name; their lines could not be told apart")
+    if len({parts.test for parts in splits.values()}) < len(splits):
+        raise ConfigError(f"{first.data}: several splits test the same images; give one seed")
 
     def trained(experiment: Experiment, *stages: str) -> dict[int, list[nn.Module]]:
         """The networks of each split."""

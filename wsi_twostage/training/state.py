@@ -6,20 +6,17 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from wsi_twostage.drafts import whole_file
-from wsi_twostage.errors import ConfigError, WriteError
+from wsi_twostage.errors import ConfigError
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """The file appears whole or not at all."""
     with whole_file(path) as draft:
-        try:
-            save_file(dict(tensors), draft, metadata=metadata)
-        except SafetensorError as error:  # of a full disk, too
-            raise WriteError(f"{path}: cannot be written ({error})") from error
+        draft.write_bytes(save(dict(tensors), metadata))  # save_file would make it this user's alone
 
 
 def read_metadata(path: Path) -> dict[str, str]:
