@@ -242,6 +242,13 @@ def test_help_does_not_import_torch(tmp_path: Path) -> None:
     assert "Segment whole-slide images" in wsi_seg("--help", cwd=tmp_path).stdout
 
 
+def test_what_runs_no_network_does_not_import_torch() -> None:
+    """It takes seconds."""
+    code = "from wsi_twostage import card, conversion, export, slide, verification; import sys; "
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_preview_shows_slide_uncertainty_and_a_close_up(tmp_path: Path, model: Path) -> None:
     import imagecodecs
 

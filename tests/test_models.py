@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from wsi_twostage.errors import BundleError, ConfigError, DeviceFull
-from wsi_twostage.models.bundle import SHIPPED, build, load_bundle, load_net, read_spec, save_bundle
+from wsi_twostage.models.bundle import build, load_bundle, load_net, save_bundle
+from wsi_twostage.models.header import SHIPPED, read_spec
 from wsi_twostage.models.mobilenet import CHANNELS, MobileNetV2
 from wsi_twostage.models.runner import refer, runner, settle
 from wsi_twostage.models.spec import BundleSpec, Calibration, NetSpec

@@ -22,10 +22,12 @@ from wsi_twostage.algorithm import two_stage
 from wsi_twostage.calibrate import calibrate_bundle
 from wsi_twostage.errors import BundleError, ConfigError, StoreError, WsiError
 from wsi_twostage.further import refine
-from wsi_twostage.models.bundle import ModelBundle, load_bundle, load_net, read_spec
+from wsi_twostage.models.bundle import ModelBundle, load_bundle, load_net
 from wsi_twostage.models.halo import measured_halo
+from wsi_twostage.models.header import read_spec
 from wsi_twostage.models.own import bundle_of, pack
-from wsi_twostage.models.stage import Contract, Stage
+from wsi_twostage.models.spec import Contract
+from wsi_twostage.models.stage import Stage
 from wsi_twostage.pipeline import segment
 from wsi_twostage.result import Result
 from wsi_twostage.selection import ALL, Fraction, Rule

@@ -17,7 +17,8 @@ from wsi_twostage.calibrate import Seen, calibrate_bundle, case_of_store
 from wsi_twostage.errors import ConfigError, StoreError
 from wsi_twostage.events import Event, Started, TilesDone
 from wsi_twostage.kept_cases import KeptCases
-from wsi_twostage.models.bundle import build, copy_bundle, load_net, read_spec, save_bundle
+from wsi_twostage.models.bundle import build, copy_bundle, load_net, save_bundle
+from wsi_twostage.models.header import read_spec
 from wsi_twostage.models.spec import BundleSpec, Calibration, NetSpec
 from wsi_twostage.pipeline import segment
 from wsi_twostage.quality import (

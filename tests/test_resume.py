@@ -32,7 +32,8 @@ from wsi_twostage.events import Event, Finished, Note, TilesDone
 from wsi_twostage.further import refine
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, Source, majority
-from wsi_twostage.models.bundle import build, read_spec, save_bundle
+from wsi_twostage.models.bundle import build, save_bundle
+from wsi_twostage.models.header import read_spec
 from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import ALL, NONE, Duration, Fraction, TileCount, select
 from wsi_twostage.settings import Settings

@@ -12,7 +12,8 @@ import torch
 from slides import texture
 
 from wsi_twostage.errors import BundleError, ConfigError
-from wsi_twostage.models.bundle import SHIPPED, build, load_bundle, load_net, read_spec
+from wsi_twostage.models.bundle import build, load_bundle, load_net
+from wsi_twostage.models.header import SHIPPED, read_spec
 from wsi_twostage.models.spec import NetSpec
 from wsi_twostage.training import train as training
 from wsi_twostage.training.augment import Augmentation, random_crops, vary

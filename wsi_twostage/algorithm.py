@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from wsi_twostage.answers import enlarge, to_labels, to_probability
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import refer, runner
-from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE
+from wsi_twostage.models.spec import CONTEXT_STRIDE, STRIDE
 from wsi_twostage.pixels import Image
 from wsi_twostage.selection import Rule, Selection, select
 from wsi_twostage.tiles import Box, TileGrid

@@ -16,7 +16,8 @@ from wsi_twostage.fine import coarse_labels
 from wsi_twostage.kept_cases import KeptCases
 from wsi_twostage.manifest import identity_of
 from wsi_twostage.mask import MaskPyramid, Source
-from wsi_twostage.models.bundle import SHIPPED, ModelBundle, copy_bundle, load_bundle, load_net, read_spec
+from wsi_twostage.models.bundle import ModelBundle, copy_bundle, load_bundle, load_net
+from wsi_twostage.models.header import SHIPPED, read_spec
 from wsi_twostage.models.onnx_net import onnx_device
 from wsi_twostage.models.runner import choose_device
 from wsi_twostage.models.spec import BundleSpec

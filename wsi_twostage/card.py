@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_twostage.models.bundle import read_spec, sha256_of
+from wsi_twostage.models.header import read_spec, sha256_of
 from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.quality import promises
 

@@ -9,8 +9,7 @@ from wsi_twostage.answers import enlarge, to_labels
 from wsi_twostage.mask import MaskPyramid, Shard
 from wsi_twostage.models.compiled import Compiled
 from wsi_twostage.models.runner import Runner, runner
-from wsi_twostage.models.spec import BundleSpec
-from wsi_twostage.models.unet import CONTEXT_STRIDE
+from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
 from wsi_twostage.tiles import Box, Tile, Window, merge
 from wsi_twostage.work import Clock, Done, WindowShape, Work, through_windows
 

@@ -20,8 +20,7 @@ from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.mask import MaskSpec, majority
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import runner
-from wsi_twostage.models.spec import BundleSpec
-from wsi_twostage.models.unet import CONTEXT_STRIDE
+from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
 from wsi_twostage.overview import read_overview
 from wsi_twostage.preparing import mask_spec, model_of, resolve, tissue_of_file, views_of
 from wsi_twostage.selection import Duration, Fraction, Rule, TargetGap, TileCount

@@ -15,8 +15,7 @@ from wsi_twostage.manifest import manifest_of
 from wsi_twostage.mask import MaskPyramid, MaskSpec
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import ModelRef, refer
-from wsi_twostage.models.spec import BundleSpec
-from wsi_twostage.models.unet import CONTEXT_STRIDE
+from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
 from wsi_twostage.quality import threshold_for
 from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold
 from wsi_twostage.settings import Settings

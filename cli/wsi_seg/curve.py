@@ -81,7 +81,7 @@ def curve(
 
 
 def _bundle(model: str) -> Path | None:
-    from wsi_twostage.models.bundle import SHIPPED
+    from wsi_twostage.models.header import SHIPPED
 
     if model == SHIPPED.stem:
         return SHIPPED

@@ -44,7 +44,7 @@ def model() -> None:
 def show(bundle: Path | None) -> None:
     """Print the card of a BUNDLE, or of the shipped one, as Markdown."""
     from wsi_twostage.card import as_markdown, read_card
-    from wsi_twostage.models.bundle import SHIPPED
+    from wsi_twostage.models.header import SHIPPED
 
     click.echo(as_markdown(read_card(bundle or SHIPPED)))
 

@@ -16,7 +16,7 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from wsi_twostage.models.bundle import SHIPPED, read_spec
+from wsi_twostage.models.header import SHIPPED, read_spec
 from wsi_twostage.training.data import Folder, read_folder
 
 BORDER = 1024  # px of white around the patches

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wsi_twostage.batches import batches, tiles_of_shards
 from wsi_twostage.fine import shape
 from wsi_twostage.mask import MaskPyramid, MaskSpec
-from wsi_twostage.models.bundle import SHIPPED, read_spec
+from wsi_twostage.models.header import SHIPPED, read_spec
 from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.selection import ALL, Selection, select
 from wsi_twostage.tiles import merge

@@ -18,7 +18,7 @@ import torch
 from measure import run
 
 from wsi_twostage.models.runner import refer, runner
-from wsi_twostage.models.unet import CONTEXT_STRIDE
+from wsi_twostage.models.spec import CONTEXT_STRIDE
 
 SECONDS = 10.0
 KINDS = {

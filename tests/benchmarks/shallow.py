@@ -23,7 +23,8 @@ from torch.nn import functional
 
 from wsi_twostage.curves.curve import dice, highest
 from wsi_twostage.curves.slides import cells_of
-from wsi_twostage.models.bundle import SHIPPED, ModelBundle, load_net, read_spec
+from wsi_twostage.models.bundle import ModelBundle, load_net
+from wsi_twostage.models.header import SHIPPED, read_spec
 from wsi_twostage.models.runner import settle
 from wsi_twostage.models.unet import UNet, conv_block
 from wsi_twostage.pipeline import segment

@@ -56,8 +56,8 @@ def measure_experiments(
     Raises
     ------
     ConfigError
-        Experiments on different images or of one name, splits with the same test images (a data set's own), or
-        a stage that has not been trained.
+        Experiments on different images or of one name, splits with the same test images (a data set's own),
+        or a stage that has not been trained.
     """
     first = experiments[0]
     if len({(e.data, e.side, e.split_seed) for e in experiments}) > 1:

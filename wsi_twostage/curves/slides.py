@@ -27,7 +27,7 @@ from wsi_twostage.curves.curve import (
 )
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.models.bundle import read_spec, sha256_of
+from wsi_twostage.models.header import read_spec, sha256_of
 from wsi_twostage.models.runner import choose_device
 from wsi_twostage.paper.evaluate import commit, machine
 from wsi_twostage.pipeline import segment

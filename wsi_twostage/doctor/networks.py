@@ -70,7 +70,7 @@ def _time(model: Path | None, device: str, precision: str) -> _Speed:
 
     from wsi_twostage.cluster import a_thread_for_a_window
     from wsi_twostage.models.runner import refer, runner
-    from wsi_twostage.models.unet import CONTEXT_STRIDE
+    from wsi_twostage.models.spec import CONTEXT_STRIDE
 
     ref, spec = refer(model, device=device, precision=precision)
     net, noise = runner(ref), np.random.default_rng(0)

@@ -1,27 +1,23 @@
 """A bundle: both stages and everything needed to run them, in one safetensors file."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from wsi_twostage.drafts import whole_file
-from wsi_twostage.errors import BundleError, ConfigError, similar_file
+from wsi_twostage.errors import BundleError
+from wsi_twostage.models.header import KEY, SHIPPED, read_spec, sha256_of
 from wsi_twostage.models.onnx_net import OnnxNet
-from wsi_twostage.models.spec import BundleSpec, Calibration, NetSpec
-from wsi_twostage.models.stage import Contract, Stage, stages
+from wsi_twostage.models.spec import BundleSpec, NetSpec
+from wsi_twostage.models.stage import Stage, stages
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import UNet
-
-SHIPPED = Path(__file__).parent.parent / "weights" / "nuclei-he.safetensors"
-_HEADER = "wsi_twostage"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,49 +72,7 @@ def write_bundle(path: Path, tensors: dict[str, Tensor], spec: BundleSpec) -> No
     if spec.contract is None:
         del header["contract"]  # so that versions which do not know it read the file
     with whole_file(path) as draft:
-        draft.write_bytes(save(tensors, metadata={_HEADER: json.dumps(header)}))
-
-
-def read_spec(path: Path) -> BundleSpec:
-    """The header of a bundle, without its weights.
-
-    Raises
-    ------
-    BundleError
-        No such file, or not a bundle.
-    """
-    if not path.is_file():
-        raise BundleError(
-            f"{path}: no such model; give a .safetensors bundle, or none for the shipped one"
-            f"{similar_file(path)}"
-        )
-    try:
-        with safe_open(path, "pt") as file:
-            header = (file.metadata() or {}).get(_HEADER)
-    except (SafetensorError, OSError) as error:
-        raise BundleError(f"{path}: not a safetensors file ({error})") from error
-    if header is None:
-        raise BundleError(f"{path}: a safetensors file, but not a wsi_twostage bundle")
-    try:
-        stored = json.loads(header)
-        known = {f.name for f in fields(BundleSpec)}
-        if unknown := sorted(set(stored) - known):
-            raise BundleError(f"{path}: made by a newer version (unknown field {unknown[0]!r})")
-        for name in ("coarse", "fine", "context_net"):
-            if net := stored.get(name):
-                stored[name] = NetSpec(tuple(net["widths"]), tuple(net["depths"]), net["scale"])
-        if told := stored.get("contract"):
-            stored["contract"] = Contract(**told | {key: tuple(told[key]) for key in ("mean", "std")})
-        if found := stored.get("calibration"):
-            for name in ("threshold", "gap", "refined"):
-                found[name] = tuple(found[name])
-            stored["calibration"] = Calibration(**found)
-        for name in ("classes", "decisions"):
-            stored[name] = tuple(stored[name])
-        stored["colours"] = tuple((r, g, b) for r, g, b in stored["colours"])
-        return BundleSpec(**stored)
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise BundleError(f"{path}: a damaged bundle header ({error!r})") from error
+        draft.write_bytes(save(tensors, metadata={KEY: json.dumps(header)}))
 
 
 def load_net(path: Path) -> TwoStageNet:
@@ -178,9 +132,3 @@ def _load_onnx(path: Path, spec: BundleSpec, device: str) -> tuple[Stage, Stage]
     return stages(
         first, second, spec.contract, classes=len(spec.classes), scale=spec.scale, context=spec.context
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Of the whole file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

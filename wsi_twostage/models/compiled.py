@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import ModelBundle
-from wsi_twostage.models.spec import BundleSpec
+from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
-from wsi_twostage.models.unet import CONTEXT_STRIDE
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wsi_twostage.models.spec import CONTEXT_STRIDE
 from wsi_twostage.models.stage import Stage
-from wsi_twostage.models.unet import CONTEXT_STRIDE
 
 CANDIDATES = (32, 64, 96, 128)  # px of the network's input; multiples of 32, as strides want it
 MOVED = 0.01

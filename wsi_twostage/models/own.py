@@ -17,9 +17,8 @@ from wsi_twostage.models.bundle import ModelBundle, load_bundle, write_bundle
 from wsi_twostage.models.export import as_onnx
 from wsi_twostage.models.halo import example, measured_halo
 from wsi_twostage.models.onnx_net import OnnxNet, read_onnx
-from wsi_twostage.models.spec import BundleSpec
-from wsi_twostage.models.stage import Contract, Net, Stage, stages
-from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE
+from wsi_twostage.models.spec import CONTEXT_STRIDE, STRIDE, BundleSpec, Contract
+from wsi_twostage.models.stage import Net, Stage, stages
 
 TILE = 512  # fine pixels, where the ratio allows it
 DEFAULT_HALO = 64  # pixels of a network that is not measured, as it takes a second image

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wsi_twostage.errors import BundleError, ConfigError, DeviceFull, did_you_mean
-from wsi_twostage.models.bundle import SHIPPED, ModelBundle, load_bundle, read_spec, sha256_of
+from wsi_twostage.models.bundle import ModelBundle, load_bundle
 from wsi_twostage.models.compiled import Compiled, compile_bundle
+from wsi_twostage.models.header import SHIPPED, read_spec, sha256_of
 from wsi_twostage.models.onnx_net import OnnxNet, onnx_device
 from wsi_twostage.models.room import is_full, reason, with_room, within_room
 from wsi_twostage.models.spec import BundleSpec

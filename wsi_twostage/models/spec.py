@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wsi_twostage.errors import BundleError, ConfigError
-from wsi_twostage.models.stage import Contract
-from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE
+
+STRIDE = 32  # sides of a network's input must be multiples of it
+CONTEXT_STRIDE = 4  # of the map that context joins: one pixel of a level four times coarser
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,30 @@ class NetSpec:
                 f"widths={list(self.widths)} and depths={list(self.depths)}; expected five of each, at "
                 f"strides 16, 8, 4, 2 and 1"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """How both networks are fed, and what their answers are."""
+
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Of red, green and blue in 0..1; taken from the input."""
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """By which the input is divided then."""
+    multiple: int = STRIDE
+    """The sides of an input are padded to multiples of this, in pixels, and the answer is cut again."""
+    probabilities: bool = False
+    """Whether the answers are these, not logits."""
+
+    def __post_init__(self) -> None:
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
+            raise ConfigError(
+                f"mean={self.mean}, std={self.std}; three numbers each, of red, green and blue in 0..1, "
+                f"std above 0"
+            )
+        if self.multiple < 1:
+            raise ConfigError(f"multiple={self.multiple} px; at least 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,46 +1,20 @@
 """A network that was made elsewhere, as a stage: how it is fed, how its answer is read and checked."""
 
 import copy
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_twostage.errors import BundleError, ConfigError
+from wsi_twostage.errors import BundleError
 from wsi_twostage.models.onnx_net import OnnxNet
-from wsi_twostage.models.unet import STRIDE
+from wsi_twostage.models.spec import Contract
 
 Net = Callable[..., Any]
 _LEAST = 1e-6  # of a probability whose logarithm is taken
 _KEYS = ("out", "logits")  # of the logits, where a network gives several tensors by name
-
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """How both networks are fed, and what their answers are."""
-
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """Of red, green and blue in 0..1; taken from the input."""
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """By which the input is divided then."""
-    multiple: int = STRIDE
-    """The sides of an input are padded to multiples of this, in pixels, and the answer is cut again."""
-    probabilities: bool = False
-    """Whether the answers are these, not logits."""
-
-    def __post_init__(self) -> None:
-        finite = all(map(math.isfinite, (*self.mean, *self.std)))
-        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
-            raise ConfigError(
-                f"mean={self.mean}, std={self.std}; three numbers each, of red, green and blue in 0..1, "
-                f"std above 0"
-            )
-        if self.multiple < 1:
-            raise ConfigError(f"multiple={self.multiple} px; at least 1")
 
 
 class Stage(nn.Module):

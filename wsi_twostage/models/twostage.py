@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.models.unet import CONTEXT_STRIDE, Output, UNet
+from wsi_twostage.models.spec import CONTEXT_STRIDE
+from wsi_twostage.models.unet import Output, UNet
 
 
 class TwoStageNet(nn.Module):

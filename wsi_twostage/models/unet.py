@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsi_twostage.models.mobilenet import CHANNELS, MobileNetV2
-
-STRIDE = 32  # sides of the input must be multiples of it
-CONTEXT_STRIDE = 4  # of the map that context joins: one pixel of a level four times coarser
+from wsi_twostage.models.spec import CONTEXT_STRIDE
 
 STRIP_PX = 128
 """Rows of the last step at a time; even."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_twostage.batch import name_of
 from wsi_twostage.errors import StoreError, WsiError
 from wsi_twostage.mask import FAILED, MaskPyramid, MaskSpec, Source
-from wsi_twostage.models.bundle import SHIPPED, read_spec, sha256_of
+from wsi_twostage.models.header import SHIPPED, read_spec, sha256_of
 from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.pictures import slide_of
 from wsi_twostage.report.measure import Measured

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from wsi_twostage.errors import ConfigError, did_you_mean, similar_file
-from wsi_twostage.models.spec import NetSpec
-from wsi_twostage.models.unet import STRIDE
+from wsi_twostage.models.spec import STRIDE, NetSpec
 from wsi_twostage.training.augment import Augmentation
 
 SEEDS = 1 << 32  # numpy takes no larger one

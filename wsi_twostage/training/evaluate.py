@@ -12,9 +12,8 @@ from torch.nn import functional
 
 from wsi_twostage.answers import enlarge, to_labels, to_probability
 from wsi_twostage.models.bundle import ModelBundle
-from wsi_twostage.models.spec import BundleSpec
+from wsi_twostage.models.spec import CONTEXT_STRIDE, STRIDE, BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
-from wsi_twostage.models.unet import CONTEXT_STRIDE, STRIDE
 from wsi_twostage.quality import Case, TileAnswers, tally
 from wsi_twostage.tiles import Box
 from wsi_twostage.training.data import Sample

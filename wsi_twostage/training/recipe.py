@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.models.bundle import SHIPPED, build, build_coarse, load_net, read_spec, save_bundle
+from wsi_twostage.models.bundle import build, build_coarse, load_net, save_bundle
+from wsi_twostage.models.header import SHIPPED, read_spec
 from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.quality import calibrate_cases
