@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import dask
 import numpy as np
@@ -133,3 +134,15 @@ def test_a_window_has_one_thread_whatever_the_number_of_workers(count: int) -> N
             assert client.submit(torch.get_num_threads).result() == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError, AttributeError])
+def test_a_client_that_has_given_up_tells_of_no_scheduler(error: type[Exception]) -> None:
+    """Some of its methods then ask None."""
+    with pytest.raises(ClusterError, match="scheduler went away"), cluster.reached(Mock(scheduler=None)):
+        raise error
+
+
+def test_a_slip_of_ours_is_no_scheduler_that_went_away() -> None:
+    with pytest.raises(AttributeError), cluster.reached(Mock()):
+        raise AttributeError

@@ -164,7 +164,7 @@ def _remote(scheduler: str) -> Iterator[Client]:
 
 def _wait_for_worker(client: Client, scheduler: str) -> None:
     end = time.monotonic() + FIRST_WORKER_S
-    with reached():
+    with reached(client):
         while not threads(client):
             if stopping.ASKED.is_set():
                 raise ClusterError(f"scheduler {scheduler!r}: stopped before a worker came")
@@ -185,8 +185,8 @@ def _ensure_same_version(client: Client) -> None:
 
 
 @contextmanager
-def reached() -> Iterator[None]:
-    """Around what asks the scheduler.
+def reached(client: Client) -> Iterator[None]:
+    """Around what asks the scheduler by this client.
 
     Raises
     ------
@@ -195,7 +195,9 @@ def reached() -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:  # no connection; a client that has given up
+    except (OSError, RuntimeError, AttributeError) as error:
+        if isinstance(error, AttributeError) and client.scheduler is not None:
+            raise  # one that has given up has no scheduler, and asks it all the same
         raise ClusterError("the scheduler went away") from error
 
 

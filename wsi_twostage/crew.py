@@ -29,7 +29,7 @@ class Crew:
     def __init__(self, work: Work, client: Client, *, priority: int = 0) -> None:
         self._work, self._mask, self._client, self._priority = work, work.mask, client, priority
         self._told = False
-        with cluster.reached():
+        with cluster.reached(client):
             self.threads = max(cluster.threads(client), 1)
 
     def calls(self, jobs: Iterable[Job], *, tiles: int | None = None, work: Work | None = None) -> list[Call]:

@@ -135,7 +135,7 @@ class _Desk:
         self._gate = _GATES.setdefault(client, _Gate())
         with self._gate.lock:
             self._gate.desks.add(self)
-        with cluster.reached():
+        with cluster.reached(self._client):
             self._gpus = cluster.has_gpus(client)
 
     @property
@@ -146,7 +146,7 @@ class _Desk:
         """How many more may be submitted; follows workers that come and go."""
         now = time.monotonic()
         if now - self._counted > TICK_S:
-            with cluster.reached():
+            with cluster.reached(self._client):
                 self._threads, self._counted = cluster.threads(self._client), now
                 seen = self._threads and (not self._gpus or cluster.has_gpus(self._client))
             if seen:
@@ -176,7 +176,7 @@ class _Desk:
 
     def submit(self, call: Call) -> None:
         resources = {"GPU": 1} if call.network and self._gpus else None
-        with cluster.reached():
+        with cluster.reached(self._client):
             future = self._client.submit(
                 call.function, *call.arguments, pure=False, priority=self._priority, resources=resources
             )
@@ -205,5 +205,5 @@ class _Desk:
         self.unclaim()
         with self._gate.lock:
             self._gate.desks.discard(self)
-        with suppress(ClusterError), cluster.reached():
+        with suppress(ClusterError), cluster.reached(self._client):
             self._client.cancel(list(self._calls))

@@ -27,7 +27,7 @@ def fit_workers(client: Client, work: Work, say: Callable[[str], None]) -> Itera
     ConfigError
         A worker that is there cannot see the slide, the model or the output.
     """
-    with cluster.reached():
+    with cluster.reached(client):
         gpus = cluster.has_gpus(client)
         said: dict[str, str] = client.run(missing, work, gpus)
     for address, what in said.items():
@@ -37,13 +37,13 @@ def fit_workers(client: Client, work: Work, say: Callable[[str], None]) -> Itera
         yield
         return
     door = Door(work, gpus)
-    with cluster.reached():
+    with cluster.reached(client):
         client.register_plugin(door)
         client.subscribe_topic(door.name, lambda event: say(event[1]))
     try:
         yield
     finally:
-        with suppress(ClusterError), cluster.reached():
+        with suppress(ClusterError), cluster.reached(client):
             client.unsubscribe_topic(door.name)
             client.unregister_worker_plugin(door.name)
 
