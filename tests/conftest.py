@@ -1,6 +1,7 @@
 """Small networks with a known field of view, and where the shared data is."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from wsi_twostage.models.spec import BundleSpec, NetSpec
 ROOT = Path(__file__).parent.parent
 SVS = ROOT / "examples" / "data" / "CMU-1-Small-Region.svs"
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 torch.set_num_threads(1)  # the networks here are tiny; threads that wait for each other cost more
 
 
@@ -89,7 +91,8 @@ def constant_bundle(first: float, second: float) -> ModelBundle:
 def tiny_model(path: Path) -> Path:
     """A bundle in a file: one in memory is never the same as another."""
     tiny = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
-    spec = BundleSpec("tiny", 0.5, ("nucleus",), ((1, 2, 3),), tile=128, coarse=tiny, fine=tiny)
+    tiles = {"tile": 128, "halo": 32, "coarse_halo": 32, "context_halo": 16}
+    spec = BundleSpec("tiny", 0.5, ("nucleus",), ((1, 2, 3),), **tiles, coarse=tiny, fine=tiny)
     with torch.random.fork_rng():
         torch.manual_seed(4)
         save_bundle(path, build(tiny, tiny, context=True), spec)

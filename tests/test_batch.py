@@ -2,11 +2,10 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command import wsi_seg
 from conftest import tiny_model
 from slides import texture, write_slide
 
@@ -16,11 +15,6 @@ from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import NONE
 from wsi_twostage.slide import open_slide
-
-
-def wsi_seg(*arguments: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    script = Path(sys.executable).with_name("wsi-seg")
-    return subprocess.run([script, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

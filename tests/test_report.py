@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import wsi_seg
 from conftest import small_bundle, tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
@@ -382,11 +382,8 @@ def test_an_unfinished_store_is_refused_alone(store: MaskPyramid, tmp_path: Path
 
 
 def test_the_command_writes_and_overwrites_only_when_told(store: MaskPyramid, tmp_path: Path) -> None:
-    script = Path(sys.executable).with_name("wsi-seg")
-
     def report(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [script, "report", store.path.name, "-q", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return wsi_seg("report", store.path.name, "-q", *arguments, cwd=tmp_path)
 
     first = report()
     assert (first.returncode, first.stderr) == (0, "")

@@ -1,6 +1,7 @@
 """A run that was stopped goes on: to the same bytes, and never with another slide, model or parameter."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -63,7 +64,7 @@ def facts(store: Path) -> dict[str, object]:
     return {name: value for name, value in MaskPyramid.open(store).manifest.items() if name != "seconds"}
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 7, 9])
+@pytest.mark.parametrize("after", [0, 2, 5, 9])
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
     tmp_path: Path, model: Path, slide: Path, whole: Path, after: int
 ) -> None:
@@ -92,9 +93,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     options = ("--tissue", "none", "--budget", "50%", "--workers", "2", "-q")
     for _ in range(kills):
         with subprocess.Popen([script, slide, "-o", out, "--model", model, *options]) as process:
-            for _ in range(1000):  # until it has begun; imports take seconds
-                if out.exists() or process.poll() is not None:
-                    break
+            while not out.exists() and process.poll() is None:  # imports take seconds
                 time.sleep(0.02)
             time.sleep(chance.uniform(0, 1.5))
             process.send_signal(signal.SIGKILL)
@@ -181,9 +180,10 @@ def test_a_stop_before_model_1s_mask_is_written_is_no_whole_mask(
 
 @pytest.mark.parametrize("stopped_between", [False, True])
 def test_what_a_killed_run_wrote_and_did_not_enter_does_not_stay(
-    tmp_path: Path, model: Path, slide: Path, stopped_between: bool
+    tmp_path: Path, model: Path, slide: Path, stopped_between: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the next run does not want it, nor the one after it."""
+    monkeypatch.setattr("wsi_twostage.ledger.COMMIT_S", math.inf)
     outs = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
 
     def kill(event: Event) -> None:
