@@ -44,7 +44,7 @@ def slide(tmp_path: Path) -> Path:
 def test_the_shipped_model_segments_a_real_slide(tmp_path: Path) -> None:
     done = wsi_seg(SVS, "--budget", "3%", "--preview", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("wsi-seg: 1 ok, 0 partial, 0 failed in 00:0")
+    assert done.stdout.splitlines()[-1].startswith("wsi-seg: 1 ok, 0 partial, 0 failed in 00:00:")
     store = MaskPyramid.open(tmp_path / "CMU-1-Small-Region.seg.ome.zarr")
     assert store.shape() == (5934, 4440)  # the slide's 2967 x 2220 px, each 2 x 2
     assert store.spec.mpp == pytest.approx(0.499 / 2)

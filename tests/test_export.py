@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 import tifffile
+from command import wsi_seg
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
@@ -581,21 +582,15 @@ def test_progress_reaches_its_total(tmp_path: Path, mask: MaskPyramid) -> None:
 # The command
 
 
-def wsi_seg(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    script = Path(sys.executable).with_name("wsi-seg")
-    command = [script, "export", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-
-
 def test_the_command_writes_beside_the_result(tmp_path: Path) -> None:
     spec = replace(SPEC, height=64, width=64, overview_height=8, overview_width=8)
     write_store(tmp_path / "s.seg.ome.zarr", discs(64, 64, (20, 20, 9)), spec)
-    done = wsi_seg("s.seg.ome.zarr", "--to", "geojson", cwd=tmp_path)
+    done = wsi_seg("export", "s.seg.ome.zarr", "--to", "geojson", cwd=tmp_path)
     assert done.stdout == f"{tmp_path / 's.seg.geojson'}: 1 objects, 0.0 MB\n", done.stderr
     assert "export: done" in done.stderr
-    again = wsi_seg("s.seg.ome.zarr", "--to", "geojson", "-q", cwd=tmp_path)
+    again = wsi_seg("export", "s.seg.ome.zarr", "--to", "geojson", "-q", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (2, "")
     assert len(again.stderr.splitlines()) == 1
     assert "--overwrite" in again.stderr
-    as_json = wsi_seg("s.seg.ome.zarr", "-o", "c.csv", "--json", "-q", cwd=tmp_path)
+    as_json = wsi_seg("export", "s.seg.ome.zarr", "-o", "c.csv", "--json", "-q", cwd=tmp_path)
     assert json.loads(as_json.stdout)["objects"] == 1

@@ -64,7 +64,7 @@ def facts(store: Path) -> dict[str, object]:
     return {name: value for name, value in MaskPyramid.open(store).manifest.items() if name != "seconds"}
 
 
-@pytest.mark.parametrize("after", [0, 2, 5, 9])
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 7, 9])
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
     tmp_path: Path, model: Path, slide: Path, whole: Path, after: int
 ) -> None:
