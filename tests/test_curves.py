@@ -65,13 +65,13 @@ def test_a_curve_of_bundles_begins_with_model_1_and_ends_with_model_2(
     report, picture = tmp_path / "new" / "curve.json", tmp_path / "new" / "curve.png"
     other = save(tmp_path / "other.safetensors", seed=5, tile=256)
     files = ["--data", str(folder), "-o", str(report), "--picture", str(picture)]
-    done = CliRunner().invoke(
-        commands, ["curve", str(model), str(other), *files, "--repeats", "1"], catch_exceptions=False
-    )
+    arguments = ["curve", str(model), str(other), *files, "--repeats", "1", "--mpp", "0.5"]
+    done = CliRunner().invoke(commands, arguments, catch_exceptions=False)
     assert "| other | 100% |" in done.output
     assert picture.stat().st_size > 10_000
     curve = read_curve(report)
     assert (curve.data, curve.images) == ("set", 2)
+    assert [(made["model"], made["mpp"]) for made in curve.settings] == [("tiny", 0.5), ("other", 0.5)]
     ends = ("", ", oracle", ", random")
     assert [line.name for line in curve.lines] == [name + end for name in ("tiny", "other") for end in ends]
     own, *_ = curve.lines

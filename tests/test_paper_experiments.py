@@ -18,7 +18,7 @@ from wsi_seg.main import commands
 from wsi_twostage.curves.curve import Curve, read_curve
 from wsi_twostage.curves.experiments import measure_experiments
 from wsi_twostage.errors import ConfigError, WriteError, WsiError
-from wsi_twostage.paper import evaluate, tables
+from wsi_twostage.paper import origin, tables
 from wsi_twostage.paper import train as training
 from wsi_twostage.paper.configuration import as_toml, is_experiment, read_experiment
 from wsi_twostage.paper.datasets import Parts, open_set
@@ -248,6 +248,7 @@ def test_a_report_has_every_threshold_and_stage(report: Report) -> None:
     assert set(report.two_stage[0].seconds) == {"read", "model 1", "selection", "model 2", "merge"}
     assert len(report.reference.per_image) == report.images["tested"] == 3
     assert set(report.training) == {"reference", "model1", "model2"}
+    assert {made["machine"]["threads"] for made in report.origins.values()} == {torch.get_num_threads()}
 
 
 def test_a_report_survives_its_file(report: Report, tmp_path: Path) -> None:
@@ -255,6 +256,7 @@ def test_a_report_survives_its_file(report: Report, tmp_path: Path) -> None:
     again = read_report(path)
     assert again.reference == report.reference
     assert again.two_stage == report.two_stage
+    assert again.origins.keys() == {"reference", "model1", "model2"}
     assert json.loads(path.read_text())["experiment"]["weights"] == "random"
 
 
@@ -308,6 +310,26 @@ def test_training_counts_the_reference_where_it_is_model_2() -> None:
     made = made_up("unet-bowl", model2="reference", context=False)
     made = replace(made, training={"reference": 60.0, "model1": 20.0})
     assert "| 4.0 (2.3) | 0.8 (1.2) |" in tables.table3([made])  # 60 / (60 + 20)
+
+
+def test_a_report_without_the_papers_threshold_costs_its_own_row_only() -> None:
+    reports = [made_up("deeplab-bowl"), made_up("unet-bowl", thresholds=[0.5])]
+    text = tables.table3(reports)
+    assert "| DeepLab, BOWL |" in text
+    assert "| U-Net, BOWL |" not in text
+    assert "- unet-bowl: thresholds [0.5]; cpu (x), torch 2, seed 0, " in text
+    assert "tested; its report has no threshold 0.25" in text
+    lacking = made_up("deeplab-bowl", thresholds=[0.25, 0.5])
+    text = tables.table4([lacking])
+    assert "| threshold: 0.5 | 80.5 (78.0) |" in text
+    assert "| threshold: 0.75 |  |" in text
+
+
+def test_tables_name_the_device_that_trained() -> None:
+    trained = {"reference": {"machine": {"device": "cuda (X)"}, "commit": "a"}, "model1": {}}
+    made = replace(made_up("unet-bowl"), origins=trained)
+    assert "2 tested, trained on cuda (X)" in tables.table3([made])
+    assert "trained on cpu" not in tables.table3([made_up("unet-bowl")])
 
 
 def test_what_took_no_time_is_no_error() -> None:
@@ -448,16 +470,16 @@ def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.
     if shutil.which("git") is None:
         pytest.skip("no git here")
     git = ("git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org")
-    installed = tmp_path / ".venv" / "evaluate.py"
+    installed = tmp_path / ".venv" / "origin.py"
     installed.parent.mkdir()
     installed.touch()
-    monkeypatch.setattr(evaluate, "__file__", str(installed))
+    monkeypatch.setattr(origin, "__file__", str(installed))
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "of the project that uses it"], check=True)
-    assert evaluate.commit() == ""
+    assert origin.commit() == ""
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
-    assert len(evaluate.commit()) == 12
+    assert len(origin.commit()) == 12
 
 
 def test_what_a_reading_process_says_stays_one_line(tmp_path: Path) -> None:

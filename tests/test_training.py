@@ -100,6 +100,13 @@ def test_grey_images_can_be_left_out(folder: Path) -> None:
     assert next(s.name for s in read_folder(Folder(folder / "set", colour_only=True))) == "set/1"
 
 
+def test_what_is_not_asked_for_is_not_read(folder: Path) -> None:
+    """Such as images that training left out, for they are grey and have no masks."""
+    (folder / "set" / "masks" / "3.png").unlink()
+    names = [s.name for s in read_folder(Folder(folder / "set", only=frozenset({"5", "1", "none"})))]
+    assert names == ["set/1", "set/5"]
+
+
 def test_the_split_is_fixed_by_its_seed(folder: Path) -> None:
     samples = read_folder(Folder(folder / "set"))
     parts = split(samples, seed=0, test=0.25, validation=0.25)

@@ -39,8 +39,8 @@ def main() -> None:
 
 def canvas(data: Path, model: Path, copies: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Image (H, W, 3) and truth (H, W) of the held-out patches, row by row."""
-    held_out = {f"nuinsseg/{stem}" for stem in read_spec(model).card["held_out"]["nuinsseg"]}
-    patches = [sample for sample in read_folder(Folder(data / "nuinsseg")) if sample.name in held_out]
+    held_out = frozenset(read_spec(model).card["held_out"]["nuinsseg"])
+    patches = read_folder(Folder(data / "nuinsseg", only=held_out))
     side, pairs = patches[0].image.shape[1], []
     for turn in range(copies):
         for patch in patches:

@@ -16,9 +16,9 @@ from wsi_twostage.curves.curve import FRACTIONS, Cells, Curve, dice, gathered, h
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import Item, Parts
-from wsi_twostage.paper.evaluate import commit, machine
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.images import stretch
+from wsi_twostage.paper.origin import commit, machine
 from wsi_twostage.paper.runs import Runs
 
 

@@ -29,7 +29,7 @@ from wsi_twostage.errors import ConfigError
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.models.header import read_spec, sha256_of
 from wsi_twostage.models.runner import choose_device
-from wsi_twostage.paper.evaluate import commit, machine
+from wsi_twostage.paper.origin import commit, machine
 from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Fraction
 from wsi_twostage.settings import Settings
@@ -135,7 +135,8 @@ def measure_slides(
         for name, runs in swept.items():
             lines += _lines(name, runs, seen, seconds=seconds, reference_dice=reference_dice)
     device = torch.device(choose_device(settings.device))
-    settings_of = [{"model": model.stem, "sha256": sha256_of(model)} for model in models]
+    given = {} if settings.mpp is None else {"mpp": settings.mpp}
+    settings_of = [{"model": model.stem, "sha256": sha256_of(model), **given} for model in models]
     name = slides[0].mask.parent.parent.resolve().name
     return Curve(name, len(slides), reference_dice, lines, settings_of, machine(device), commit())
 

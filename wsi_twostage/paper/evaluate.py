@@ -2,8 +2,6 @@
 
 import datetime
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import Parts
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.images import stretch
+from wsi_twostage.paper.origin import commit, machine
 from wsi_twostage.paper.runs import Runs
 from wsi_twostage.paper.train import stages
 from wsi_twostage.selection import Threshold, select
@@ -72,8 +71,11 @@ class Report:
     """Seconds by stage."""
     repeats: int
     machine: dict[str, Any] = field(default_factory=dict)
+    """Of the test, as is the commit."""
     commit: str = ""
     date: str = ""
+    origins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of each trained stage: the machine and the commit."""
 
     @property
     def name(self) -> str:
@@ -161,6 +163,7 @@ def evaluate_experiment(
         machine(device),
         commit(),
         datetime.datetime.now(datetime.UTC).date().isoformat(),
+        {stage: trained.origin(stage) for stage in stages(experiment)},
     )
 
 
@@ -206,29 +209,6 @@ def _median(runs: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _sum(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     return {stage: round(sum(run[stage] for run in runs), 4) for stage in runs[0]}
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "device": f"{device.type} ({name})",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-
-
-def commit() -> str:
-    """Of the checkout that runs, with a + if files were changed; empty for an installed package."""
-    git, here = ("git", "-C", str(Path(__file__).parent)), Path(__file__).name
-    try:
-        ours = subprocess.run([*git, "ls-files", "--error-unmatch", here], capture_output=True)
-        if ours.returncode:  # installed, perhaps within a checkout of something else
-            return ""
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
-    except OSError:
-        return ""
-    return head.stdout.strip() + "+" * bool(changed.stdout.strip()) if head.returncode == 0 else ""
 
 
 def report_path(described: dict[str, Any], folder: Path) -> Path:

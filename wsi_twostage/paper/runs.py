@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper.datasets import Item
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.networks import build_network
+from wsi_twostage.paper.origin import commit, machine
 from wsi_twostage.training.state import read_metadata, read_tensors, write_tensors
 
 
@@ -50,9 +51,18 @@ class Runs:
         """Wall time that the training of a stage took."""
         return float(read_metadata(self.path(stage))["seconds"])
 
-    def save(self, stage: str, net: nn.Module, *, seconds: float) -> None:
-        """Write a trained stage."""
-        what = {"seconds": f"{seconds:.1f}", "experiment": json.dumps(self.experiment.decides(stage))}
+    def origin(self, stage: str) -> dict[str, Any]:
+        """The machine and the commit that trained a stage; empty for weights that do not say."""
+        what = read_metadata(self.path(stage))
+        return json.loads(what["origin"]) if "origin" in what else {}
+
+    def save(self, stage: str, net: nn.Module, *, seconds: float, device: torch.device) -> None:
+        """Write a stage that was trained on ``device``."""
+        what = {
+            "seconds": f"{seconds:.1f}",
+            "experiment": json.dumps(self.experiment.decides(stage)),
+            "origin": json.dumps({"machine": machine(device), "commit": commit()}),
+        }
         tensors = {name: value.cpu().contiguous() for name, value in net.state_dict().items()}
         write_tensors(self.path(stage), tensors, what)
 

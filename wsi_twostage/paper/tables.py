@@ -18,6 +18,7 @@ from wsi_twostage.paper.rows import TABLE4, row, rows
 SIDES = (48, 96, 192, 384, 768)
 _PUBLISHED = Path(__file__).parent / "published"
 _NAMES = {"fcn": "FCN", "segnet": "SegNet", "unet": "U-Net", "deeplab": "DeepLab", "resnet50": "ResNet-50"}
+_THRESHOLD = 0.25  # of both tables, but for the thresholds of Table 4
 _IN_PLACE_OF = {"isic": "ph2"}  # whose printed values stand beside ours
 
 
@@ -59,10 +60,12 @@ def table3(reports: Sequence[Report]) -> str:
         raise ConfigError(_none(3, reports, "such as unet-bowl"))
     body = []
     for report in chosen:
+        if (ours := _at(report, _THRESHOLD)) is None:
+            continue
         architecture, data = report.experiment["architecture"], report.experiment["data"]
         line = printed.get((architecture, _IN_PLACE_OF.get(data, data)), {})
         paper = {key: float(value) for key, value in line.items() if key not in ("architecture", "dataset")}
-        reference, ours, took = report.reference, _at(report, 0.25), report.training
+        reference, took = report.reference, report.training
         two_stage = took["model1"] + took.get("model2", took["reference"])  # which may be Model 2 itself
         milliseconds = (1000 * way.time / report.images["tested"] for way in (reference, ours))
         body.append(
@@ -79,7 +82,7 @@ def table3(reports: Sequence[Report]) -> str:
         )
     header = ["", "Dice, reference", "Dice, two-stage", "pooled Dice, both", "cells refined"]
     header += ["ms per image, both", "times faster", "training, times faster"]
-    return _markdown(header, body) + "\n\n" + settings(chosen)
+    return _markdown(header, body) + "\n\n" + _settings(chosen)
 
 
 def table4(reports: Sequence[Report]) -> str:
@@ -100,7 +103,7 @@ def table4(reports: Sequence[Report]) -> str:
         body.append([f"{line['study'].replace('_', ' ')}: {line['setting'].replace('_', ' ')}", *cells])
     needed = {name for data in sets for name in (f"deeplab-{data}", *rows(4, [data]))}
     used = [report for name, report in found.items() if name in needed]
-    return _markdown(["", *map(_label, sets)], body) + "\n\n" + settings(used)
+    return _markdown(["", *map(_label, sets)], body) + "\n\n" + _settings(used)
 
 
 def _none(table: int, reports: Sequence[Report], such: str) -> str:
@@ -108,7 +111,7 @@ def _none(table: int, reports: Sequence[Report], such: str) -> str:
     return f"no report of a row of Table {table}; expected one {such}, found {names}"
 
 
-def settings(reports: Iterable[Report]) -> str:
+def _settings(reports: Iterable[Report]) -> str:
     """How the reports differ from the rows as published, a line for each kind of setting."""
     lines: dict[str, list[str]] = {}
     for report in reports:
@@ -119,6 +122,11 @@ def settings(reports: Iterable[Report]) -> str:
             f"; {report.machine['device']}, torch {report.machine['torch']}, seed {report.experiment['seed']}"
         )
         text += f", {report.images['trained']} images trained on, {report.images['tested']} tested"
+        trained = {made["machine"]["device"] for made in report.origins.values() if made}
+        if elsewhere := sorted(trained - {report.machine["device"]}):
+            text += f", trained on {' and '.join(elsewhere)}"
+        if _at(report, _THRESHOLD) is None:
+            text += f"; its report has no threshold {_THRESHOLD}"
         lines.setdefault(text, []).append(report.name)
     return "\n".join(f"- {', '.join(names)}: {text}" for text, names in lines.items())
 
@@ -143,14 +151,11 @@ def _of_table4(found: dict[str, Report], data: str, study: str, setting: str) ->
     assert own or change in TABLE4, f"{study}, {setting} is no row of Table 4"
     if name not in found:
         return None
-    return _at(found[name], float(setting) if study == "threshold" else 0.25)
+    return _at(found[name], float(setting) if study == "threshold" else _THRESHOLD)
 
 
-def _at(report: Report, threshold: float) -> Outcome:
-    for outcome in report.two_stage:
-        if outcome.threshold == threshold:
-            return outcome
-    raise ConfigError(f"{report.name}: its report has no threshold {threshold}; the paper's tables need it")
+def _at(report: Report, threshold: float) -> Outcome | None:
+    return next((outcome for outcome in report.two_stage if outcome.threshold == threshold), None)
 
 
 def _ratio(paper: dict[str, float], what: str) -> float | None:

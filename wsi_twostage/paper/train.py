@@ -150,7 +150,7 @@ def _train(
         what = {"epoch": str(epoch + 1), "seconds": f"{seconds:.1f}"}
         write_state(state, nets, optimiser, what)
         progress(Epoch(stage, epoch + 1, epochs, mean))
-    runs.save(stage, kept, seconds=seconds)
+    runs.save(stage, kept, seconds=seconds, device=device)
     state.unlink(missing_ok=True)
 
 

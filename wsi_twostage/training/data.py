@@ -26,6 +26,8 @@ class Folder:
     path: Path
     colour_only: bool = False
     """Leave out grey images, such as fluorescence."""
+    only: frozenset[str] | None = None
+    """The names to read, without suffix; None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def read_folder(folder: Folder) -> list[Sample]:
     if not images:
         raise ConfigError(f"{folder.path}: no images/*.png or *.jpg; expected folders images/ and masks/")
     samples = []
-    for stem in sorted(images):
+    for stem in sorted(images if folder.only is None else images.keys() & folder.only):
         image = read_rgb(images[stem])
         if folder.colour_only and _chroma(image) < _COLOUR:
             continue

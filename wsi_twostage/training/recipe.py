@@ -214,11 +214,10 @@ def evaluate_bundle(path: Path | None, root: Path, *, device: torch.device) -> d
         raise ConfigError(f"{path}: its card names no held-out images")
     net, figures = load_net(path).to(device), {}
     for name, stems in spec.card["held_out"].items():
-        wanted = set(stems)
-        found = [s for s in read_folder(Folder(root / name)) if s.name.split("/")[1] in wanted]
-        if len(found) < len(wanted):
+        found = read_folder(Folder(root / name, only=frozenset(stems)))
+        if len(found) < len(stems):
             raise ConfigError(
-                f"{root / name}: only {len(found)} of the {len(wanted)} held-out images are here"
+                f"{root / name}: only {len(found)} of the {len(stems)} held-out images are here"
             )
         figures[name] = measure(list(answers(net, found, spec, device)), spec)
     return figures
