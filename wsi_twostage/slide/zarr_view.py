@@ -119,7 +119,7 @@ def _part(data: bytes, wanted: ByteRequest | None) -> bytes:
 
 
 def _documents(views: tuple[View, ...]) -> dict[str, bytes]:
-    """Each zarr.json, as zarr and ome-zarr-py write them."""
+    """Each zarr.json, as zarr and ome-zarr-models write them."""
     written: dict[str, Buffer] = {}
     group = zarr.create_group(MemoryStore(written), zarr_format=3)
     for index, view in enumerate(views):
