@@ -1,22 +1,26 @@
 """Curves of bundles on slides: whole runs, an oracle and a draw beside them, and what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-from click import UsageError
+from click import Abort, UsageError
 from click.testing import CliRunner
 from PIL import Image
 from slides import texture, write_slide
 
 from wsi_seg.main import commands
+from wsi_twostage.curves import slides
 from wsi_twostage.curves.curve import Cells, highest, lines_of, read_curve
 from wsi_twostage.curves.slides import labelled_slides, measure_slides
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import build, save_bundle
 from wsi_twostage.models.spec import BundleSpec, NetSpec
+from wsi_twostage.pipeline import segment
+from wsi_twostage.result import Result
 from wsi_twostage.settings import Settings
 
 OF_EXPERIMENTS = "--runs, --set and --split-seed are for experiments"
@@ -86,6 +90,37 @@ def test_a_curve_of_bundles_begins_with_model_1_and_ends_with_model_2(
                 expected = curve.lines[first].points[at]
                 assert line.points[at].dice == pytest.approx(expected.dice, abs=2e-5)
                 assert line.points[at].agreement == pytest.approx(expected.agreement, abs=2e-5)
+
+
+def test_a_curve_that_was_interrupted_goes_on_after_its_last_whole_run(
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def segment_some(slide: Path, place: Path, **more: Any) -> Result:
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        made.append(place.name)
+        return segment(slide, place, **more)
+
+    report = tmp_path / "curve.json"
+    arguments = ["curve", str(model), "--data", str(folder), "-o", str(report), "--repeats", "1"]
+    monkeypatch.setattr(slides, "segment", segment_some)
+    assert isinstance(CliRunner().invoke(commands, arguments, standalone_mode=False).exception, Abort)
+    assert sorted(path.name for path in tmp_path.glob("curve.json.runs/*")) == sorted(made)
+    (tmp_path / "curve.json.runs" / "mine.txt").touch()
+    again: list[str] = []
+
+    def segment_rest(slide: Path, place: Path, **more: Any) -> Result:
+        again.append(place.name)
+        return segment(slide, place, **more)
+
+    monkeypatch.setattr(slides, "segment", segment_rest)
+    CliRunner().invoke(commands, arguments, catch_exceptions=False)
+    assert set(made) & set(again) == {"warm-up.zarr"}
+    assert len(set(made) | set(again)) == 1 + 2 * 7  # shares of two slides
+    assert read_curve(report).lines[0].points[-1].agreement == 1
+    assert [path.name for path in tmp_path.glob("curve.json.runs/*")] == ["mine.txt"]
 
 
 def test_an_oracle_takes_the_cells_that_gain() -> None:

@@ -81,6 +81,14 @@ def draft_of(path: Path, *, folder: bool = False) -> Iterator[Path]:
             os.close(descriptor)
 
 
+def clear(folder: Path, ours: re.Pattern[str]) -> None:
+    """Remove what is ``ours`` by its whole name, and the folder if nothing else is in it; no error if not."""
+    with suppress(OSError):
+        for path in filter(lambda path: ours.fullmatch(path.name), folder.iterdir()):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        folder.rmdir()
+
+
 def _new(path: Path, folder: bool) -> tuple[Path, int | None]:
     """A draft, and what holds its lock."""
     while True:

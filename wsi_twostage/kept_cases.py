@@ -3,7 +3,6 @@
 import re
 import shutil
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from wsi_twostage.drafts import whole_file
+from wsi_twostage.drafts import clear, whole_file
 from wsi_twostage.errors import StoreError
 from wsi_twostage.quality import Case
 
@@ -64,7 +63,4 @@ class KeptCases:
 
     def remove(self) -> None:
         """All of it; what somebody else put there stays."""
-        with suppress(OSError):
-            for path in filter(lambda path: _OURS.fullmatch(path.name), self.folder.iterdir()):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            self.folder.rmdir()
+        clear(self.folder, _OURS)

@@ -50,7 +50,8 @@ def curve(
     slides DATA/images with masks in DATA/masks; or an experiment as for `wsi-seg train`, measured on its test
     images, the networks alone, with its weights in --runs. The full-resolution reference of the first MODEL,
     its Model 2 everywhere (of whole runs: without stage 1), is everyone's measure of time and of agreement.
-    The first point of each line is Model 1 alone: a network run uniformly at a lower resolution.
+    The first point of each line is Model 1 alone: a network run uniformly at a lower resolution. If it is
+    interrupted on slides, the same command goes on after its last whole run.
     """
     keep_freed_memory()  # as in a run
     from wsi_twostage.curves.curve import curve_table, write_curve
@@ -59,11 +60,12 @@ def curve(
     if picture is not None and picture.suffix.lower() not in (".png", ".svg"):
         raise click.UsageError(f"--picture {picture}: its name must end in .png or .svg")
     bundles = [_bundle(model) for model in models]
+    kept = output.with_name(f"{output.name}.runs")
     with Counts() as counts:
         if all(bundles):
             if runs or changes or seeds:
                 raise click.UsageError("--runs, --set and --split-seed are for experiments, not for bundles")
-            found = _of_slides([path for path in bundles if path], data, mpp, device, repeats, counts)
+            found = _of_slides([path for path in bundles if path], data, mpp, device, repeats, kept, counts)
         elif any(bundles):
             raise click.UsageError("bundles and experiments do not share a picture; give one kind")
         elif runs is None:
@@ -76,6 +78,10 @@ def curve(
             found = _of_experiments(models, changes, seeds, data, runs, device, repeats, counts)
     click.echo(curve_table(found))  # first: it is there even if no file can be written
     write_curve(found, output)
+    if all(bundles):
+        from wsi_twostage.curves.slides import forget
+
+        forget(kept)
     if picture is not None:
         draw_curve(found, picture)
 
@@ -89,7 +95,13 @@ def _bundle(model: str) -> Path | None:
 
 
 def _of_slides(
-    bundles: list[Path], data: Path, mpp: float | None, device: str, repeats: int, counts: Counts
+    bundles: list[Path],
+    data: Path,
+    mpp: float | None,
+    device: str,
+    repeats: int,
+    kept: Path,
+    counts: Counts,
 ) -> Any:
     from wsi_twostage.curves.curve import FRACTIONS
     from wsi_twostage.curves.slides import labelled_slides, measure_slides
@@ -102,6 +114,7 @@ def _of_slides(
         slides,
         settings=Settings(mpp=mpp, device=device),
         repeats=repeats,
+        kept=kept,
         progress=lambda name, runs: counts.show(name, runs, total),
     )
 

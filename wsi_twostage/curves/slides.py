@@ -1,12 +1,15 @@
 """The curve of bundles on slides with ground truth: whole runs, from the file to the mask pyramid."""
 
+import hashlib
+import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -25,12 +28,15 @@ from wsi_twostage.curves.curve import (
     lines_of,
     overlap,
 )
+from wsi_twostage.drafts import clear
 from wsi_twostage.errors import ConfigError
+from wsi_twostage.manifest import identity_of
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.models.header import read_spec, sha256_of
 from wsi_twostage.models.runner import choose_device
 from wsi_twostage.paper.origin import commit, machine
 from wsi_twostage.pipeline import segment
+from wsi_twostage.preparing import prepare
 from wsi_twostage.selection import Fraction
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import open_slide
@@ -38,6 +44,7 @@ from wsi_twostage.tiles import Tile
 from wsi_twostage.training.data import image_files, read_mask
 
 _MASKS = (".png", ".tif", ".tiff")
+_OURS = re.compile(r"([0-9a-f]{16}-[0-9.]+-[0-9]+|warm-up)\.zarr")
 
 
 class Labelled(NamedTuple):
@@ -93,6 +100,7 @@ def measure_slides(
     *,
     settings: Settings | None = None,
     repeats: int = 3,
+    kept: Path | None = None,
     progress: Callable[[str, int], None] = lambda name, runs: None,
 ) -> Curve:
     """Run every bundle at every share of each slide's tiles; the first one's Model 2 is the reference.
@@ -104,6 +112,9 @@ def measure_slides(
     ----------
     models
         Bundles of one class at one mpp.
+    kept
+        Folder of the runs: a call that was interrupted goes on when it is made again, by the same code on the
+        same machine. `forget` removes it. None: one that goes with the call.
     progress
         Called with the bundle's name and the number of its runs that are done.
 
@@ -123,10 +134,10 @@ def measure_slides(
         raise ConfigError("two bundles of one name; their lines could not be told apart")
     truths = [_read_truth(slide, specs[0].mpp, settings) for slide in slides]
     with tempfile.TemporaryDirectory() as place:
-        swept = {
-            model.stem: _sweep(model, slides, Path(place) / model.stem, settings, repeats, progress)
-            for model in models
-        }
+        device = torch.device(choose_device(settings.device))
+        origin: dict[str, Any] = {"machine": machine(device), "commit": commit()}
+        sweep = _Sweep(kept or Path(place), origin, settings, repeats)
+        swept = {model.stem: sweep.of(model, slides, progress) for model in models}
         first = swept[models[0].stem][1.0]
         seen = [_Seen(truth, run.store) for truth, run in zip(truths, first, strict=True)]
         seconds = sum(run.seconds - run.stage_1 for run in first)
@@ -134,38 +145,65 @@ def measure_slides(
         lines = []
         for name, runs in swept.items():
             lines += _lines(name, runs, seen, seconds=seconds, reference_dice=reference_dice)
-    device = torch.device(choose_device(settings.device))
     given = {} if settings.mpp is None else {"mpp": settings.mpp}
     settings_of = [{"model": model.stem, "sha256": sha256_of(model), **given} for model in models]
     name = slides[0].mask.parent.parent.resolve().name
-    return Curve(name, len(slides), reference_dice, lines, settings_of, machine(device), commit())
+    return Curve(name, len(slides), reference_dice, lines, settings_of, **origin)
 
 
-def _sweep(
-    model: Path,
-    slides: Sequence[Labelled],
-    place: Path,
-    settings: Settings,
-    repeats: int,
-    progress: Callable[[str, int], None],
-) -> dict[float, list[_Run]]:
-    """Every share on every slide, the median of the repeats' seconds."""
-    runs: dict[float, list[_Run]] = {fraction: [] for fraction in FRACTIONS}
-    settings = replace(settings, overwrite=True)
-    both = Fraction(FRACTIONS[1])
-    segment(slides[0].slide, place / "warm-up.zarr", bundle=model, rule=both, settings=settings)
-    for i, slide in enumerate(slides):
-        for j, fraction in enumerate(FRACTIONS):
-            where = place / f"{i}-{fraction}.zarr"
-            results = [
-                segment(slide.slide, where, bundle=model, rule=Fraction(fraction), settings=settings)
-                for _ in range(repeats)
-            ]
-            total = median(result.seconds.total for result in results)
-            stage_1 = median(result.seconds.stage_1 for result in results)
-            runs[fraction].append(_Run(results[0].store, total, stage_1))
-            progress(model.stem, i * len(FRACTIONS) + j + 1)
-    return runs
+def forget(kept: Path) -> None:
+    """Remove the runs that `measure_slides` kept; what somebody else put there stays."""
+    clear(kept, _OURS)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sweep:
+    """Runs at every share, kept in a folder by what comes down to the same pixels in the same time."""
+
+    folder: Path
+    origin: Mapping[str, Any]
+    settings: Settings
+    repeats: int
+
+    def of(
+        self, model: Path, slides: Sequence[Labelled], progress: Callable[[str, int], None]
+    ) -> dict[float, list[_Run]]:
+        """Every share on every slide, the median of the repeats' seconds."""
+        runs: dict[float, list[_Run]] = {fraction: [] for fraction in FRACTIONS}
+        warm = False
+        for i, slide in enumerate(slides):
+            made_of = self._made_of(model, slide)
+            for j, fraction in enumerate(FRACTIONS):
+                places = [self.folder / f"{made_of}-{fraction}-{k}.zarr" for k in range(self.repeats)]
+                for place in places:
+                    if not _is_complete(place):
+                        if not warm:
+                            self._run(model, slides[0], self.folder / "warm-up.zarr", FRACTIONS[1])
+                            warm = True
+                        self._run(model, slide, place, fraction)
+                runs[fraction].append(_read(places))
+                progress(model.stem, i * len(FRACTIONS) + j + 1)
+        return runs
+
+    def _made_of(self, model: Path, slide: Labelled) -> str:
+        pixels = identity_of(prepare(slide.slide, model, self.settings).manifest(self.settings))
+        return hashlib.sha256(json.dumps([pixels, self.origin]).encode()).hexdigest()[:16]
+
+    def _run(self, model: Path, slide: Labelled, place: Path, fraction: float) -> None:
+        settings = replace(self.settings, overwrite=True)  # half a run says nothing of its time
+        segment(slide.slide, place, bundle=model, rule=Fraction(fraction), settings=settings)
+
+
+def _is_complete(place: Path) -> bool:
+    return place.exists() and bool(MaskPyramid.left(place).manifest.get("complete"))
+
+
+def _read(places: Sequence[Path]) -> _Run:
+    """The repeats of a run as one."""
+    stores = [MaskPyramid.open(place) for place in places]
+    seconds = [store.manifest["seconds"] for store in stores]
+    total, stage_1 = (median(s[key] for s in seconds) for key in ("total", "stage_1"))
+    return _Run(stores[0], total, stage_1)
 
 
 def _lines(
