@@ -45,4 +45,4 @@ def multiscale(name: str, grids: Sequence[Grid], *, colour: bool, method: str = 
 def describe(group: zarr.Group, kind: "type[BaseOMEAttrs]", attributes: dict[str, Any]) -> None:
     """Write a group's attributes, as a model of ome-zarr-models has them."""
     checked = kind.model_validate({"version": "0.5", **attributes})
-    group.attrs["ome"] = checked.model_dump(by_alias=True, exclude_none=True)
+    group.attrs["ome"] = checked.model_dump(mode="json", by_alias=True, exclude_none=True)
