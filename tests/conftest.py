@@ -1,11 +1,14 @@
 """Small networks with a known field of view, and where the shared data is."""
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
 
+import dask
 import pytest
 import torch
+from distributed.utils import get_mp_context
 from slides import pyramid, texture, write_slide
 from torch import Tensor
 from torch.nn import functional
@@ -18,6 +21,10 @@ SVS = ROOT / "examples" / "data" / "CMU-1-Small-Region.svs"
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 torch.set_num_threads(1)  # the networks here are tiny; threads that wait for each other cost more
+
+if "forkserver" in multiprocessing.get_all_start_methods():  # workers that import nothing start in no time
+    dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+    get_mp_context().set_forkserver_preload(["wsi_twostage.schedule"])
 
 
 @pytest.fixture(scope="session")

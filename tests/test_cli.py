@@ -9,6 +9,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from command import wsi_seg
 from conftest import SVS
 from slides import texture, write_slide
 
@@ -28,8 +29,8 @@ from wsi_twostage.events import TilesDone
 from wsi_twostage.mask import MaskPyramid, Source
 
 
-def wsi_seg(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the installed command."""
+def installed(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, which takes seconds to begin; `wsi_seg` is it in this one."""
     script = Path(sys.executable).with_name("wsi-seg")
     return subprocess.run(
         [script, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
@@ -42,7 +43,7 @@ def slide(tmp_path: Path) -> Path:
 
 
 def test_the_shipped_model_segments_a_real_slide(tmp_path: Path) -> None:
-    done = wsi_seg(SVS, "--budget", "3%", "--preview", cwd=tmp_path)
+    done = installed(SVS, "--budget", "3%", "--preview", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("wsi-seg: 1 ok, 0 partial, 0 failed in 00:00:")
     store = MaskPyramid.open(tmp_path / "CMU-1-Small-Region.seg.ome.zarr")
@@ -77,10 +78,10 @@ def test_lines_of_slides_that_are_at_work_at_the_same_time_are_not_mixed(
 
 
 def test_progress_goes_to_stderr_and_can_be_silenced(tmp_path: Path, slide: Path, model: Path) -> None:
-    done = wsi_seg(slide, "--model", model, "-o", "a.zarr", cwd=tmp_path)
+    done = installed(slide, "--model", model, "-o", "a.zarr", cwd=tmp_path)
     assert "stage 1: done" in done.stderr
     assert "stage 2: done" in done.stderr
-    quiet = wsi_seg("run", slide, "--model", model, "-o", "b.zarr", "-q", cwd=tmp_path)
+    quiet = installed("run", slide, "--model", model, "-o", "b.zarr", "-q", cwd=tmp_path)
     assert quiet.stderr == ""
 
 
@@ -110,7 +111,7 @@ def test_json_is_one_object_a_slide(tmp_path: Path, slide: Path, model: Path) ->
 
 
 def test_several_slides_go_on_after_a_bad_one(tmp_path: Path, slide: Path, model: Path) -> None:
-    done = wsi_seg(slide, tmp_path / "none.svs", "--model", model, "-o", "out", "-q", cwd=tmp_path)
+    done = installed(slide, tmp_path / "none.svs", "--model", model, "-o", "out", "-q", cwd=tmp_path)
     assert done.returncode == 3
     assert "none.svs" in done.stderr
     assert "1 ok, 0 partial, 1 failed" in done.stdout
@@ -120,7 +121,7 @@ def test_several_slides_go_on_after_a_bad_one(tmp_path: Path, slide: Path, model
 
 
 def test_info_says_what_is_in_a_slide(tmp_path: Path) -> None:
-    done = wsi_seg("info", SVS, cwd=tmp_path)
+    done = installed("info", SVS, cwd=tmp_path)
     assert done.returncode == 0
     assert "2220 x 2967 px, 0.499 um/px (from the file)" in done.stdout
     as_json = json.loads(wsi_seg("info", SVS, "--json", cwd=tmp_path).stdout)
@@ -239,7 +240,7 @@ def test_the_slides_own_folder_is_not_written_to(tmp_path: Path, model: Path) ->
 def test_help_does_not_import_torch(tmp_path: Path) -> None:
     code = "import sys, wsi_seg.main, wsi_twostage; sys.exit('torch' in sys.modules or 'dask' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0
-    assert "Segment whole-slide images" in wsi_seg("--help", cwd=tmp_path).stdout
+    assert "Segment whole-slide images" in installed("--help", cwd=tmp_path).stdout
 
 
 def test_what_runs_no_network_does_not_import_torch() -> None:

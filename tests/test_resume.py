@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from command import wsi_seg
 from conftest import SVS, small_bundle
 from distributed import Client
 from faults import Killed
@@ -99,7 +100,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
             process.send_signal(signal.SIGKILL)
         for name in ("", "labels", "labels/segmentation"):
             zarr.open_group(out / name, mode="r")
-    subprocess.run([script, slide, "-o", out, "--model", model, *options], check=True)
+    assert wsi_seg(slide, "-o", out, "--model", model, *options, cwd=tmp_path).returncode == 0
     assert content(out) == content(whole)
     assert facts(out) == facts(whole)
 
@@ -421,7 +422,7 @@ def test_a_command_that_is_stopped_ends_with_75_and_goes_on(
         said = process.communicate()[1].decode()
     assert process.returncode == 75, said
     assert "the same command goes on with it" in said
-    subprocess.run([script, slide, "-o", out, *options], check=True)
+    assert wsi_seg(slide, "-o", out, *options, cwd=tmp_path).returncode == 0
     assert content(out) == content(whole)
 
 
