@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import platform
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -187,7 +188,7 @@ class _Sweep:
 
     def _made_of(self, model: Path, slide: Labelled) -> str:
         pixels = identity_of(prepare(slide.slide, model, self.settings).manifest(self.settings))
-        return hashlib.sha256(json.dumps([pixels, self.origin]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([pixels, self.origin, platform.node()]).encode()).hexdigest()[:16]
 
     def _run(self, model: Path, slide: Labelled, place: Path, fraction: float) -> None:
         settings = replace(self.settings, overwrite=True)  # half a run says nothing of its time
