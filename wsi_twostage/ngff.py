@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from ome_zarr_models.v05.base import BaseOMEAttrs
     from ome_zarr_models.v05.multiscales import Multiscale
 
+VERSION = "0.5"
+
 
 class Grid(NamedTuple):
     """Where the pixels of a level lie, in micrometres."""
@@ -44,5 +46,5 @@ def multiscale(name: str, grids: Sequence[Grid], *, colour: bool, method: str = 
 
 def describe(group: zarr.Group, kind: "type[BaseOMEAttrs]", attributes: dict[str, Any]) -> None:
     """Write a group's attributes, as a model of ome-zarr-models has them."""
-    checked = kind.model_validate({"version": "0.5", **attributes})
+    checked = kind.model_validate({"version": VERSION, **attributes})
     group.attrs["ome"] = checked.model_dump(mode="json", by_alias=True, exclude_none=True)

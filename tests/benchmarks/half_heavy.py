@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from shallow import RECIPE
 
 from wsi_twostage.memory import ALL, keep_freed_memory
 from wsi_twostage.models.bundle import build_coarse, load_net, save_bundle
@@ -25,7 +26,6 @@ from wsi_twostage.training.data import stack
 from wsi_twostage.training.recipe import calibrate, read_data, stack_answers
 from wsi_twostage.training.train import student_loss, train
 
-RECIPE = SHIPPED.parent.parent / "training" / "nuclei-he.toml"
 CPU = torch.device("cpu")
 
 
@@ -44,11 +44,7 @@ def main() -> None:
     parts = read_data(arguments.data, recipe.first.data).values()
     training = [sample for part in parts for sample in part.train]
     images, masks = stack(training, side=lesson.image_side)
-    kept = arguments.work / "answers.pt"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(stack_answers(net, training, spec, lesson.image_side, CPU), kept)
-    known = torch.cat([masks, torch.load(kept, weights_only=True)], 1)
+    known = torch.cat([masks, stack_answers(net, training, spec, lesson.image_side, CPU)], 1)
     heavy = build_coarse(lesson.coarse)
     heavy.load_state_dict(at_scale_1(net.guide))
     heavy.encoder.load_state_dict(net.coarse.encoder.state_dict())

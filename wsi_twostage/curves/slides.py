@@ -134,9 +134,9 @@ def measure_slides(
     if len({model.stem for model in models}) < len(models):
         raise ConfigError("two bundles of one name; their lines could not be told apart")
     truths = [_read_truth(slide, specs[0].mpp, settings) for slide in slides]
+    device = torch.device(choose_device(settings.device))
+    origin: dict[str, Any] = {"machine": machine(device), "commit": commit()}
     with tempfile.TemporaryDirectory() as place:
-        device = torch.device(choose_device(settings.device))
-        origin: dict[str, Any] = {"machine": machine(device), "commit": commit()}
         sweep = _Sweep(kept or Path(place), origin, settings, repeats)
         swept = {model.stem: sweep.of(model, slides, progress) for model in models}
         first = swept[models[0].stem][1.0]
@@ -176,12 +176,12 @@ class _Sweep:
             made_of = self._made_of(model, slide)
             for j, fraction in enumerate(FRACTIONS):
                 places = [self.folder / f"{made_of}-{fraction}-{k}.zarr" for k in range(self.repeats)]
-                for place in places:
-                    if not _is_complete(place):
-                        if not warm:
-                            self._run(model, slides[0], self.folder / "warm-up.zarr", FRACTIONS[1])
-                            warm = True
-                        self._run(model, slide, place, fraction)
+                left = [place for place in places if not _is_complete(place)]
+                if left and not warm:
+                    self._run(model, slides[0], self.folder / "warm-up.zarr", FRACTIONS[1])
+                    warm = True
+                for place in left:
+                    self._run(model, slide, place, fraction)
                 runs[fraction].append(_read(places))
                 progress(model.stem, i * len(FRACTIONS) + j + 1)
         return runs

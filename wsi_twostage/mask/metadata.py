@@ -5,7 +5,7 @@ from typing import Any
 import zarr
 
 from wsi_twostage.mask.spec import MaskSpec
-from wsi_twostage.ngff import Grid, describe, multiscale
+from wsi_twostage.ngff import VERSION, Grid, describe, multiscale
 
 RGB = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 
@@ -44,7 +44,7 @@ def _grids(spec: MaskSpec, downsample: float) -> list[Grid]:
 def _label(spec: MaskSpec) -> dict[str, Any]:
     """Name and colour of each class, and which image the mask is of."""
     return {
-        "version": "0.5",
+        "version": VERSION,
         "colors": [
             {"label-value": label, "rgba": [*colour, 255]} for label, colour in enumerate(spec.colours, 1)
         ],
