@@ -13,11 +13,14 @@ from conftest import ROOT
 from pages import blocks, page
 
 GUIDES = ("thousand", "clusters", "your-model")
+LONG = ("thousand", "your-model")  # a minute and a half each
 SCRIPTS = Path(sys.executable).parent
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize(
+    "guide", [pytest.param(guide, marks=pytest.mark.pages if guide in LONG else ()) for guide in GUIDES]
+)
 def test_the_blocks_of_a_guide_run_one_after_the_other(tmp_path: Path, guide: str) -> None:
     if guide == "your-model":
         pytest.importorskip("onnxscript")
