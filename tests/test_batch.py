@@ -9,7 +9,8 @@ from command import wsi_seg
 from conftest import tiny_model
 from slides import texture, write_slide
 
-from wsi_twostage.batch import Entry, entries, is_batch
+from wsi_twostage import batch
+from wsi_twostage.batch import Entry, Line, Summary, entries, is_batch
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.pipeline import segment
@@ -120,6 +121,20 @@ def test_a_result_is_no_slide(folder: Path) -> None:
         open_slide(store)
     with pytest.raises(ConfigError, match="no slide matches"):
         entries([str(folder / "*.seg.ome.zarr")], Path("out"))
+
+
+def test_slides_that_end_at_once_are_summed_up_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [Entry(f"{i}.svs", tmp_path / f"{i}.zarr") for i in range(100)]
+    sizes = list[int]()
+    monkeypatch.setattr(batch, "write_summary", lambda folder, lines: sizes.append(len(lines)) or folder)
+    monkeypatch.setattr(batch, "WRITING", 1e12)
+    summary = Summary(tmp_path, found)
+    for entry in found:
+        summary.add(entry, Line(entry.slide, str(entry.output), "ok"))
+    summary.write()
+    assert sizes == [1, 100]
 
 
 def test_one_bad_slide_does_not_stop_the_rest_and_what_is_done_stays(folder: Path) -> None:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Thread
+from unittest.mock import Mock
 
+import click
 import numpy as np
 import pytest
 from command import wsi_seg
@@ -14,7 +16,7 @@ from conftest import SVS
 from slides import texture, write_slide
 
 from wsi_seg.main import main
-from wsi_seg.progress import Counts, Json
+from wsi_seg.progress import Counts, Json, clock
 from wsi_twostage.errors import (
     ClusterError,
     DeviceFull,
@@ -75,6 +77,15 @@ def test_lines_of_slides_that_are_at_work_at_the_same_time_are_not_mixed(
     finally:
         sys.setswitchinterval(before)
     assert len([json.loads(line) for line in capsys.readouterr().out.splitlines()]) == 8000
+
+
+def test_a_run_does_not_end_with_who_reads_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(click, "echo", Mock(side_effect=BrokenPipeError))
+    Json("a.svs")(TilesDone("stage 1", 1, 0.1))
+
+
+def test_a_day_has_more_hours_than_a_clock() -> None:
+    assert [clock(seconds) for seconds in (0.4, 61, 90_000)] == ["00:00:00", "00:01:01", "25:00:00"]
 
 
 def test_progress_goes_to_stderr_and_can_be_silenced(tmp_path: Path, slide: Path, model: Path) -> None:

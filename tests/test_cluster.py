@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
+from distributed.client import ClosedClientError
 from slides import texture, write_slide
 
 from wsi_twostage import cluster, stopping
@@ -136,7 +137,7 @@ def test_a_window_has_one_thread_whatever_the_number_of_workers(count: int) -> N
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("error", [OSError, RuntimeError, AttributeError])
+@pytest.mark.parametrize("error", [OSError, RuntimeError, AttributeError, ClosedClientError])
 def test_a_client_that_has_given_up_tells_of_no_scheduler(error: type[Exception]) -> None:
     """Some of its methods then ask None."""
     with pytest.raises(ClusterError, match="scheduler went away"), cluster.reached(Mock(scheduler=None)):

@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 from faults import PARENT, BadView
 
-from wsi_twostage import cluster, preparing
+from wsi_twostage import cluster, fitness, preparing
 from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.errors import ClusterError, ConfigError, StoreError, WriteError
 from wsi_twostage.events import Event, Finished, Note, TilesDone
@@ -161,6 +162,27 @@ def test_a_worker_that_lacks_the_slide_says_so_at_once(
     spoil(monkeypatch, "missing", (0, 0), tmp_path / "flag")
     with pytest.raises(ConfigError, match=rf"worker tcp://\S+: {slide}.gone: no such file"):
         segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=EVERYWHERE, client=processes)
+
+
+def test_what_is_to_be_overwritten_stays_where_a_worker_lacks_the_slide(
+    tmp_path: Path, model: Path, slide: Path, processes: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=EVERYWHERE).store
+    before = old.manifest
+    spoil(monkeypatch, "missing", (0, 0), tmp_path / "flag")
+    settings = replace(EVERYWHERE, overwrite=True)
+    with pytest.raises(ConfigError, match=rf"worker tcp://\S+: {slide}.gone: no such file"):
+        segment(slide, old.path, bundle=model, rule=RULE, settings=settings, client=processes)
+    assert old.manifest == before
+    assert verify(old.path).problems == ()
+
+
+def test_a_worker_that_does_not_answer_is_not_the_scheduler() -> None:
+    client = Mock(run=Mock(return_value={"tcp://away:1": OSError("timed out"), "tcp://here:1": ""}))
+    fitness._ask(client, fitness.missing)
+    client.run.return_value = {"tcp://here:1": RuntimeError("no driver")}
+    with pytest.raises(ConfigError, match=r"worker tcp://here:1 is of no use: RuntimeError: no driver"):
+        fitness._ask(client, fitness.missing)
 
 
 def test_a_worker_that_comes_late_and_lacks_the_slide_is_sent_away(

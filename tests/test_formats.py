@@ -19,7 +19,7 @@ from PIL import Image
 from slides import change_tile, halve, pyramid, texture, write_slide
 
 from wsi_twostage.errors import SlideError, UnreadableRegion
-from wsi_twostage.slide import SlideStore, open_slide
+from wsi_twostage.slide import SlideStore, open_slide, plain_image
 from wsi_twostage.slide.ome_zarr import read
 from wsi_twostage.tiles import Box
 
@@ -270,8 +270,12 @@ def test_a_plain_image_that_is_cut_off_is_unreadable_and_not_black(tmp_path: Pat
     data = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
     view = open_slide(tmp_path / "a.png", 0.5).view(1)
-    with pytest.raises(UnreadableRegion, match=r"a.png: cannot be decoded"):
-        view.read(Box(0, 0, 10, 10))
+    before = plain_image._decode.cache_info().misses
+    for left in (0, 10):  # as a whole it is decoded once
+        with pytest.raises(UnreadableRegion, match=r"a.png: cannot be decoded"):
+            view.read(Box(0, left, 10, 10))
+    assert plain_image._decode.cache_info().misses == before + 1
+    assert plain_image._decode.cache_info().hits > 0
 
 
 def test_plain_images_that_cannot_be_slides_are_refused(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "manifest": {"errors", "lock", "mask", "models", "slide"},
     "overview": {"errors", "pixels", "tiles"},
     "batches": {"dispatch", "mask", "selection", "tiles", "work"},
-    "fitness": {"cluster", "errors", "lock", "models", "work"},
+    "fitness": {"cluster", "errors", "lock", "models", "pixels", "work"},
     "crew": {"batches", "cluster", "dispatch", "errors", "fine", "mask", "stopping", "work"},
     "schedule": {
         "audit", "batches", "coarse", "crew", "dispatch", "events", "fine", "fitness", "ledger", "mask",
@@ -65,8 +65,8 @@ ALLOWED: dict[str, set[str]] = {
         "tissue", "tissue_file", "work",
     },
     "pipeline": {
-        "cluster", "events", "manifest", "models", "preparing", "result", "schedule", "selection", "settings",
-        "slide",
+        "cluster", "events", "fitness", "manifest", "models", "preparing", "result", "schedule", "selection",
+        "settings", "slide",
     },
     "further": {
         "cluster", "events", "ledger", "manifest", "mask", "preparing", "result", "schedule", "selection",

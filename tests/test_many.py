@@ -31,6 +31,16 @@ def batch(tmp_path: Path) -> list[Entry]:
     return [Entry(str(tmp_path / f"{i}.tiff"), tmp_path / f"{i}.zarr") for i in range(3)]
 
 
+def test_a_result_that_was_damaged_is_a_line_and_the_rest_goes_on(batch: list[Entry], model: Path) -> None:
+    first, _, last = batch
+    segment(first.slide, first.output, bundle=model, rule=RULE, settings=EVERYWHERE)
+    (chunk,) = (first.output / "wsi_twostage" / "tiles" / "source" / "c").glob("*")
+    chunk.write_bytes(b"no chunk")
+    outcomes = list(segment_many([first, last], bundle=model, rule=RULE, settings=EVERYWHERE))
+    assert [outcome.status for outcome in outcomes] == ["failed", "ok"]
+    assert "the tile table cannot be read" in str(outcomes[0].error)
+
+
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_slides_at_the_same_time_give_what_each_gives_alone(
     batch: list[Entry], model: Path, at_once: int

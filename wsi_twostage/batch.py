@@ -4,6 +4,7 @@ import csv
 import glob
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,9 @@ SUFFIXES = (
 
 COLUMNS = ("wsi", "mpp", "mask", "threshold", "output")
 """Of a CSV manifest; others are passed over."""
+
+WRITING = 20
+"""Times what writing the summary took, until it is written again while slides end."""
 
 _RESULT = ".seg.ome.zarr"
 
@@ -185,6 +189,28 @@ class Line:
     unreadable: int = 0
     crashed: int = 0
     seconds: float = 0.0
+
+
+class Summary:
+    """Of a batch, written as its slides end; of many that end at once not each time."""
+
+    def __init__(self, folder: Path, entries: Sequence[Entry]) -> None:
+        self._folder, self._entries, self.lines = folder, entries, dict[Entry, Line]()
+        self._written = self._took = 0.0
+
+    def add(self, entry: Entry, line: Line) -> None:
+        """How a slide ended; on disk at once, unless that took too much of the time."""
+        self.lines[entry] = line
+        if time.perf_counter() - self._written >= WRITING * self._took:
+            self.write()
+
+    def write(self) -> Path:
+        """All there is; gives the place of the first file, and raises as `write_summary`."""
+        start = time.perf_counter()
+        place = write_summary(self._folder, [self.lines[e] for e in self._entries if e in self.lines])
+        self._written = time.perf_counter()
+        self._took = self._written - start
+        return place
 
 
 def write_summary(folder: Path, lines: Iterable[Line]) -> Path:

@@ -16,6 +16,7 @@ from wsi_twostage.fine import coarse_labels
 from wsi_twostage.kept_cases import KeptCases
 from wsi_twostage.manifest import identity_of
 from wsi_twostage.mask import MaskPyramid, Source
+from wsi_twostage.mask.reading import read_labels, read_probability, read_source
 from wsi_twostage.models.bundle import ModelBundle, copy_bundle, load_bundle, load_net
 from wsi_twostage.models.header import SHIPPED, read_spec
 from wsi_twostage.models.onnx_net import onnx_device
@@ -185,16 +186,15 @@ def _slide(slide: str, model: Path, settings: Settings, kept: KeptCases, listene
 
 def case_of_store(name: str, store: MaskPyramid, spec: BundleSpec) -> Case:
     """Of a result in which every tissue tile was refined."""
-    source = store.read_source()
-    tiles = [_of_tile(store, spec, tile) for tile in store.spec.tiles if source[tile] == Source.MODEL_2]
+    source = read_source(store)
+    tiles = (_of_tile(store, spec, tile) for tile in store.spec.tiles if source[tile] == Source.MODEL_2)
     return tally(name, tiles, step=spec.step)
 
 
 def _of_tile(store: MaskPyramid, spec: BundleSpec, tile: Tile) -> TileAnswers:
     box = store.spec.tiles.box(tile)  # clipped to the slide
-    whole = replace(box, height=store.spec.tile, width=store.spec.tile)
-    first = coarse_labels(store, spec, whole, (tile,))[: box.height, : box.width]
-    return TileAnswers(store.read_probability(box.coarser(spec.step))[0], first, store.read(box))
+    first = coarse_labels(store, spec, box, (tile,))
+    return TileAnswers(read_probability(store, box.coarser(spec.step))[0], first, read_labels(store, box))
 
 
 def _images(entries: Sequence[Entry], model: Path, settings: Settings) -> Iterable[Case]:

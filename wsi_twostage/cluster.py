@@ -14,6 +14,7 @@ import dask
 import torch
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
+from distributed.client import ClosedClientError
 
 from wsi_twostage import stopping
 from wsi_twostage.errors import ClusterError, ConfigError
@@ -195,7 +196,7 @@ def reached(client: Client) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, AttributeError) as error:
+    except (OSError, RuntimeError, AttributeError, ClosedClientError) as error:
         if isinstance(error, AttributeError) and client.scheduler is not None:
             raise  # one that has given up has no scheduler, and asks it all the same
         raise ClusterError("the scheduler went away") from error

@@ -89,7 +89,7 @@ class Crew:
 
     def run_with_levels(
         self, turns: Turns, stop: Callable[[], bool]
-    ) -> Iterator[tuple[Shard | None, Done | Clock]]:
+    ) -> Generator[tuple[Shard | None, Done | Clock], None, None]:
         """Run calls on shards of level 0, and reduce each shard over them once what lies under it is final.
 
         Two calls are never at work on one shard. Where the run is stopped, the levels are brought to what was

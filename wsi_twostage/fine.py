@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from wsi_twostage.answers import enlarge, to_labels
 from wsi_twostage.mask import MaskPyramid, Shard
+from wsi_twostage.mask.reading import read_labels, read_probability
 from wsi_twostage.models.compiled import Compiled
 from wsi_twostage.models.runner import Runner, runner
 from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
@@ -43,7 +44,7 @@ def _put(work: Work, shard: Shard, fresh: Mapping[Box, NDArray[np.uint8]]) -> ND
     """
     own = work.mask.box(shard)
     work.ensure_ours()
-    labels = work.mask.read(own)
+    labels = read_labels(work.mask, own)
     for box, part in fresh.items():
         labels[box.relative_to(own).slices] = part
     if fresh:
@@ -133,6 +134,6 @@ def coarse_labels(
     for window in merge(tissue, grid, limit=len(grid), halo=0):
         inside = window.box.clip(grid.height, grid.width)
         at = inside.coarser(spec.step).grow(1).clip(height, width)
-        logits = enlarge(mask.read_probability(at), at=at, wanted=inside, ratio=spec.step)
+        logits = enlarge(read_probability(mask, at), at=at, wanted=inside, ratio=spec.step)
         labels[inside.relative_to(box).slices] = to_labels(logits, spec.decisions[0])
     return labels

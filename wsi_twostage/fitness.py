@@ -5,14 +5,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin
 
 from wsi_twostage import cluster
 from wsi_twostage.errors import ClusterError, ConfigError, WsiError
-from wsi_twostage.lock import is_here
-from wsi_twostage.models.runner import runner
+from wsi_twostage.lock import is_here, this_process
+from wsi_twostage.models.runner import ModelRef, runner
+from wsi_twostage.pixels import Pixels
 from wsi_twostage.work import Work
 
 log = logging.getLogger(__name__)
@@ -29,10 +31,7 @@ def fit_workers(client: Client, work: Work, say: Callable[[str], None]) -> Itera
     """
     with cluster.reached(client):
         gpus = cluster.has_gpus(client)
-        said: dict[str, str] = client.run(missing, work, gpus)
-    for address, what in said.items():
-        if what:
-            raise ConfigError(f"worker {address}: {what}; slide, model and output must be there, too")
+    _ask(client, missing, work, gpus)
     if not cluster.is_elsewhere(client):
         yield
         return
@@ -46,6 +45,32 @@ def fit_workers(client: Client, work: Work, say: Callable[[str], None]) -> Itera
         with suppress(ClusterError), cluster.reached(client):
             client.unsubscribe_topic(door.name)
             client.unregister_worker_plugin(door.name)
+
+
+def ensure_fit(client: Client, fine: Pixels, model: ModelRef, output: Path) -> None:
+    """The same before there is a store; what lies at ``output`` now must be there for all workers.
+
+    Raises
+    ------
+    ConfigError
+        As `fit_workers`.
+    """
+    with cluster.reached(client):
+        gpus = cluster.has_gpus(client)
+    _ask(client, lacking, fine, model, output, gpus, this_process())
+
+
+def _ask(client: Client, question: Callable[..., str], *arguments: object) -> None:
+    """Each worker says what it lacks; who does not answer is asked when it comes back, by the `Door`."""
+    with cluster.reached(client):
+        said = client.run(question, *arguments, on_error="return")
+    for address, what in said.items():
+        if isinstance(what, OSError):
+            log.warning("worker %s does not answer: %s", address, what)
+        elif isinstance(what, BaseException):
+            raise ConfigError(f"worker {address} is of no use: {type(what).__name__}: {what}") from what
+        elif what:
+            raise ConfigError(f"worker {address}: {what}; slide, model and output must be there, too")
 
 
 class Door(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
@@ -75,13 +100,29 @@ def missing(work: Work, gpus: bool, dask_worker: Any = None) -> str:
     """
     if is_here(work.run):
         return ""
-    slide = getattr(work.fine, "path", "")
+    if what := lacking(work.fine, work.model, work.mask.path, gpus, dask_worker=dask_worker):
+        return what
+    try:
+        work.ensure_sound()
+    except WsiError as error:
+        return str(error)
+    return ""
+
+
+def lacking(
+    fine: Pixels, model: ModelRef, output: Path, gpus: bool, leader: str = "", dask_worker: Any = None
+) -> str:
+    """What does not depend on the run; nothing is lacking where its ``leader`` is."""
+    if leader == this_process():
+        return ""
+    slide = getattr(fine, "path", "")
     if "://" not in slide and not os.access(slide, os.R_OK):
         return f"{slide}: no such file, or it may not be read"
     try:
         if not gpus or "GPU" in dask_worker.state.total_resources:
-            runner(work.model)
-        work.ensure_sound()
+            runner(model)
     except WsiError as error:
         return str(error)
-    return "" if os.access(work.mask.path, os.W_OK) else f"{work.mask.path} cannot be written"
+    if not output.exists():
+        return f"{output} cannot be seen; it must lie where all workers can write"
+    return "" if os.access(output, os.W_OK) else f"{output} cannot be written"

@@ -55,8 +55,9 @@ class Ledger:
 
     @classmethod
     def read(cls, mask: MaskPyramid) -> Self:
-        """As a run left it."""
-        ledger = cls(mask, {name: np.array(column) for name, column in mask.tiles().items()})
+        """As a run left it; raises StoreError if that cannot be read."""
+        with mask.readable("the tile table"):
+            ledger = cls(mask, {name: np.array(column) for name, column in mask.tiles().items()})
         ledger._changed.add("source")  # its map may be a commit behind
         ledger._forget_what_a_kill_cut()
         ledger.unsure = ledger.open

@@ -1,7 +1,7 @@
 """What made a result, and whether an earlier one is of the same making and can be gone on with."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -59,11 +59,13 @@ def writing(
     manifest: Mapping[str, Any],
     *,
     overwrite: bool = False,
+    before_overwriting: Callable[[], None] = lambda: None,
     instead: str = "give --overwrite or another --output",
 ) -> Iterator[MaskPyramid]:
     """What an earlier run of the same left at ``path``, or a new store; nobody else writes to it meanwhile.
 
-    Where another result is there, ``instead`` says what would work.
+    Where another result is there, ``instead`` says what would work; or it is overwritten, unless
+    ``before_overwriting`` raises.
 
     Raises
     ------
@@ -77,7 +79,9 @@ def writing(
     if path.exists() and read_attributes(path) is not None:
         before = (read_attributes(path) or {}).get("manifest", {})
         with locked(path, before.get("held_by")):
-            if not overwrite:
+            if overwrite:
+                before_overwriting()
+            else:
                 _ensure_same(path, spec, before, manifest, instead)
     try:
         if overwrite or not path.exists():
@@ -85,15 +89,22 @@ def writing(
         mask = MaskPyramid.left(path)
     except OSError as error:
         raise WriteError.of(path, error) from error
+    holder = new_holder()
+
+    def release() -> None:
+        """Where the file system has no locks, another run may have taken it."""
+        if mask.manifest.get("held_by") == holder:
+            mask.note(held_by=None)
+
     with locked(path, mask.manifest.get("held_by")):
         try:
-            mask.note(held_by=new_holder())
+            mask.note(held_by=holder)
             yield mask
             remove_unfinished(mask.path)
-            mask.note(held_by=None)
+            release()
         except Exception as error:
             with suppress(OSError):
-                mask.note(held_by=None)
+                release()
             if isinstance(error, OSError):
                 raise WriteError.of(path, error) from error
             if isinstance(error, SlideError):

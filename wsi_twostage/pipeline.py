@@ -8,6 +8,7 @@ from distributed import Client
 
 from wsi_twostage import cluster
 from wsi_twostage.events import Listener, Note, ignore
+from wsi_twostage.fitness import ensure_fit
 from wsi_twostage.manifest import writing
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.preparing import end_of, prepare, resolve, tissue_of_file
@@ -75,7 +76,13 @@ def segment(
     manifest = {**ready.manifest(settings), "rule": said}
     with (
         settings.connect(client) as workers,
-        writing(Path(output), ready.mask, manifest, overwrite=settings.overwrite) as mask,
+        writing(
+            Path(output),
+            ready.mask,
+            manifest,
+            overwrite=settings.overwrite,
+            before_overwriting=lambda: ensure_fit(workers, ready.views.fine, ready.model, Path(output)),
+        ) as mask,
         begin(ready.work(mask, settings), workers, listener, priority=priority) as run,
     ):
         timed = isinstance(rule, Duration)

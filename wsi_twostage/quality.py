@@ -6,7 +6,7 @@ promise for the next one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,18 +48,17 @@ class Case:
     """(tiles, 3): fine pixels that both models call foreground, Model 1, Model 2."""
 
 
-def tally(name: str, tiles: Sequence[TileAnswers], *, step: int) -> Case:
-    """Count the tissue tiles of a slide; ``step`` fine pixels make one of Model 1's grid."""
-    histogram = np.zeros((len(tiles), 256), np.uint32)
-    positive = np.zeros(256)
-    overlap = np.zeros((len(tiles), 3), np.int64)
-    for i, (p, first, second) in enumerate(tiles):
+def tally(name: str, tiles: Iterable[TileAnswers], *, step: int) -> Case:
+    """Count the tissue tiles of a slide, one at a time; ``step`` fine pixels make one of Model 1's grid."""
+    histograms, overlaps, positive = [], [], np.zeros(256)
+    for p, first, second in tiles:
         own = second[step // 2 :: step, step // 2 :: step]  # one of Model 2's pixels for each of Model 1's
         seen = p[: own.shape[0], : own.shape[1]].ravel()
-        histogram[i] = np.bincount(seen, minlength=256)
+        histograms.append(np.bincount(seen, minlength=256).astype(np.uint32))
         positive += np.bincount(seen, weights=(own > 0).ravel(), minlength=256)
-        overlap[i] = [((first > 0) & (second > 0)).sum(), (first > 0).sum(), (second > 0).sum()]
-    return Case(name, histogram, positive, overlap)
+        overlaps.append([((first > 0) & (second > 0)).sum(), (first > 0).sum(), (second > 0).sum()])
+    histogram = np.array(histograms, np.uint32).reshape(-1, 256)  # of no tiles, too
+    return Case(name, histogram, positive, np.array(overlaps, np.int64).reshape(-1, 3))
 
 
 def fit_temperature(cases: Sequence[Case], before: float) -> float:

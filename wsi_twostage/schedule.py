@@ -139,9 +139,10 @@ class Run:
         jobs = [Job(shard, first_shard, (tiles,)) for shard, tiles in self._by_shard(ledger.tissue)]
         turns = Turns(self.crew.calls(jobs))
         missing = set(turns.counts())
-        for shard, clock in self.crew.run_with_levels(turns, self.work.over):
-            self._count("stage 1", clock)
-            missing.discard(shard)
+        with closing(self.crew.run_with_levels(turns, self.work.over)) as results:
+            for shard, clock in results:
+                self._count("stage 1", clock)
+                missing.discard(shard)
         if missing:
             raise Stopped
         self.mask.note(whole=True, levels=True)
@@ -156,8 +157,9 @@ class Run:
             return
         unsure = self._by_shard(ledger.unsure)
         restored = self.crew.calls(Job(shard, restore_shard, (tiles,)) for shard, tiles in unsure)
-        for _, clock in self.crew.run(restored):
-            self._count("stage 2", clock)
+        with closing(self.crew.run(restored)) as results:
+            for _, clock in results:
+                self._count("stage 2", clock)
         for clock in self.crew.reduce_above({shard for shard, _ in self._by_shard(ledger.tissue)}):
             self._count("stage 2", clock)
         self.mask.note(levels=True)
@@ -193,8 +195,12 @@ class Run:
             for call in self._refining(batch & inside, done, work, worth)
         )
         self.mask.note(levels=False)
-        with ledger.kept():
-            for _, result in self.crew.run_with_levels(turns, lambda: work.over(spare * self._window_s())):
+
+        def stop() -> bool:
+            return work.over(spare * self._window_s())
+
+        with ledger.kept(), closing(self.crew.run_with_levels(turns, stop)) as results:
+            for _, result in results:
                 if isinstance(result, Clock):
                     self._count("stage 2", result)
                     continue

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Self
@@ -128,7 +129,8 @@ class Json:
 
     def __call__(self, event: Event) -> None:
         line = json.dumps({"event": type(event).__name__.lower(), "slide": self._name, **asdict(event)})
-        click.echo(line)  # with its end at once: slides at work at the same time have a thread each
+        with suppress(OSError):  # nobody listens any more, or a log's disk is full: the run goes on
+            click.echo(line)  # with its end at once: slides at work at the same time have a thread each
 
 
 class Counts:
@@ -177,6 +179,12 @@ class Counts:
     def say(self, text: str) -> None:
         """A line that stays."""
         self._console.print(f"wsi-seg: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds; the hours of a day and more, too."""
+    minutes, left = divmod(round(seconds), 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{left:02}"
 
 
 def listener(name: str, *, quiet: bool, as_json: bool = False) -> Bars | Lines | Silence | Json:

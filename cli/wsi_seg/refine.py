@@ -9,7 +9,7 @@ import psutil
 
 from wsi_seg import options
 from wsi_seg.help import Command, files
-from wsi_seg.progress import listener
+from wsi_seg.progress import clock, listener
 from wsi_twostage import stopping
 from wsi_twostage.errors import ConfigError, ExitCode, similar_file
 from wsi_twostage.memory import keep_freed_memory
@@ -85,8 +85,7 @@ def refine(
         )
     name = result.store.manifest["slide"]["path"]
     click.echo(as_json_of(name, output, result) if as_json else summary(name, output, result))
-    spent = time.strftime("%H:%M:%S", time.gmtime(time.time() - since))
-    click.echo(f"wsi-seg: 1 {result.status} in {spent}", err=as_json)
+    click.echo(f"wsi-seg: 1 {result.status} in {clock(time.time() - since)}", err=as_json)
     if result.status == "stopped":
         ctx.exit(ExitCode.INTERRUPTED)
     if result.status == "partial":

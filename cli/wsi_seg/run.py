@@ -12,9 +12,9 @@ import psutil
 
 from wsi_seg import options
 from wsi_seg.help import Command, files
-from wsi_seg.progress import listener
+from wsi_seg.progress import clock, listener
 from wsi_twostage import stopping
-from wsi_twostage.batch import Entry, Line, entries, is_batch, name_of, write_summary
+from wsi_twostage.batch import Line, Summary, entries, is_batch, name_of
 from wsi_twostage.errors import ConfigError, ExitCode, WriteError, WsiError
 from wsi_twostage.memory import keep_freed_memory
 
@@ -98,15 +98,10 @@ def run(
 
     until = None if max_seconds is None else since + max_seconds
     made = Settings(**settings, until=until, overwrite=overwrite)
-    batch, lines = is_batch(slides, found), dict[Entry, Line]()
-    folder = output.parent if output.suffix == ".zarr" else output
-
-    def summarize() -> Path:
-        return write_summary(folder, [lines[entry] for entry in found if entry in lines])
-
-    if batch:
+    table, ended = Summary(output.parent if output.suffix == ".zarr" else output, found), Counter[str]()
+    if batch := is_batch(slides, found):
         try:
-            place = summarize()  # that it can be written shows before anything is spent
+            table.write()  # that it can be written shows before anything is spent
         except WriteError as error:
             raise ConfigError(str(error)) from error
     with stopping.on_signals():
@@ -121,9 +116,10 @@ def run(
             since=since,
         ):
             entry, result = outcome.entry, outcome.result
-            lines[entry] = _line(outcome)
+            line = _line(outcome)
+            ended[line.status] += 1
             if batch:
-                summarize()
+                table.add(entry, line)
             if outcome.error is not None:
                 name = name_of(entry.slide)
                 if as_json:
@@ -142,15 +138,13 @@ def run(
                 )
                 if preview and result.status != "stopped":
                     _preview(result, pictures[entry.output], quiet=as_json)
-    ended = Counter(line.status for line in lines.values())
-    spent = time.strftime("%H:%M:%S", time.gmtime(time.perf_counter() - beginning))
+    spent = clock(time.perf_counter() - beginning)
     shown = [f"{ended[s]} {s}" for s in STATUSES if ended[s] or s in ("ok", "partial", "failed")]
-    where = f" -> {place}" if batch else ""
+    where = f" -> {table.write()}" if batch else ""
     click.echo(f"wsi-seg: {', '.join(shown)} in {spent}{where}", err=as_json)
     if ended["stopped"] or (ended["skipped"] and not (fail_fast and ended["failed"])):
-        click.echo(
-            "wsi-seg: stopped; what is on disk is valid, and the same command goes on with it", err=True
-        )
+        again = "the same command" + (" without --overwrite" if overwrite else "")
+        click.echo(f"wsi-seg: stopped; what is on disk is valid, and {again} goes on with it", err=True)
         ctx.exit(ExitCode.INTERRUPTED)
     if ended["failed"] == len(found):
         ctx.exit(ExitCode.FAILED)

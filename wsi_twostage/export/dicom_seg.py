@@ -9,8 +9,8 @@ import numpy as np
 
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.events import Listener, Started, TilesDone
-from wsi_twostage.export.reading import read_labels
 from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.mask.reading import read_labels
 from wsi_twostage.tiles import TileGrid
 
 TILE = 512  # pixels of a frame's side

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from wsi_twostage.events import Listener, Started, TilesDone, ignore
 from wsi_twostage.export.components import Block, Cells, Found, Framed, find, framed, merge
 from wsi_twostage.export.parts import Components
-from wsi_twostage.export.reading import read_labels, read_probability, read_source
 from wsi_twostage.export.split import DEPTH_UM, HALO, split_keys
 from wsi_twostage.mask import SHARD, MaskPyramid, Source
+from wsi_twostage.mask.reading import read_labels, read_probability, read_source
 from wsi_twostage.tiles import Box, TileGrid
 from wsi_twostage.uncertainty import of_bytes
 

@@ -137,7 +137,9 @@ class MaskPyramid:
         if shard.level == 0:
             raise ValueError("level 0 has no finer level to be reduced from")
         children = _twice(self.box(shard), self.spec.shards(shard.level - 1))
-        self.write(shard, majority(self.read(children, shard.level - 1)))
+        with self.readable(f"level {shard.level - 1} under {shard}"):
+            finer = self.read(children, shard.level - 1)
+        self.write(shard, majority(finer))
 
     def read(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
         """Labels of a box inside the level, (H, W)."""

@@ -85,14 +85,16 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
     """
     with _decoding:  # once, whichever thread asks first
         pixels = _decode(FileKey.of(path))
+    if isinstance(pixels, UnreadableRegion):
+        raise UnreadableRegion(str(pixels))
     if pixels.shape != (level.height, level.width, 3):
         raise SlideError(f"{path}: has been replaced since it was opened; run again")
     return pixels[box.slices].copy()  # what is kept is not to be written to
 
 
 @lru_cache(maxsize=2)
-def _decode(key: FileKey) -> NDArray[np.uint8]:
-    """All of it, (H, W, 3)."""
+def _decode(key: FileKey) -> NDArray[np.uint8] | UnreadableRegion:
+    """All of it, (H, W, 3); or, so that it is known without trying again, why not."""
     with _opened(key.path) as image:
         try:
             if image.mode in _ALPHA or "transparency" in image.info:
@@ -101,7 +103,10 @@ def _decode(key: FileKey) -> NDArray[np.uint8]:
             return np.asarray(image.convert("RGB"))
         except (*_DECODE_ERRORS, OSError) as error:
             key.ensure_current()
-            raise UnreadableRegion(f"{key.path}: cannot be decoded ({said(error)})") from error
+            failure = UnreadableRegion(f"{key.path}: cannot be decoded ({said(error)})")
+            if isinstance(error, MemoryError):  # there may be room another time
+                raise failure from error
+            return failure
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.mask.store import MaskPyramid
 from wsi_twostage.tiles import Box
 
 
