@@ -47,6 +47,17 @@ def test_a_missing_set_says_what_was_expected(name: str, tmp_path: Path) -> None
         open_set(name, tmp_path)
 
 
+@pytest.mark.parametrize(("name", "folder"), [("bowl", "bowl2018"), ("isic", "isic2017_98")])
+def test_images_and_masks_in_a_folder_of_another_name_are_another_set(
+    name: str, folder: str, tmp_path: Path
+) -> None:
+    TREES["folder"](tmp_path / "mine")
+    with pytest.raises(ConfigError, match=f"no {name} here; expected "):
+        open_set(name, tmp_path / "mine")
+    place = (tmp_path / "mine").rename(tmp_path / folder)
+    assert open_set(name, place) == open_set(name, tmp_path)
+
+
 def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="known: bdd, kitti, bowl, ph2, isic, folder"):
         open_set("cityscapes", tmp_path)

@@ -69,6 +69,13 @@ def test_there_is_a_row_for_every_line_of_the_tables() -> None:
     assert len({row(name).name for name in rows(4)}) == 28
 
 
+@pytest.mark.parametrize("change", ["no-context", "random", "highest", "no-fine-tune"])
+def test_what_changes_nothing_in_ours_is_no_row(change: str) -> None:
+    with pytest.raises(ConfigError, match="no row of a table"):
+        row(f"ours-deeplab-bowl-{change}")
+    assert row("ours-deeplab-bowl-patches-4").patches == 4
+
+
 def test_an_experiment_survives_its_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     for experiment in (row("ours-unet-isic"), row("deeplab-bowl"), TINY):
@@ -129,6 +136,8 @@ def test_recipes_are_told_from_experiments(tmp_path: Path) -> None:
     recipe = Path(tables.__file__).parents[1] / "training" / "nuclei-he.toml"
     assert not is_experiment(str(recipe))
     assert not is_experiment("missing.toml")
+    (tmp_path / "bare.toml").write_text('architecture = "unet"\n', encoding="utf-8")
+    assert is_experiment(str(tmp_path / "bare.toml"))
     assert is_experiment("unet-bowl")
     path = tmp_path / "mine.toml"
     path.write_text(as_toml(TINY), encoding="utf-8")
@@ -302,7 +311,10 @@ def test_table_3_shows_ours_beside_the_papers() -> None:
         in text
     )
     assert "| U-Net, ISIC (paper: PH2) | 90.0 (90.5) |" in text
-    assert "- deeplab-bowl: side 256; cpu (x), torch 2, seed 0, 469 images trained on, 2 tested" in text
+    assert (
+        "- deeplab-bowl: side 256; cpu (x), 2 threads, torch 2, seed 0, 469 images trained on, 2 tested"
+        in text
+    )
     assert "- unet-isic: as published;" in text
 
 
@@ -317,7 +329,7 @@ def test_a_report_without_the_papers_threshold_costs_its_own_row_only() -> None:
     text = tables.table3(reports)
     assert "| DeepLab, BOWL |" in text
     assert "| U-Net, BOWL |" not in text
-    assert "- unet-bowl: thresholds [0.5]; cpu (x), torch 2, seed 0, " in text
+    assert "- unet-bowl: thresholds [0.5]; cpu (x), 2 threads, torch 2, seed 0, " in text
     assert "tested; its report has no threshold 0.25" in text
     lacking = made_up("deeplab-bowl", thresholds=[0.25, 0.5])
     text = tables.table4([lacking])
@@ -377,6 +389,20 @@ def test_the_commands_go_from_a_folder_to_a_table(data: Path, tmp_path: Path) ->
     assert (
         run.invoke(commands, ["tables", "4", "--rows", "bowl"]).output.split()[0] == "deeplab-bowl-patches-4"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["recipe.toml", "-o", "x"], "recipe.toml: a recipe, or missing; --model tests"),
+        (["--set", "side=3"], "--set and --output go with experiments"),
+        (["-o", "x"], "--set and --output go with experiments"),
+    ],
+)
+def test_what_a_recipe_made_is_not_evaluated_as_an_experiment(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(commands, ["evaluate", "--data", ".", *arguments])
+    assert done.exit_code == 2
+    assert message in done.output
 
 
 @pytest.mark.parametrize(

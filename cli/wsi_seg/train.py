@@ -157,13 +157,18 @@ def evaluate(
 
     from wsi_seg.experiment import evaluate_experiments
     from wsi_twostage.models.runner import choose_device
+    from wsi_twostage.paper.configuration import is_experiment
     from wsi_twostage.training.recipe import evaluate_bundle
 
     if configs:
         if output is None or model is not None:
             raise click.UsageError("an experiment needs --output, the folder of its weights, and no --model")
+        if recipes := [config for config in configs if not is_experiment(config)]:
+            raise click.UsageError(f"{recipes[0]}: a recipe, or missing; --model tests what a recipe made")
         evaluate_experiments(configs, changes, data, output, device=device, repeats=repeats)
         return
+    if changes or output is not None:
+        raise click.UsageError("--set and --output go with experiments; name one, such as unet-bowl")
     for name, figures in evaluate_bundle(model, data, device=torch.device(choose_device(device))).items():
         click.echo(_line(name, figures))
 

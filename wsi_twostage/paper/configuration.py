@@ -20,7 +20,7 @@ def is_experiment(config: str) -> bool:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         return False  # whoever reads it next says what is wrong
-    return "row" in content or isinstance(content.get("data"), str)
+    return bool({"row", "architecture"} & content.keys()) or isinstance(content.get("data"), str)
 
 
 def read_experiment(config: str, changes: Sequence[str] = ()) -> Experiment:

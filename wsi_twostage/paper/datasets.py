@@ -210,9 +210,10 @@ def _isic(root: Path) -> list[Item] | None:
     return _folder(root, "isic2017_98")
 
 
-def _folder(root: Path, name: str = ".") -> list[Item] | None:
+def _folder(root: Path, name: str) -> list[Item] | None:
+    """Of the folder of this name, ``root`` or below it; in one of another name there is something else."""
     for place in (root / name, root):
-        if (place / "images").is_dir() and (place / "masks").is_dir():
+        if place.absolute().name == name and (place / "images").is_dir() and (place / "masks").is_dir():
             return _pairs(place / "images", place / "masks")
     return None
 

@@ -118,9 +118,10 @@ def _settings(reports: Iterable[Report]) -> str:
         asked = json.loads(json.dumps(row(report.name).described))  # lists, as in a report
         changed = {k: v for k, v in report.experiment.items() if asked.get(k) != v}
         text = ", ".join(f"{key} {value}" for key, value in changed.items()) or "as published"
-        text += (
-            f"; {report.machine['device']}, torch {report.machine['torch']}, seed {report.experiment['seed']}"
-        )
+        device, threads = report.machine["device"], report.machine["threads"]
+        if device.startswith("cpu"):
+            device += f", {threads} thread{'s' if threads > 1 else ''}"
+        text += f"; {device}, torch {report.machine['torch']}, seed {report.experiment['seed']}"
         text += f", {report.images['trained']} images trained on, {report.images['tested']} tested"
         trained = {made["machine"]["device"] for made in report.origins.values() if made}
         if elsewhere := sorted(trained - {report.machine["device"]}):
