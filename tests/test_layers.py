@@ -65,8 +65,8 @@ ALLOWED: dict[str, set[str]] = {
         "tissue", "tissue_file", "work",
     },
     "pipeline": {
-        "cluster", "events", "fitness", "manifest", "models", "preparing", "result", "schedule", "selection",
-        "settings", "slide",
+        "cluster", "events", "fitness", "ledger", "manifest", "models", "preparing", "result", "schedule",
+        "selection", "settings", "slide",
     },
     "further": {
         "cluster", "events", "ledger", "manifest", "mask", "preparing", "result", "schedule", "selection",

@@ -406,6 +406,30 @@ def test_another_slide_that_comes_before_the_workers_do_leaves_no_pixels(
         segment(mine, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=EVERYWHERE)
 
 
+def test_a_run_that_is_stopped_while_it_looks_at_the_slide_goes_on_to_the_same_bytes(
+    tmp_path: Path, model: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsi_twostage.preparing.OVERVIEW_MPP", 0.5)  # as large as the slide
+    seen: list[Event] = []
+
+    def ask(event: Event) -> None:
+        seen.append(event)
+        if sum(isinstance(e, TilesDone) for e in seen) == 2:
+            stopping.ASKED.set()
+
+    outs = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    try:
+        stopped = segment(slide, outs[0], bundle=model, rule=RULE, settings=EVERYWHERE, listener=ask)
+    finally:
+        stopping.ASKED.clear()
+    assert stopped.status == "stopped"
+    assert [e.stage for e in seen if isinstance(e, TilesDone)] == ["overview"] * 2
+    assert verify(outs[0]).unfinished == "its tissue is not known yet"
+    for out in outs:
+        segment(slide, out, bundle=model, rule=RULE, settings=EVERYWHERE)
+    assert content(outs[0]) == content(outs[1])
+
+
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "--max-seconds"])
 def test_a_command_that_is_stopped_ends_with_75_and_goes_on(
     tmp_path: Path, model: Path, slide: Path, whole: Path, how: str

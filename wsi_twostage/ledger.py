@@ -45,6 +45,12 @@ class Ledger:
         self._committed = time.perf_counter()
 
     @classmethod
+    def none(cls, mask: MaskPyramid) -> Self:
+        """Of no tiles, while it is not known where there is tissue; not written."""
+        kinds = {"row": np.int32, "col": np.int32} | {name: kind for name, (kind, _) in _COLUMNS.items()}
+        return cls(mask, {name: np.zeros(0, kind) for name, kind in kinds.items()})
+
+    @classmethod
     def begin(cls, mask: MaskPyramid, tissue: NDArray[np.bool_]) -> Self:
         """A new one, for the tissue tiles (rows, cols); written at once."""
         row, col = np.nonzero(tissue)

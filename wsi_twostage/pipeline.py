@@ -9,6 +9,7 @@ from distributed import Client
 from wsi_twostage import cluster
 from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.fitness import ensure_fit
+from wsi_twostage.ledger import Ledger
 from wsi_twostage.manifest import writing
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.preparing import end_of, prepare, resolve, tissue_of_file
@@ -88,12 +89,13 @@ def segment(
         timed = isinstance(rule, Duration)
         audit = mask.manifest.get("audit") if mask.manifest.get("rule") == said and not timed else None
         mask.note(rule=said, timed=timed, audit=audit, complete=False)
-        with run.timed("overview"):
-            tiles = run.look(ready.views.overview, settings.tissue, drawn)
-            run.restore(tiles)
-        if not tiles.tissue.any():
-            listener(Note("no tissue found; the mask is empty"))
+        tiles = Ledger.none(mask)
         with run.stoppable():
+            with run.timed("overview"):
+                tiles = run.look(ready.views.overview, settings.tissue, drawn)
+                run.restore(tiles)
+            if not tiles.tissue.any():
+                listener(Note("no tissue found; the mask is empty"))
             with run.timed("stage 1"):  # line 1: p = up(f1(down(x))), and u, h of each tile
                 run.coarse(tiles)
             with run.timed("selection"):  # line 2: patches = {(i, j) | g(h(c_ij(p)))}

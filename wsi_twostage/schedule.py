@@ -86,7 +86,7 @@ class Run:
         """Write the overview and where there is tissue; gives the tiles that have some.
 
         ``how`` finds it, unless it is ``drawn`` already, on the overview's pixels. What an earlier run found
-        is taken from the store.
+        is taken from the store; where it was stopped meanwhile, all is read again.
         """
         if self.mask.manifest.get("looked"):
             return Ledger.read(self.mask)
@@ -95,6 +95,8 @@ class Run:
 
         def write(box: Box, seen: NDArray[np.uint8]) -> None:
             self.mask.write_overview(box, seen)
+            if self.work.over() and (box.bottom, box.right) != (grid.height, grid.width):
+                raise Stopped
             self.listen(TilesDone("overview", 1, box.area / 1e6))
 
         rgb, holes = read_overview(overview, grid, write)
