@@ -144,6 +144,14 @@ def test_a_client_that_has_given_up_tells_of_no_scheduler(error: type[Exception]
         raise error
 
 
+def test_a_plugin_is_registered_though_a_worker_does_not_answer() -> None:
+    client = Mock(register_plugin=Mock(side_effect=OSError("timed out")))
+    cluster.register(client, cluster.Prepare())
+    client.nthreads.side_effect = OSError
+    with pytest.raises(ClusterError, match="scheduler went away"):
+        cluster.register(client, cluster.Prepare())
+
+
 def test_a_slip_of_ours_is_no_scheduler_that_went_away() -> None:
     with pytest.raises(AttributeError), cluster.reached(Mock()):
         raise AttributeError

@@ -29,6 +29,8 @@ TORCH_THREADS = 1
 With more, sums would be rounded in another order, and the bytes of a result depend on the number of workers.
 """
 
+log = logging.getLogger(__name__)
+
 _QUIET = ("distributed", "distributed.worker", "distributed.worker.state_machine", "distributed.scheduler")
 
 
@@ -159,7 +161,7 @@ def _remote(scheduler: str) -> Iterator[Client]:
     with client:
         _wait_for_worker(client, scheduler)
         _ensure_same_version(client)
-        client.register_plugin(Prepare())
+        register(client, Prepare())
         yield client
 
 
@@ -200,6 +202,22 @@ def reached(client: Client) -> Iterator[None]:
         if isinstance(error, AttributeError) and client.scheduler is not None:
             raise  # one that has given up has no scheduler, and asks it all the same
         raise ClusterError("the scheduler went away") from error
+
+
+def register(client: Client, plugin: WorkerPlugin) -> None:
+    """A plugin of all workers; one that does not answer gets it with its registration, once it is back.
+
+    Raises
+    ------
+    ClusterError
+        The scheduler does not answer.
+    """
+    with reached(client):
+        try:
+            client.register_plugin(plugin)
+        except OSError as error:  # of a worker as of the scheduler
+            log.warning("a worker does not answer: %s", error)
+            client.nthreads()
 
 
 def is_elsewhere(client: Client | None) -> bool:

@@ -36,8 +36,8 @@ def fit_workers(client: Client, work: Work, say: Callable[[str], None]) -> Itera
         yield
         return
     door = Door(work, gpus)
+    cluster.register(client, door)
     with cluster.reached(client):
-        client.register_plugin(door)
         client.subscribe_topic(door.name, lambda event: say(event[1]))
     try:
         yield
@@ -57,7 +57,7 @@ def ensure_fit(client: Client, fine: Pixels, model: ModelRef, output: Path) -> N
     """
     with cluster.reached(client):
         gpus = cluster.has_gpus(client)
-    _ask(client, lacking, fine, model, output, gpus, this_process())
+    _ask(client, lacking, fine, model, output.absolute(), gpus, this_process())
 
 
 def _ask(client: Client, question: Callable[..., str], *arguments: object) -> None:
@@ -104,7 +104,7 @@ def missing(work: Work, gpus: bool, dask_worker: Any = None) -> str:
         return what
     try:
         work.ensure_sound()
-    except WsiError as error:
+    except (WsiError, OSError) as error:
         return str(error)
     return ""
 
@@ -121,7 +121,7 @@ def lacking(
     try:
         if not gpus or "GPU" in dask_worker.state.total_resources:
             runner(model)
-    except WsiError as error:
+    except (WsiError, OSError) as error:
         return str(error)
     if not output.exists():
         return f"{output} cannot be seen; it must lie where all workers can write"

@@ -107,8 +107,7 @@ class Scene:
         with self._lock:
             stamp = _stamp(self.store.path)
             if stamp != self._stamp:
-                with self.store.readable():
-                    self._ledger, self._stamp = Ledger.read(self.store), stamp
+                self._ledger, self._stamp = Ledger.read(self.store), stamp
                 self._revision += 1
             return self._revision
 
