@@ -195,19 +195,19 @@ class Summary:
     """Of a batch, written as its slides end; of many that end at once not each time."""
 
     def __init__(self, folder: Path, entries: Sequence[Entry]) -> None:
-        self._folder, self._entries, self.lines = folder, entries, dict[Entry, Line]()
+        self._folder, self._entries, self._lines = folder, entries, dict[Entry, Line]()
         self._written = self._took = 0.0
 
     def add(self, entry: Entry, line: Line) -> None:
         """How a slide ended; on disk at once, unless that took too much of the time."""
-        self.lines[entry] = line
+        self._lines[entry] = line
         if time.perf_counter() - self._written >= WRITING * self._took:
             self.write()
 
     def write(self) -> Path:
         """All there is; gives the place of the first file, and raises as `write_summary`."""
         start = time.perf_counter()
-        place = write_summary(self._folder, [self.lines[e] for e in self._entries if e in self.lines])
+        place = write_summary(self._folder, [self._lines[e] for e in self._entries if e in self._lines])
         self._written = time.perf_counter()
         self._took = self._written - start
         return place

@@ -31,6 +31,13 @@ _COLUMNS: dict[str, tuple[type, float]] = {
 }
 
 
+def _pending(tissue: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """The columns for the tissue tiles, (rows, cols), while nothing else is known of them."""
+    row, col = np.nonzero(tissue)
+    columns: dict[str, NDArray[Any]] = {"row": row.astype(np.int32), "col": col.astype(np.int32)}
+    return columns | {name: np.full(len(row), fill, kind) for name, (kind, fill) in _COLUMNS.items()}
+
+
 class Ledger:
     """One row per tissue tile, in reading order."""
 
@@ -47,15 +54,13 @@ class Ledger:
     @classmethod
     def none(cls, mask: MaskPyramid) -> Self:
         """Of no tiles, while it is not known where there is tissue; not written."""
-        kinds = {"row": np.int32, "col": np.int32} | {name: kind for name, (kind, _) in _COLUMNS.items()}
-        return cls(mask, {name: np.zeros(0, kind) for name, kind in kinds.items()})
+        grid = mask.spec.tiles
+        return cls(mask, _pending(np.zeros((grid.rows, grid.cols), np.bool_)))
 
     @classmethod
     def begin(cls, mask: MaskPyramid, tissue: NDArray[np.bool_]) -> Self:
         """A new one, for the tissue tiles (rows, cols); written at once."""
-        row, col = np.nonzero(tissue)
-        columns = {"row": row.astype(np.int32), "col": col.astype(np.int32)}
-        columns |= {name: np.full(len(row), fill, kind) for name, (kind, fill) in _COLUMNS.items()}
+        columns = _pending(tissue)
         mask.write_tiles(columns)
         return cls(mask, columns)
 

@@ -71,8 +71,7 @@ def first_student(lesson: TrainConfig, eye: UNet, guide: UNet) -> UNet:
             shared = tuple(map(slice, map(min, mine.shape, known[name].shape)))
             mine[shared] = known[name][shared]
     student.encoder.load_state_dict(eye.encoder.state_dict())
-    if student.detail is not None and eye.detail is not None:
-        student.detail.load_state_dict(eye.detail.state_dict())
+    student.detail.load_state_dict(eye.detail.state_dict())
     return student
 
 

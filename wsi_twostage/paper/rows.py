@@ -33,6 +33,8 @@ TABLE4: dict[str, dict[str, Any]] = {
     "no-context": {"context": False},
 }
 """What the rows of Table 4 change in DeepLab's row of Table 3."""
+OURS_CHANGES = [change for change in TABLE4 if change.startswith("patches-")]
+"""What ours can be changed in; its Model 2 is the reference, which the others do not touch."""
 ALL_THRESHOLDS = (1.0, 0.75, 0.5, 0.25, 0.0)
 
 
@@ -45,15 +47,13 @@ def rows(table: int, sets: Sequence[str] = ("bdd", "kitti", "bowl", "ph2")) -> l
 
 def _names() -> list[str]:
     """Of all rows, the paper's and ours."""
-    known = rows(3, tuple(DATASETS)) + rows(4, tuple(DATASETS))
-    return known + [f"ours-{name}" for name in known if name.count("-") == 1 or "-patches-" in name]
+    plain = rows(3, tuple(DATASETS))
+    ours = plain + [f"deeplab-{data}-{change}" for data in DATASETS for change in OURS_CHANGES]
+    return plain + rows(4, tuple(DATASETS)) + [f"ours-{name}" for name in ours]
 
 
 def row(name: str) -> Experiment:
     """The experiment of a name: ``ARCHITECTURE-DATA``, ``deeplab-DATA-CHANGE``, ``ours-ARCHITECTURE-DATA``.
-
-    Of Table 4's changes ours takes the number of patches; its Model 2 is the reference, which the others do
-    not touch.
 
     Raises
     ------
@@ -63,8 +63,8 @@ def row(name: str) -> Experiment:
     ours = name.startswith("ours-")
     architecture, _, rest = name.removeprefix("ours-").partition("-")
     data, _, change = rest.partition("-")
-    changes = [key for key in TABLE4 if not ours or key.startswith("patches-")]
-    if architecture not in ARCHITECTURES or data not in DATASETS or (change and change not in changes):
+    changes = ("", *(OURS_CHANGES if ours else TABLE4))
+    if architecture not in ARCHITECTURES or data not in DATASETS or change not in changes:
         raise ConfigError(
             f"{name}: no such file, and no row of a table; rows are, for example, unet-bowl, "
             f"deeplab-bowl-patches-4, ours-unet-bowl{did_you_mean(name, _names())}"
