@@ -55,13 +55,15 @@ def assert_same(one: MaskPyramid, two: MaskPyramid) -> None:
     np.testing.assert_array_equal(one.read_source(), two.read_source())
 
 
-def spoil(patch: pytest.MonkeyPatch, kind: str, spot: tuple[int, int], flag: Path) -> None:
-    """Model 2 finds a bad spot in the slide, as long as the flag is there."""
+def spoil(
+    patch: pytest.MonkeyPatch, kind: str, spot: tuple[int, int], flag: Path, *, view: str = "fine"
+) -> None:
+    """Model 2, or who reads another view, finds a bad spot in the slide, as long as the flag is there."""
     flag.write_text("bad")
 
     def spoiled(slide: Slide, spec: object) -> Views:
         views = views_of(slide, spec)  # type: ignore[arg-type]
-        return views._replace(fine=BadView(views.fine, kind, spot, flag))  # type: ignore[arg-type]
+        return views._replace(**{view: BadView(getattr(views, view), kind, spot, flag)})  # type: ignore[arg-type]
 
     views_of = preparing.views_of
     patch.setattr(preparing, "views_of", spoiled)
@@ -137,6 +139,37 @@ def test_a_tile_that_ends_its_worker_keeps_model_1s_answer(
     np.testing.assert_array_equal(result.store.read(box), first)
     again = segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=EVERYWHERE)
     assert again.counts.crashed == 1  # it is not tried on this process
+
+
+def test_an_overview_that_ends_its_workers_is_black_and_the_stages_look_for_themselves(
+    tmp_path: Path,
+    model: Path,
+    slide: Path,
+    whole: MaskPyramid,
+    processes: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spoil(monkeypatch, "crash", (3, 3), tmp_path / "flag", view="overview")
+    said: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Note):
+            said.append(event.text)
+
+    result = segment(
+        slide,
+        tmp_path / "o.zarr",
+        bundle=model,
+        rule=RULE,
+        settings=replace(EVERYWHERE, tissue="otsu"),
+        client=processes,
+        listener=hear,
+    )
+    assert result.status == "ok"
+    assert "100.00% of the slide cannot be read; it is black in the overview" in said
+    assert not result.store.read_overview().any()
+    assert result.store.read_tissue().all()
+    assert_same(result.store, whole)
 
 
 def test_a_worker_that_hangs_ends_itself(

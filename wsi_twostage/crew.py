@@ -15,7 +15,7 @@ from wsi_twostage.dispatch import Call
 from wsi_twostage.errors import WriteError
 from wsi_twostage.fine import reduce_shard
 from wsi_twostage.mask import Shard
-from wsi_twostage.work import Clock, Done, Job, Work, give_up, perform
+from wsi_twostage.work import Clock, Done, Job, Work, perform
 
 Results = list[tuple[Shard, Any]]
 
@@ -67,13 +67,13 @@ class Crew:
             first, middle = jobs[0], len(jobs) // 2
             if middle:
                 parts = [jobs[:middle], jobs[middle:]]
-            elif not call.network:
+            elif first.instead is None:
                 raise WriteError(f"{first.task.__name__} of {first.shard} ended its worker again and again")
             elif len(first.tiles) > 1:
                 parted(first.shard)
                 parts = [[half] for half in first.halves()]
             else:
-                parts = [[replace(first, task=give_up)]]
+                parts = [[replace(first, task=first.instead)]]
             return [replace(call, arguments=(work, part)) for part in parts]
 
         with closing(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from wsi_twostage.errors import SlideError, StoreError
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.overview import read_around_holes
+from wsi_twostage.pixels import read_around_holes
 from wsi_twostage.slide import Slide, open_slide
 from wsi_twostage.tiles import Box, Tile
 from wsi_twostage.uncertainty import of_bytes

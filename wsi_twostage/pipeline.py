@@ -92,7 +92,7 @@ def segment(
         tiles = Ledger.none(mask)
         with run.stoppable():
             with run.timed("overview"):
-                tiles = run.look(ready.views.overview, settings.tissue, drawn)
+                tiles = run.look(settings.tissue, drawn)
                 run.restore(tiles)
             if not tiles.tissue.any():
                 listener(Note("no tissue found; the mask is empty"))

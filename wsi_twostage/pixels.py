@@ -6,9 +6,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.tiles import Box
 
 BACKGROUND = 255  # glass: what lies outside of an image
+LEAST_HOLE_PX = 16  # of the overview; a hole in the file costs no more around it
 
 
 class Pixels(Protocol):
@@ -53,3 +55,18 @@ class Image:
         heights = np.minimum(ratio, self.height - np.asarray(rows))
         widths = np.minimum(ratio, self.width - np.asarray(cols))
         return Image(np.rint(sums / (heights[:, None] * widths)[..., None]).astype(np.uint8))
+
+
+def read_around_holes(pixels: Pixels, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Pixels of a box (H, W, 3), black where they cannot be read, and where that is (H, W)."""
+    try:
+        return pixels.read(box), np.zeros((box.height, box.width), np.bool_)
+    except UnreadableRegion:
+        rgb = np.zeros((box.height, box.width, 3), np.uint8)
+        holes = np.ones((box.height, box.width), np.bool_)
+        edge = max(box.height, box.width) // 2
+        if edge >= LEAST_HOLE_PX:
+            for part in box.parts(edge):
+                inner = part.relative_to(box).slices
+                rgb[inner], holes[inner] = read_around_holes(pixels, part)
+        return rgb, holes

@@ -55,11 +55,12 @@ class Prepared:
 
     def work(self, mask: MaskPyramid, settings: Settings) -> Work:
         """What the tasks need to know."""
-        fine, coarse, around, _ = self.views
+        fine, coarse, around, overview = self.views
         return Work(
             fine,
             coarse,
             around,
+            overview,
             mask,
             self.model,
             replace(self.spec, calibration=None, card={}),  # their bytes would travel with each task

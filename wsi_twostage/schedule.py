@@ -21,12 +21,11 @@ from wsi_twostage.fine import first_shard, refine_shard, restore_shard, shape
 from wsi_twostage.fitness import fit_workers
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Shard, Source
-from wsi_twostage.overview import read_overview
-from wsi_twostage.pixels import Pixels
+from wsi_twostage.overview import look_at, look_away
 from wsi_twostage.result import Counts, Result, Seconds
-from wsi_twostage.tiles import Box, Tile, merge
+from wsi_twostage.tiles import Tile, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
-from wsi_twostage.work import Clock, Done, Job, Work
+from wsi_twostage.work import Clock, Done, Job, Work, give_up
 
 MODEL_1_TILES, MODEL_2_TILES = 64, 16
 """In a task, where there are enough for all workers: some seconds."""
@@ -82,7 +81,7 @@ class Run:
         except Stopped:
             self.complete = False
 
-    def look(self, overview: Pixels, how: str, drawn: NDArray[np.bool_] | None = None) -> Ledger:
+    def look(self, how: str, drawn: NDArray[np.bool_] | None = None) -> Ledger:
         """Write the overview and where there is tissue; gives the tiles that have some.
 
         ``how`` finds it, unless it is ``drawn`` already, on the overview's pixels. What an earlier run found
@@ -92,14 +91,16 @@ class Run:
             return Ledger.read(self.mask)
         grid = self.mask.spec.overview(0)
         self.listen(Started("overview", len(grid)))
-
-        def write(box: Box, seen: NDArray[np.uint8]) -> None:
-            self.mask.write_overview(box, seen)
-            if self.work.over() and (box.bottom, box.right) != (grid.height, grid.width):
-                raise Stopped
-            self.listen(TilesDone("overview", 1, box.area / 1e6))
-
-        rgb, holes = read_overview(overview, grid, write)
+        holes, to_come = np.zeros((grid.height, grid.width), np.bool_), set(grid)
+        calls = self.crew.calls(Job(Shard(0, *chunk), look_at, instead=look_away) for chunk in grid)
+        with closing(self.crew.run(calls, stop=self.work.over)) as results:
+            for chunk, unseen in results:
+                to_come.remove(place := Tile(chunk.row, chunk.col))
+                box = grid.box(place)
+                holes[box.slices] = unseen
+                self.listen(TilesDone("overview", 1, box.area / 1e6))
+        if to_come:
+            raise Stopped
         self.mask.finish_overview()
         if how == "none":
             tissue, tiles = (
@@ -112,7 +113,7 @@ class Run:
                     Note(f"{holes.mean():.2%} of the slide cannot be read; it is black in the overview")
                 )
             # what cannot be seen is not glass: Model 1 will say so
-            tissue = tissue_mask(rgb) | holes if drawn is None else drawn
+            tissue = tissue_mask(self.mask.read_overview()) | holes if drawn is None else drawn
             tiles = tissue_tiles(tissue, self.grid, self.mask.spec.overview_downsample) > 0
         self.work.ensure_sound()
         self.mask.write_tissue(tissue)
@@ -124,7 +125,7 @@ class Run:
         """Line 1: Model 1's probability and the uncertainty of each tile that is still pending."""
         pending = ledger.having(Source.PENDING)
         self.listen(Started("stage 1", int(pending.sum())))
-        jobs = [Job(shard, coarse_shard, (tiles,)) for shard, tiles in self._by_shard(pending)]
+        jobs = [Job(shard, coarse_shard, (tiles,), give_up) for shard, tiles in self._by_shard(pending)]
         calls = heaviest_first(self.crew.calls(jobs, tiles=MODEL_1_TILES))
         with ledger.kept(), closing(self.crew.run(calls, stop=self.work.over)) as results:
             for _, done in results:
@@ -258,7 +259,7 @@ class Run:
         halos, so that they cost less.
         """
         jobs = [
-            Job(shard, refine_shard, (tiles, before))
+            Job(shard, refine_shard, (tiles, before), give_up)
             for shard, tiles in self._by_shard(batch)
             if len(before := frozenset(tile for tile in tiles if done[tile])) < len(tiles)
         ]

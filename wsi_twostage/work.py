@@ -31,6 +31,7 @@ class Work:
     coarse: Pixels
     around: Pixels
     """The level of Model 2's context."""
+    overview: Pixels
     mask: MaskPyramid
     model: ModelRef
     spec: BundleSpec
@@ -178,9 +179,11 @@ class Job:
     """A task on one shard."""
 
     shard: Shard
-    task: Callable[..., Done | Clock]
+    task: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
     """After the work and the shard; the first are the tiles, if it has some."""
+    instead: Callable[..., Any] | None = None
+    """What takes the task's place if it ends its workers; None: the run cannot do without it."""
 
     @property
     def tiles(self) -> tuple[Tile, ...]:
@@ -194,7 +197,7 @@ class Job:
         return first, second
 
 
-def perform(work: Work, jobs: Sequence[Job]) -> list[tuple[Shard, Done | Clock]]:
+def perform(work: Work, jobs: Sequence[Job]) -> list[tuple[Shard, Any]]:
     """What each job gives, and which shard it was about; all that ever runs on a worker.
 
     Raises

@@ -13,8 +13,8 @@ from wsi_twostage.errors import ConfigError, SlideError, StoreError
 from wsi_twostage.events import Listener, Note, Started, TilesDone
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.mask.reading import read_labels
-from wsi_twostage.overview import read_around_holes
 from wsi_twostage.pictures import outline, overview_at, slide_of
+from wsi_twostage.pixels import read_around_holes
 from wsi_twostage.tiles import Box, TileGrid
 
 TILE = 512

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_twostage.mask import Source
-from wsi_twostage.overview import read_around_holes
+from wsi_twostage.pixels import read_around_holes
 from wsi_twostage.slide.contents import is_url
 from wsi_twostage.tiles import Box, Tile
 from wsi_twostage.uncertainty import of_bytes
