@@ -3,8 +3,9 @@
     python tests/benchmarks/model_1.py DATA BUNDLE --widths 192 128 96 64 32 --depths 2 2 2 2 2
 
 Writes BUNDLE: the shipped one (or that of ``--start``) with another Model 1. It begins with the encoder of
-the old Model 1 and what fits of the decoder of the context network, and learns as the recipe's student does:
-the same images, crops, rates and answers of Model 2. An interrupted training goes on from beside BUNDLE.
+the old Model 1 and what fits of the decoder of the context network, or with ``--grow`` as the old Model 1
+itself, whose decoder it enlarges. It learns as the recipe's student does: the same images, crops, rates and
+answers of Model 2. An interrupted training goes on from beside BUNDLE.
 """
 
 import argparse
@@ -14,14 +15,17 @@ from pathlib import Path
 
 import torch
 from shallow import RECIPE
+from torch import Tensor, nn
+from torch.nn import functional
 
 from wsi_twostage.memory import ALL, keep_freed_memory
 from wsi_twostage.models.bundle import build_coarse, load_net, save_bundle
 from wsi_twostage.models.header import SHIPPED, read_spec
+from wsi_twostage.models.mobilenet import CHANNELS
 from wsi_twostage.models.spec import NetSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import UNet
-from wsi_twostage.training.config import TrainConfig, read_recipe
+from wsi_twostage.training.config import read_recipe
 from wsi_twostage.training.data import stack
 from wsi_twostage.training.recipe import calibrate, read_data, stack_answers
 from wsi_twostage.training.train import student_loss, train
@@ -36,6 +40,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", required=True)
     parser.add_argument("--depths", type=int, nargs="+", required=True)
     parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--grow", action="store_true", help="begin as Model 1, with a larger decoder")
     parser.add_argument("--start", type=Path, default=SHIPPED, help="the bundle that it begins with")
     arguments = parser.parse_args()
     keep_freed_memory(ALL)  # as `wsi-seg train` does
@@ -48,7 +53,12 @@ def main() -> None:
     training = [sample for part in parts for sample in part.train]
     images, masks = stack(training, side=lesson.image_side)
     known = torch.cat([masks, stack_answers(net, training, spec, lesson.image_side, CPU)], 1)
-    student = first_student(lesson, net.coarse, net.guide)
+    torch.manual_seed(lesson.seed)
+    if arguments.grow:
+        some = functional.avg_pool2d(images[:8].float() / 255, lesson.ratio)
+        student = grown(net.coarse, lesson.coarse, some)
+    else:
+        student = first_student(lesson.coarse, net.coarse, net.guide)
     loss = partial(student_loss, student, lesson)
     place = arguments.bundle.with_suffix(".checkpoint")
     for step in train(student, images, known, lesson, loss_of=loss, device=CPU, checkpoint=place):
@@ -59,13 +69,12 @@ def main() -> None:
     save_bundle(arguments.bundle, net, spec)
 
 
-def first_student(lesson: TrainConfig, eye: UNet, guide: UNet) -> UNet:
+def first_student(decoder: NetSpec, eye: UNet, guide: UNet) -> UNet:
     """A Model 1 to be taught: with the encoder of one network, and of another one's decoder what fits.
 
     That is of each of its convolutions the first channels, as many as there are.
     """
-    torch.manual_seed(lesson.seed)
-    student, known = build_coarse(lesson.coarse), guide.state_dict()
+    student, known = build_coarse(decoder), guide.state_dict()
     for name, mine in student.state_dict().items():
         if name.startswith("steps.") and name in known:
             shared = tuple(map(slice, map(min, mine.shape, known[name].shape)))
@@ -73,6 +82,50 @@ def first_student(lesson: TrainConfig, eye: UNet, guide: UNet) -> UNet:
     student.encoder.load_state_dict(eye.encoder.state_dict())
     student.detail.load_state_dict(eye.detail.state_dict())
     return student
+
+
+@torch.no_grad()
+def grown(old: UNet, decoder: NetSpec, images: Tensor) -> UNet:
+    """The same function with more channels and convolutions (Net2Net; Chen et al., ICLR 2016).
+
+    What new channels say is drawn, and nobody listens yet; a new convolution hands on what comes. Their batch
+    norms have the statistics of ``images``, (N, 3, H, W) in 0..1.
+    """
+    student, known = build_coarse(decoder).eval(), old.state_dict()
+    state = student.state_dict()
+    state.update({name: value for name, value in known.items() if not name.startswith(("steps.", "head."))})
+    deep_before = deep = CHANNELS[-1]
+    for i, width in enumerate(decoder.widths):
+        before = known[f"steps.{i}.0.0.weight"]
+        had, conv = len(before), state[f"steps.{i}.0.0.weight"]
+        conv[:had] = 0
+        conv[:had, :deep_before], conv[:had, deep:] = before[:, :deep_before], before[:, deep_before:]
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            state[f"steps.{i}.0.1.{name}"][:had] = known[f"steps.{i}.0.1.{name}"]
+        for j in range(1, decoder.depths[i]):
+            nn.init.dirac_(state[f"steps.{i}.{j}.0.weight"])
+        deep_before, deep = had, width
+    state["head.0.weight"][:] = 0
+    state["head.0.weight"][:, :deep_before] = known["head.0.weight"]
+    state["head.0.bias"] = known["head.0.bias"]
+    student.load_state_dict(state)
+    for i, step in enumerate(student.steps):
+        for j, (_, norm, _) in enumerate(step.children()):
+            mean, variance = _statistics(student, norm, images)
+            new = slice(0 if j else len(known[f"steps.{i}.0.0.weight"]), None)
+            norm.running_mean[new], norm.running_var[new] = mean[new], variance[new]
+            if j:
+                norm.weight[:], norm.bias[:] = (variance + norm.eps).sqrt(), mean
+    return student
+
+
+def _statistics(net: nn.Module, norm: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel that comes to a batch norm."""
+    seen: list[Tensor] = []
+    hook = norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    net(images)
+    hook.remove()
+    return seen[0].mean((0, 2, 3)), seen[0].var((0, 2, 3))
 
 
 if __name__ == "__main__":
