@@ -23,6 +23,7 @@ from wsi_twostage.events import Event, Finished, Note, TilesDone
 from wsi_twostage.mask import MaskPyramid, Shard, Source
 from wsi_twostage.pipeline import segment
 from wsi_twostage.preparing import Views, prepare
+from wsi_twostage.result import Result
 from wsi_twostage.selection import TileCount
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide
@@ -74,6 +75,20 @@ def a_refined_tile(mask: MaskPyramid) -> Tile:
     return Tile(int(row), int(col))
 
 
+def segment_and_hear(
+    slide: Path, output: Path, model: Path, settings: Settings, client: Client
+) -> tuple[Result, list[str]]:
+    """A run by worker processes, and the notes that came with it."""
+    said: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Note):
+            said.append(event.text)
+
+    result = segment(slide, output, bundle=model, rule=RULE, settings=settings, client=client, listener=hear)
+    return result, said
+
+
 def test_a_worker_that_is_killed_costs_nothing_but_time(
     tmp_path: Path, model: Path, slide: Path, whole: MaskPyramid, processes: Client
 ) -> None:
@@ -109,21 +124,7 @@ def test_a_tile_that_ends_its_worker_keeps_model_1s_answer(
     bad = a_refined_tile(whole)
     box = whole.spec.tiles.box(bad)
     spoil(monkeypatch, "crash", (box.top + 64, box.left + 64), tmp_path / "flag")
-    said: list[str] = []
-
-    def hear(event: Event) -> None:
-        if isinstance(event, Note):
-            said.append(event.text)
-
-    result = segment(
-        slide,
-        tmp_path / "o.zarr",
-        bundle=model,
-        rule=RULE,
-        settings=EVERYWHERE,
-        client=processes,
-        listener=hear,
-    )
+    result, said = segment_and_hear(slide, tmp_path / "o.zarr", model, EVERYWHERE, processes)
     assert result.status == "partial"
     assert result.counts.crashed == 1
     source = result.store.read_source()
@@ -150,20 +151,8 @@ def test_an_overview_that_ends_its_workers_is_black_and_the_stages_look_for_them
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spoil(monkeypatch, "crash", (3, 3), tmp_path / "flag", view="overview")
-    said: list[str] = []
-
-    def hear(event: Event) -> None:
-        if isinstance(event, Note):
-            said.append(event.text)
-
-    result = segment(
-        slide,
-        tmp_path / "o.zarr",
-        bundle=model,
-        rule=RULE,
-        settings=replace(EVERYWHERE, tissue="otsu"),
-        client=processes,
-        listener=hear,
+    result, said = segment_and_hear(
+        slide, tmp_path / "o.zarr", model, replace(EVERYWHERE, tissue="otsu"), processes
     )
     assert result.status == "ok"
     assert "100.00% of the slide cannot be read; it is black in the overview" in said

@@ -31,8 +31,9 @@ def look_at(work: Work, chunk: Shard) -> NDArray[np.bool_] | bool:
 def look_away(work: Work, chunk: Shard) -> bool:
     """In the place of `look_at` where that ends its workers: black, and nothing of it can be read."""
     box = _box(work, chunk)
-    work.ensure_sound()
-    work.mask.write_overview(box, np.zeros((box.height, box.width, 3), np.uint8))
+    with work.watched(f"{box} of the overview"):
+        work.ensure_sound()
+        work.mask.write_overview(box, np.zeros((box.height, box.width, 3), np.uint8))
     return True
 
 

@@ -113,13 +113,19 @@ class Run:
                     Note(f"{holes.mean():.2%} of the slide cannot be read; it is black in the overview")
                 )
             # what cannot be seen is not glass: Model 1 will say so
-            tissue = tissue_mask(self.mask.read_overview()) | holes if drawn is None else drawn
+            tissue = self._tissue() | holes if drawn is None else drawn
             tiles = tissue_tiles(tissue, self.grid, self.mask.spec.overview_downsample) > 0
         self.work.ensure_sound()
         self.mask.write_tissue(tissue)
         ledger = Ledger.begin(self.mask, tiles)
         self.mask.note(looked=True)
         return ledger
+
+    def _tissue(self) -> NDArray[np.bool_]:
+        """What the overview shows of it, (H, W) on its pixels."""
+        with self.mask.readable("the overview"):
+            seen = self.mask.read_overview()
+        return tissue_mask(seen)
 
     def coarse(self, ledger: Ledger) -> None:
         """Line 1: Model 1's probability and the uncertainty of each tile that is still pending."""
