@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="+", required=True)
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--grow", action="store_true", help="begin as Model 1, with a larger decoder")
+    parser.add_argument("--seed", type=int, help="the recipe's if not given")
     parser.add_argument("--start", type=Path, default=SHIPPED, help="the bundle that it begins with")
     arguments = parser.parse_args()
     keep_freed_memory(ALL)  # as `wsi-seg train` does
@@ -48,7 +49,8 @@ def main() -> None:
     assert recipe.student
     assert net.guide
     decoder = NetSpec(tuple(arguments.widths), tuple(arguments.depths))
-    lesson = replace(recipe.student, coarse=decoder, steps=arguments.steps, bf16=False)
+    seed = recipe.student.seed if arguments.seed is None else arguments.seed
+    lesson = replace(recipe.student, coarse=decoder, steps=arguments.steps, seed=seed, bf16=False)
     parts = read_data(arguments.data, recipe.first.data).values()
     training = [sample for part in parts for sample in part.train]
     images, masks = stack(training, side=lesson.image_side)
@@ -94,28 +96,33 @@ def grown(old: UNet, decoder: NetSpec, images: Tensor) -> UNet:
     student, known = build_coarse(decoder).eval(), old.state_dict()
     state = student.state_dict()
     state.update({name: value for name, value in known.items() if not name.startswith(("steps.", "head."))})
-    deep_before = deep = CHANNELS[-1]
+    heard_before = heard = CHANNELS[-1]
+    new: dict[str, slice] = {}
     for i, width in enumerate(decoder.widths):
-        before = known[f"steps.{i}.0.0.weight"]
-        had, conv = len(before), state[f"steps.{i}.0.0.weight"]
-        conv[:had] = 0
-        conv[:had, :deep_before], conv[:had, deep:] = before[:, :deep_before], before[:, deep_before:]
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            state[f"steps.{i}.0.1.{name}"][:had] = known[f"steps.{i}.0.1.{name}"]
-        for j in range(1, decoder.depths[i]):
-            nn.init.dirac_(state[f"steps.{i}.{j}.0.weight"])
-        deep_before, deep = had, width
+        had = len(known[f"steps.{i}.0.0.weight"])
+        for j in range(decoder.depths[i]):
+            block = f"steps.{i}.{j}"
+            conv, before = state[f"{block}.0.weight"], known.get(f"{block}.0.weight")
+            new[f"{block}.1"] = slice(0 if before is None else had, None)
+            if before is None:
+                nn.init.dirac_(conv)
+            else:
+                conv[:had] = 0
+                conv[:had, :heard_before] = before[:, :heard_before]
+                conv[:had, heard:] = before[:, heard_before:]  # of the skip
+                for name in ("weight", "bias", "running_mean", "running_var"):
+                    state[f"{block}.1.{name}"][:had] = known[f"{block}.1.{name}"]
+            heard_before, heard = had, width
     state["head.0.weight"][:] = 0
-    state["head.0.weight"][:, :deep_before] = known["head.0.weight"]
+    state["head.0.weight"][:, :heard_before] = known["head.0.weight"]
     state["head.0.bias"] = known["head.0.bias"]
     student.load_state_dict(state)
-    for i, step in enumerate(student.steps):
-        for j, (_, norm, _) in enumerate(step.children()):
-            mean, variance = _statistics(student, norm, images)
-            new = slice(0 if j else len(known[f"steps.{i}.0.0.weight"]), None)
-            norm.running_mean[new], norm.running_var[new] = mean[new], variance[new]
-            if j:
-                norm.weight[:], norm.bias[:] = (variance + norm.eps).sqrt(), mean
+    for name, part in new.items():
+        norm = student.get_submodule(name)
+        mean, variance = _statistics(student, norm, images)
+        norm.running_mean[part], norm.running_var[part] = mean[part], variance[part]
+        if part.start == 0:
+            norm.weight[:], norm.bias[:] = (variance + norm.eps).sqrt(), mean
     return student
 
 
