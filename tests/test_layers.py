@@ -11,7 +11,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "events": set(),
     "tiles": {"errors"},
-    "pixels": {"tiles"},
+    "pixels": {"errors", "tiles"},
     "uncertainty": set(),
     "selection": {"errors"},
     "answers": {"tiles"},
@@ -51,13 +51,13 @@ ALLOWED: dict[str, set[str]] = {
     "ledger": {"mask", "selection", "tiles"},
     "audit": {"fine", "ledger", "mask", "models", "tiles"},
     "manifest": {"errors", "lock", "mask", "models", "slide"},
-    "overview": {"errors", "pixels", "tiles"},
+    "overview": {"mask", "pixels", "tiles", "work"},
     "batches": {"dispatch", "mask", "selection", "tiles", "work"},
     "fitness": {"cluster", "errors", "lock", "models", "pixels", "work"},
     "crew": {"batches", "cluster", "dispatch", "errors", "fine", "mask", "stopping", "work"},
     "schedule": {
         "audit", "batches", "coarse", "crew", "dispatch", "events", "fine", "fitness", "ledger", "mask",
-        "overview", "pixels", "result", "stopping", "tiles", "tissue", "work",
+        "overview", "result", "stopping", "tiles", "tissue", "work",
     },
     "settings": {"audit", "cluster", "errors", "tissue", "uncertainty", "watchdog"},
     "preparing": {
@@ -76,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
         "batch", "errors", "events", "pipeline", "preparing", "result", "selection", "settings", "stopping",
     },
     "verification": {"errors", "events", "ledger", "mask", "tiles", "tissue", "uncertainty"},
-    "export": {"drafts", "errors", "events", "mask", "overview", "pictures", "tiles", "uncertainty"},
+    "export": {"drafts", "errors", "events", "mask", "pictures", "pixels", "tiles", "uncertainty"},
     "planning": {
         "answers", "batches", "cluster", "coarse", "errors", "fine", "mask", "models", "overview",
         "preparing", "selection", "settings", "slide", "tiles", "tissue", "work",
@@ -87,10 +87,10 @@ ALLOWED: dict[str, set[str]] = {
         "pictures", "slide", "tiles",
     },
     "doctor": {"cluster", "errors", "models"},
-    "pictures": {"errors", "mask", "overview", "slide", "tiles", "uncertainty"},
+    "pictures": {"errors", "mask", "pixels", "slide", "tiles", "uncertainty"},
     "preview": {"mask", "pictures", "slide", "tiles"},
     "viewer": {
-        "errors", "events", "further", "ledger", "lock", "mask", "overview", "pictures", "settings", "slide",
+        "errors", "events", "further", "ledger", "lock", "mask", "pictures", "pixels", "settings", "slide",
         "stopping", "tiles", "uncertainty",
     },
 }  # fmt: skip

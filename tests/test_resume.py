@@ -423,7 +423,9 @@ def test_a_run_that_is_stopped_while_it_looks_at_the_slide_goes_on_to_the_same_b
     finally:
         stopping.ASKED.clear()
     assert stopped.status == "stopped"
-    assert [e.stage for e in seen if isinstance(e, TilesDone)] == ["overview"] * 2
+    looked = [e.stage for e in seen if isinstance(e, TilesDone)]
+    assert set(looked) == {"overview"}
+    assert 2 <= len(looked) < len(stopped.store.spec.overview(0))  # what is at work is finished
     assert verify(outs[0]).unfinished == "its tissue is not known yet"
     for out in outs:
         segment(slide, out, bundle=model, rule=RULE, settings=EVERYWHERE)

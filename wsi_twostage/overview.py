@@ -18,8 +18,13 @@ def read_overview(pixels: Pixels, grid: TileGrid) -> tuple[NDArray[np.uint8], ND
     return rgb, holes
 
 
-def look_at(work: Work, chunk: Shard) -> NDArray[np.bool_] | bool:
-    """Write a chunk of the overview; gives where it cannot be read, (H, W), or that this is nowhere."""
+def look_at(work: Work, chunk: Shard) -> NDArray[np.bool_] | bool | None:
+    """Write a chunk of the overview; gives where it cannot be read, (H, W), or that this is nowhere.
+
+    None: the run is to stop, and nothing was done.
+    """
+    if work.over():
+        return None
     box = _box(work, chunk)
     with work.watched(f"{box} of the overview"):
         rgb, holes = read_around_holes(work.overview, box)

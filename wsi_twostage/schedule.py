@@ -95,6 +95,8 @@ class Run:
         calls = self.crew.calls(Job(Shard(0, *chunk), look_at, instead=look_away) for chunk in grid)
         with closing(self.crew.run(calls, stop=self.work.over)) as results:
             for chunk, unseen in results:
+                if unseen is None:
+                    continue
                 to_come.remove(place := Tile(chunk.row, chunk.col))
                 box = grid.box(place)
                 holes[box.slices] = unseen
