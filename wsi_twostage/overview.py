@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.mask import Shard
+from wsi_twostage.mask import MaskSpec, Shard
 from wsi_twostage.pixels import Pixels, read_around_holes
 from wsi_twostage.tiles import Box, Tile, TileGrid
 from wsi_twostage.work import Work
@@ -25,7 +25,7 @@ def look_at(work: Work, chunk: Shard) -> NDArray[np.bool_] | bool | None:
     """
     if work.over():
         return None
-    box = _box(work, chunk)
+    box = box_of(work.mask.spec, chunk)
     with work.watched(f"{box} of the overview"):
         rgb, holes = read_around_holes(work.overview, box)
         work.ensure_sound()
@@ -35,12 +35,13 @@ def look_at(work: Work, chunk: Shard) -> NDArray[np.bool_] | bool | None:
 
 def look_away(work: Work, chunk: Shard) -> bool:
     """In the place of `look_at` where that ends its workers: black, and nothing of it can be read."""
-    box = _box(work, chunk)
+    box = box_of(work.mask.spec, chunk)
     with work.watched(f"{box} of the overview"):
         work.ensure_sound()
         work.mask.write_overview(box, np.zeros((box.height, box.width, 3), np.uint8))
     return True
 
 
-def _box(work: Work, chunk: Shard) -> Box:
-    return work.mask.spec.overview(chunk.level).box(Tile(chunk.row, chunk.col))
+def box_of(spec: MaskSpec, chunk: Shard) -> Box:
+    """A chunk of the overview, in the pixels of its level."""
+    return spec.overview(chunk.level).box(Tile(chunk.row, chunk.col))

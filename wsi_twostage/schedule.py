@@ -21,7 +21,7 @@ from wsi_twostage.fine import first_shard, refine_shard, restore_shard, shape
 from wsi_twostage.fitness import fit_workers
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Shard, Source
-from wsi_twostage.overview import look_at, look_away
+from wsi_twostage.overview import box_of, look_at, look_away
 from wsi_twostage.result import Counts, Result, Seconds
 from wsi_twostage.tiles import Tile, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
@@ -91,14 +91,14 @@ class Run:
             return Ledger.read(self.mask)
         grid = self.mask.spec.overview(0)
         self.listen(Started("overview", len(grid)))
-        holes, to_come = np.zeros((grid.height, grid.width), np.bool_), set(grid)
-        calls = self.crew.calls(Job(Shard(0, *chunk), look_at, instead=look_away) for chunk in grid)
+        holes, chunks = np.zeros((grid.height, grid.width), np.bool_), [Shard(0, *place) for place in grid]
+        calls, to_come = self.crew.calls(Job(c, look_at, instead=look_away) for c in chunks), set(chunks)
         with closing(self.crew.run(calls, stop=self.work.over)) as results:
             for chunk, unseen in results:
                 if unseen is None:
                     continue
-                to_come.remove(place := Tile(chunk.row, chunk.col))
-                box = grid.box(place)
+                to_come.remove(chunk)
+                box = box_of(self.mask.spec, chunk)
                 holes[box.slices] = unseen
                 self.listen(TilesDone("overview", 1, box.area / 1e6))
         if to_come:
