@@ -118,7 +118,7 @@ def test_json_is_one_object_a_slide(tmp_path: Path, slide: Path, model: Path) ->
     result = json.loads(done.stdout)
     assert (result["slide"], result["output"]) == (slide.name, "slide.seg.ome.zarr")
     assert result["refined"] == result["tissue"]
-    assert result["manifest"]["rule"] == "budget 100%"
+    assert result["manifest"]["rule"] == "refine all"
 
 
 def test_several_slides_go_on_after_a_bad_one(tmp_path: Path, slide: Path, model: Path) -> None:

@@ -201,6 +201,7 @@ def completed(words: str, *, shell: str = "bash", cwd: Path) -> list[str]:
         ("wsi-seg export a.zarr --to d", ["plain,dicom-seg"]),
         ("wsi-seg completion z", ["plain,zsh"]),
         ("wsi-seg model pa", ["file,pa", "plain,pack"]),
+        ("wsi-seg slide.svs --model n", ["file,n", "plain,nuclei-he"]),
     ],
 )
 def test_the_environment_asks_for_completions(tmp_path: Path, words: str, expected: list[str]) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from wsi_twostage.errors import BundleError, ConfigError, DeviceFull
 from wsi_twostage.models.bundle import build, load_bundle, load_net, save_bundle
-from wsi_twostage.models.header import SHIPPED, read_spec
+from wsi_twostage.models.header import SHIPPED, find_bundle, locate, read_spec, sha256_of, shipped
 from wsi_twostage.models.mobilenet import CHANNELS, MobileNetV2
 from wsi_twostage.models.runner import refer, runner, settle
 from wsi_twostage.models.spec import BundleSpec, Calibration, NetSpec
@@ -218,11 +218,37 @@ def test_a_device_that_is_not_there_is_one_clear_line() -> None:
         refer(None, device="cpu", precision="fp8")
 
 
-def test_the_shipped_bundle_is_small_and_has_a_card() -> None:
-    spec = read_spec(SHIPPED)
-    assert SHIPPED.stat().st_size < 25e6
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_bundle_is_small_and_has_a_card(name: str) -> None:
+    spec = read_spec(locate(name))
+    assert spec.name == name
+    assert locate(name).stat().st_size < 25e6
     assert spec.classes == ("nucleus",)
     assert {"data", "licence", "split", "seed", "figures", "date", "held_out", "curve"} <= set(spec.card)
+
+
+def test_a_bundle_is_a_file_or_a_shipped_ones_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate() == locate("nuclei-he") == SHIPPED
+    (tmp_path / "nuclei-he").mkdir()  # results may be called so
+    assert refer("nuclei-he", device="cpu", precision="fp32") == refer(None, device="cpu", precision="fp32")
+    names = "hello: no such model; give a .safetensors bundle, or a shipped one's name: nuclei-he$"
+    with pytest.raises(BundleError, match=names):
+        refer("hello", device="cpu", precision="fp32")
+    with pytest.raises(BundleError, match=r"name: nuclei-he; did you mean nuclei-he\?"):
+        refer("nuclei", device="cpu", precision="fp32")
+    (tmp_path / "nuclei-he").rmdir()
+    (tmp_path / "nuclei-he").write_bytes(b"")
+    assert locate("nuclei-he") == Path("nuclei-he")
+
+
+def test_a_shipped_bundle_is_found_where_it_lies_on_this_machine(tmp_path: Path) -> None:
+    for path in shipped().values():
+        assert find_bundle(f"/another/machine/{path.name}", sha256_of(path)) == path
+    mine = tmp_path / "mine.safetensors"
+    save_bundle(mine, tiny_net(), tiny_spec())
+    assert find_bundle(str(mine), sha256_of(mine)) == mine
+    assert find_bundle(str(mine), "0" * 64) is None
 
 
 def test_the_runner_loads_a_bundle_once() -> None:

@@ -29,7 +29,7 @@ from slides import pyramid, texture, write_slide
 
 from wsi_twostage import cluster, stopping
 from wsi_twostage.batches import batches
-from wsi_twostage.errors import LostSlide, StoreError, WriteError
+from wsi_twostage.errors import BundleError, LostSlide, StoreError, WriteError
 from wsi_twostage.events import Event, Finished, Note, TilesDone
 from wsi_twostage.further import refine
 from wsi_twostage.ledger import Ledger
@@ -534,6 +534,15 @@ def test_a_result_is_refined_further_here_or_elsewhere(tmp_path: Path, model: Pa
     straight = segment(slide, tmp_path / "all.zarr", bundle=model, rule=ALL, settings=EVERYWHERE).store
     for level in range(straight.levels):
         np.testing.assert_array_equal(result.store.lazy(level), straight.lazy(level))
+
+
+def test_a_model_that_is_gone_is_asked_for_by_name(tmp_path: Path, model: Path, slide: Path) -> None:
+    out, mine = tmp_path / "o.zarr", shutil.copy(model, tmp_path / "mine.safetensors")
+    segment(slide, out, bundle=mine, rule=NONE, settings=EVERYWHERE)
+    mine.unlink()
+    with pytest.raises(BundleError, match=r"mine.safetensors: no such model; give a \.safetensors bundle"):
+        refine(out, ALL)
+    assert refine(out, ALL, bundle=model, settings=EVERYWHERE).status == "ok"
 
 
 def test_a_region_is_refined(tmp_path: Path, model: Path, slide: Path) -> None:

@@ -18,7 +18,7 @@ from wsi_twostage.manifest import identity_of
 from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.mask.reading import read_labels, read_probability, read_source
 from wsi_twostage.models.bundle import ModelBundle, copy_bundle, load_bundle, load_net
-from wsi_twostage.models.header import SHIPPED, read_spec
+from wsi_twostage.models.header import locate, read_spec
 from wsi_twostage.models.onnx_net import onnx_device
 from wsi_twostage.models.runner import choose_device
 from wsi_twostage.models.spec import BundleSpec
@@ -91,7 +91,7 @@ def calibrate_bundle(
     BundleError
         Not a bundle.
     """
-    path = SHIPPED if model is None else model
+    path = locate(model)
     spec, settings = read_spec(path), settings or Settings()
     if len(spec.classes) > 1:
         raise ConfigError(f"{spec.name}: only bundles of one class can be calibrated; it has {spec.classes}")

@@ -1,9 +1,9 @@
 """The card of a model: what it is, what it was made from, how good it is; for Markdown and for reports."""
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from wsi_twostage.models.header import read_spec, sha256_of
+from wsi_twostage.models.header import locate, read_spec, sha256_of
 from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.quality import promises
 
@@ -29,14 +29,15 @@ class Card:
     """Folder, and the images of it that were held out."""
 
 
-def read_card(path: Path) -> Card:
-    """The card of a bundle's file.
+def read_card(bundle: str | os.PathLike[str] | None = None) -> Card:
+    """The card of a bundle: a file's, or a shipped one's by name; None is the default one.
 
     Raises
     ------
     BundleError
         Not a bundle.
     """
+    path = locate(bundle)
     spec = read_spec(path)
     return card_of(spec, size=path.stat().st_size, sha256=sha256_of(path))
 

@@ -12,6 +12,7 @@ from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.manifest import writing
 from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.models.header import find_bundle
 from wsi_twostage.preparing import end_of, prepare
 from wsi_twostage.result import Result
 from wsi_twostage.schedule import begin
@@ -66,9 +67,8 @@ def refine(
         reader=made["slide"]["reader"],
         **{name: made[name] for name in ("uncertainty", "precision", "engine")},
     )
-    model = Path(made["model"]["path"])
-    if bundle is None and model.is_file():  # else it may be the shipped one, which lies elsewhere here
-        bundle = model
+    if bundle is None:
+        bundle = find_bundle(made["model"]["path"], made["model"]["sha256"]) or made["model"]["path"]
     ready = prepare(slide or made["slide"]["path"], bundle, settings, elsewhere=cluster.is_elsewhere(client))
     overview, inside = ready.views.overview, None
     if region is not None:

@@ -34,6 +34,8 @@ class Fraction:
             raise ConfigError(f"budget={self.value:.4g} of the tiles; expected a share within 0 % and 100 %")
 
     def __str__(self) -> str:
+        if self.value in (0, 1):
+            return "refine all" if self.value else "refine none"
         return f"budget {100 * self.value:g}%"
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from wsi_seg.help import Command, files
+from wsi_seg.help import Command
+from wsi_seg.options import known_bundles
 from wsi_seg.progress import Counts
 from wsi_twostage.memory import keep_freed_memory
 
@@ -15,7 +16,7 @@ from wsi_twostage.memory import keep_freed_memory
     short_help="Dice over time, as numbers and as a picture.",
     examples=(("wsi-seg curve nuclei-he --data DATA -o curve.json", "the shipped model"),),
 )
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=files)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=known_bundles)
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder that holds the data.")
 @click.option("--runs", type=click.Path(path_type=Path), help="Folder of the experiments' weights.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write, .json.")
@@ -46,7 +47,7 @@ def curve(
 ) -> None:
     """Measure Dice over time on images with ground truth.
 
-    MODEL is a bundle (a .safetensors file, or `nuclei-he`, the shipped one), measured in whole runs on the
+    MODEL is a bundle (a .safetensors file, or the name of a shipped one), measured in whole runs on the
     slides DATA/images with masks in DATA/masks; or an experiment as for `wsi-seg train`, measured on its test
     images, the networks alone, with its weights in --runs. The full-resolution reference of the first MODEL,
     its Model 2 everywhere (of whole runs: without stage 1), is everyone's measure of time and of agreement.
@@ -70,7 +71,7 @@ def curve(
             raise click.UsageError("bundles and experiments do not share a picture; give one kind")
         elif runs is None:
             raise click.UsageError(
-                f"{models[0]} is no bundle (a .safetensors file, or nuclei-he), and experiments need --runs"
+                f"{models[0]}: neither a .safetensors file nor a shipped bundle, and experiments need --runs"
             )
         elif mpp is not None:
             raise click.UsageError("--mpp is for bundles, not for experiments")
@@ -87,11 +88,9 @@ def curve(
 
 
 def _bundle(model: str) -> Path | None:
-    from wsi_twostage.models.header import SHIPPED
+    from wsi_twostage.models.header import locate, shipped
 
-    if model == SHIPPED.stem:
-        return SHIPPED
-    return Path(model) if model.endswith(".safetensors") else None
+    return locate(model) if model in shipped() or model.endswith(".safetensors") else None
 
 
 def _of_slides(

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from wsi_seg.help import Command, files, write_examples
+from wsi_seg.help import Command, write_examples
+from wsi_seg.options import known_bundles
 from wsi_twostage.errors import ConfigError
 
 
@@ -27,7 +28,7 @@ class Model(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         """Commands, and files: the first word may be a bundle."""
-        return [*files(ctx, None, incomplete), *super().shell_complete(ctx, incomplete)]
+        return [*known_bundles(ctx, None, incomplete), *super().shell_complete(ctx, incomplete)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(self.examples, formatter)
@@ -40,13 +41,12 @@ def model() -> None:
 
 
 @model.command(cls=Command, examples=Model.examples[:2])
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.argument("bundle", required=False, type=click.Path(path_type=Path), shell_complete=known_bundles)
 def show(bundle: Path | None) -> None:
-    """Print the card of a BUNDLE, or of the shipped one, as Markdown."""
+    """Print the card of a BUNDLE, a file or the name of a shipped one, as Markdown."""
     from wsi_twostage.card import as_markdown, read_card
-    from wsi_twostage.models.header import SHIPPED
 
-    click.echo(as_markdown(read_card(bundle or SHIPPED)))
+    click.echo(as_markdown(read_card(bundle)))
 
 
 @model.command()

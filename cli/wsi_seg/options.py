@@ -29,7 +29,7 @@ SECTIONS = {
 def known(*values: str, or_file: bool = False) -> Callable[..., list[Any]]:
     """Lets the shell complete values; whether one makes sense, the library says."""
 
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    def complete(ctx: click.Context, param: click.Parameter | None, incomplete: str) -> list[Any]:
         from click.shell_completion import CompletionItem
 
         found = [CompletionItem(value) for value in values if value.startswith(incomplete)]
@@ -38,8 +38,18 @@ def known(*values: str, or_file: bool = False) -> Callable[..., list[Any]]:
     return complete
 
 
+def known_bundles(ctx: click.Context, param: click.Parameter | None, incomplete: str) -> list[Any]:
+    """Completes the file of a bundle, or the name of one that ships."""
+    from wsi_twostage.models.header import shipped
+
+    return known(*shipped(), or_file=True)(ctx, param, incomplete)
+
+
 model = click.option(
-    "--model", type=click.Path(path_type=Path), help="Bundle.  [default: nuclei in H&E, shipped]"
+    "--model",
+    type=click.Path(path_type=Path),
+    shell_complete=known_bundles,
+    help="Bundle, or the name of a shipped one.  [default: nuclei-he, nuclei in H&E]",
 )
 mpp = click.option("--mpp", type=float, help="Micrometres per pixel of the finest level; wins over the file.")
 reader = click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wsi_seg.help import Command, files
+from wsi_seg.options import known_bundles
 from wsi_seg.progress import Counts
 from wsi_twostage.memory import ALL, keep_freed_memory
 
@@ -127,7 +128,12 @@ def _train_bundle(
 )
 @click.argument("configs", nargs=-1, metavar="[CONFIG...]", shell_complete=files)
 @_DATA
-@click.option("--model", type=click.Path(path_type=Path), help="Bundle.  [default: the shipped one]")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    shell_complete=known_bundles,
+    help="Bundle, or the name of a shipped one.  [default: nuclei-he]",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the experiments' weights.")
 @_SET
 @click.option(

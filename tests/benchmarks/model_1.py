@@ -9,6 +9,8 @@ answers of Model 2. An interrupted training goes on from beside BUNDLE.
 """
 
 import argparse
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,9 +27,9 @@ from wsi_twostage.models.mobilenet import CHANNELS
 from wsi_twostage.models.spec import NetSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import UNet
-from wsi_twostage.training.config import read_recipe
+from wsi_twostage.training.config import Recipe, TrainConfig, read_recipe
 from wsi_twostage.training.data import stack
-from wsi_twostage.training.recipe import calibrate, read_data, stack_answers
+from wsi_twostage.training.recipe import finish_bundle, read_data, stack_answers
 from wsi_twostage.training.train import student_loss, train
 
 CPU = torch.device("cpu")
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--grow", action="store_true", help="begin as Model 1, with a larger decoder")
     parser.add_argument("--seed", type=int, help="the recipe's if not given")
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16, for a CPU that has it")
     parser.add_argument("--start", type=Path, default=SHIPPED, help="the bundle that it begins with")
     arguments = parser.parse_args()
     keep_freed_memory(ALL)  # as `wsi-seg train` does
@@ -50,7 +53,7 @@ def main() -> None:
     assert net.guide
     decoder = NetSpec(tuple(arguments.widths), tuple(arguments.depths))
     seed = recipe.student.seed if arguments.seed is None else arguments.seed
-    lesson = replace(recipe.student, coarse=decoder, steps=arguments.steps, seed=seed, bf16=False)
+    lesson = replace(recipe.student, coarse=decoder, steps=arguments.steps, seed=seed, bf16=arguments.bf16)
     parts = read_data(arguments.data, recipe.first.data).values()
     training = [sample for part in parts for sample in part.train]
     images, masks = stack(training, side=lesson.image_side)
@@ -67,8 +70,26 @@ def main() -> None:
         print(f"step {step.step} of {step.steps}, loss {step.loss:.4f}", flush=True)
     net = TwoStageNet(student, net.fine, context=net.guide)
     spec = replace(spec, name=arguments.bundle.stem, coarse=lesson.coarse, calibration=None, card={})
-    spec = calibrate(net.eval(), [sample for part in parts for sample in part.validation], spec, CPU)
     save_bundle(arguments.bundle, net, spec)
+    finish(arguments.bundle, arguments.data, recipe, lesson, begun=arguments.start.stem, grow=arguments.grow)
+
+
+def finish(bundle: Path, data: Path, recipe: Recipe, lesson: TrainConfig, *, begun: str, grow: bool) -> None:
+    """Calibrate, measure on what is held out, and write a card that says how it was trained."""
+    options = f"--widths {_words(lesson.coarse.widths)} --depths {_words(lesson.coarse.depths)}"
+    history = (
+        f"Model 2 and its context are those of {begun}; Model 1 by tests/benchmarks/model_1.py {options} "
+        f"--steps {lesson.steps} --seed {lesson.seed}{' --grow' * grow}{' --bf16' * lesson.bf16}, on 2 CPU "
+        "cores, begun "
+        + (f"as that of {begun}" if grow else f"with the encoder of {begun}'s and the context's decoder")
+    )
+    first = replace(recipe.first, card={**recipe.first.card, "history": history})
+    spec = finish_bundle(bundle, data, replace(recipe, first=first, student=lesson), device=CPU)
+    print(json.dumps(spec.card["figures"], indent=2))
+
+
+def _words(numbers: Sequence[int]) -> str:
+    return " ".join(map(str, numbers))
 
 
 def first_student(decoder: NetSpec, eye: UNet, guide: UNet) -> UNet:

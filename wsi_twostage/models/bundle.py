@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wsi_twostage.drafts import whole_file
 from wsi_twostage.errors import BundleError
-from wsi_twostage.models.header import KEY, SHIPPED, read_spec, sha256_of
+from wsi_twostage.models.header import KEY, locate, read_spec, sha256_of
 from wsi_twostage.models.onnx_net import OnnxNet
 from wsi_twostage.models.spec import BundleSpec, NetSpec
 from wsi_twostage.models.stage import Stage, stages
@@ -104,7 +104,7 @@ def load_net(path: Path) -> TwoStageNet:
 
 
 def load_bundle(path: str | os.PathLike[str] | None = None, *, device: str = "cpu") -> ModelBundle:
-    """Load a bundle ready to run; None is the one that ships in the package.
+    """Load a bundle ready to run: a file's, or a shipped one's by name; None is the default one.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def load_bundle(path: str | os.PathLike[str] | None = None, *, device: str = "cp
     ConfigError
         Its networks are ONNX files, and ONNX Runtime is not installed, or has no such device.
     """
-    path = SHIPPED if path is None else Path(path)
+    path = locate(path)
     if (spec := read_spec(path)).contract is not None:
         return ModelBundle(spec, *_load_onnx(path, spec, device), sha256_of(path))
     net = load_net(path).to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]

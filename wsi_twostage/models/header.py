@@ -2,16 +2,45 @@
 
 import hashlib
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from wsi_twostage.errors import BundleError, ConfigError, similar_file
+from wsi_twostage.errors import BundleError, ConfigError, did_you_mean, similar_file
 from wsi_twostage.models.spec import BundleSpec, Calibration, Contract, NetSpec
 
-SHIPPED = Path(__file__).parent.parent / "weights" / "nuclei-he.safetensors"
+WEIGHTS = Path(__file__).parent.parent / "weights"
+SHIPPED = WEIGHTS / "nuclei-he.safetensors"  # for who names none
 KEY = "wsi_twostage"  # of the header in the file's metadata
+
+
+def shipped() -> dict[str, Path]:
+    """The bundles that ship in the package, by name."""
+    return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
+
+
+def locate(bundle: str | os.PathLike[str] | None = None) -> Path:
+    """The file of a bundle: the one given, or the shipped one of this name; None is the default one.
+
+    Whether there is such a file, `read_spec` says.
+    """
+    if bundle is None:
+        return SHIPPED
+    path = Path(bundle)
+    return path if path.is_file() else shipped().get(os.fspath(bundle), path)
+
+
+def find_bundle(path: str, sha256: str) -> Path | None:
+    """Where the bundle with this digest is: where it was, or in the package, which lies elsewhere here."""
+    for place in (Path(path), *shipped().values()):
+        try:
+            if place.is_file() and sha256_of(place) == sha256:
+                return place
+        except OSError:
+            continue
+    return None
 
 
 def read_spec(path: Path) -> BundleSpec:
@@ -23,9 +52,10 @@ def read_spec(path: Path) -> BundleSpec:
         No such file, or not a bundle.
     """
     if not path.is_file():
+        names = shipped()
         raise BundleError(
-            f"{path}: no such model; give a .safetensors bundle, or none for the shipped one"
-            f"{similar_file(path)}"
+            f"{path}: no such model; give a .safetensors bundle, or a shipped one's name: {', '.join(names)}"
+            f"{similar_file(path) or did_you_mean(path, names)}"
         )
     try:
         with safe_open(path, "np") as file:

@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from wsi_twostage.errors import BundleError, ConfigError, DeviceFull, did_you_mean
 from wsi_twostage.models.bundle import ModelBundle, load_bundle
 from wsi_twostage.models.compiled import Compiled, compile_bundle
-from wsi_twostage.models.header import SHIPPED, read_spec, sha256_of
+from wsi_twostage.models.header import find_bundle, locate, read_spec, sha256_of
 from wsi_twostage.models.onnx_net import OnnxNet, onnx_device
 from wsi_twostage.models.room import is_full, reason, with_room, within_room
 from wsi_twostage.models.spec import BundleSpec
@@ -76,7 +76,7 @@ def refer(
         raise ConfigError(f"precision={precision!r}; use {', '.join(PRECISIONS)}{near}")
     if isinstance(bundle, ModelBundle):
         return _refer_to_memory(bundle, device=device, precision=precision, engine=engine)
-    path = SHIPPED if bundle is None else Path(bundle)
+    path = locate(bundle)
     spec = read_spec(path)  # before the hash, so that what is no bundle says so
     onnx = spec.contract is not None
     if onnx:
@@ -236,13 +236,11 @@ def _in_place(bundle: ModelBundle, device: torch.device, ref: ModelRef) -> Runne
 
 
 def _place(ref: ModelRef) -> Path:
-    """The file of a reference; the shipped bundle lies elsewhere on another machine."""
+    """The file of a reference on this machine."""
     path = Path(ref.path)
-    if not path.is_file() and sha256_of(SHIPPED) == ref.sha256:
-        return SHIPPED
-    if path.is_file() and sha256_of(path) != ref.sha256:
+    if (found := find_bundle(ref.path, ref.sha256)) is None and path.is_file():
         raise BundleError(f"{path} is not the file that the run was started with")
-    return path
+    return found or path
 
 
 def settle(net: nn.Module) -> None:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from wsi_twostage.batch import name_of
 from wsi_twostage.errors import StoreError, WsiError
 from wsi_twostage.mask import FAILED, MaskPyramid, MaskSpec, Source
-from wsi_twostage.models.header import SHIPPED, read_spec, sha256_of
+from wsi_twostage.models.header import find_bundle, read_spec
 from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.pictures import slide_of
 from wsi_twostage.report.measure import Measured
 from wsi_twostage.slide import Slide
+
+_find_bundle = lru_cache(maxsize=64)(find_bundle)  # results of a batch share a model
 
 Table = Mapping[str, NDArray[Any]]
 """The tile table of a store, column by column."""
@@ -156,7 +158,7 @@ def facts_of(store: MaskPyramid, measured: Measured) -> Facts:
         )
     )
     slide, lost = _slide(store, str(made["slide"]["path"]))
-    path = find_model(str(made["model"]["path"]), str(made["model"]["sha256"]))
+    path = _find_bundle(str(made["model"]["path"]), str(made["model"]["sha256"]))
     return Facts(
         path=store.path,
         name=name_of(str(made["slide"]["path"])),
@@ -205,15 +207,3 @@ def _slide(store: MaskPyramid, path: str) -> tuple[Slide | None, str]:
         return None, "another file is there now"
     except (WsiError, OSError) as error:
         return None, str(error).removeprefix(f"{path}: ")
-
-
-@lru_cache(maxsize=64)
-def find_model(path: str, sha256: str) -> Path | None:
-    """Where the bundle with this digest is: where it was, or in the package."""
-    for place in (Path(path), SHIPPED):
-        try:
-            if path and place.is_file() and sha256_of(place) == sha256:
-                return place
-        except OSError:
-            continue
-    return None

@@ -62,7 +62,7 @@ class TrainConfig:
     dice_weight: float = 1.0
     coarse_dice_weight: float = 0.3
     bf16: bool = True
-    """Networks in bfloat16 while training; on a CPU that pays where it has AMX."""
+    """Networks in bfloat16 while training; on a CPU that pays with AMX or AVX512_BF16."""
     blend: float = 1.0
     """Share of this run's weights in what it leaves; the rest is what it started from (WiSE-FT)."""
     keep_norms: bool = False

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import build, build_coarse, load_net, save_bundle
-from wsi_twostage.models.header import SHIPPED, read_spec
+from wsi_twostage.models.header import locate, read_spec
 from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.quality import calibrate_cases
@@ -208,7 +208,7 @@ def evaluate_bundle(path: Path | None, root: Path, *, device: torch.device) -> d
     ConfigError
         The card names no held-out images, or they are not below ``root``.
     """
-    path = SHIPPED if path is None else path
+    path = locate(path)
     spec = read_spec(path)
     if not spec.card.get("held_out"):
         raise ConfigError(f"{path}: its card names no held-out images")
