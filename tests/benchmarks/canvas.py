@@ -20,6 +20,7 @@ from wsi_twostage.models.header import SHIPPED, read_spec
 from wsi_twostage.training.data import Folder, read_folder
 
 BORDER = 1024  # px of white around the patches
+SIDE = 512  # px of a patch
 
 
 def main() -> None:
@@ -41,20 +42,24 @@ def canvas(data: Path, model: Path, copies: int) -> tuple[NDArray[np.uint8], NDA
     """Image (H, W, 3) and truth (H, W) of the held-out patches, row by row."""
     held_out = frozenset(read_spec(model).card["held_out"]["nuinsseg"])
     patches = read_folder(Folder(data / "nuinsseg", only=held_out))
-    side, pairs = patches[0].image.shape[1], []
+    pairs = []
     for turn in range(copies):
         for patch in patches:
             both = torch.cat([patch.image, patch.mask]).rot90(turn % 4, (1, 2))
             pairs.append((both if turn < 4 else both.flip(2)).permute(1, 2, 0).numpy())
-    columns = math.isqrt(len(pairs))
-    rows = -(-len(pairs) // columns)
-    height, width = rows * side + 2 * BORDER, columns * side + 2 * BORDER
+    cells = places(len(pairs))
+    height, width = (max(cell[axis].stop for cell in cells) + BORDER for axis in (0, 1))
     image, truth = np.full((height, width, 3), 244, np.uint8), np.zeros((height, width), np.uint8)
-    for i, pair in enumerate(pairs):
-        top, left = BORDER + i // columns * side, BORDER + i % columns * side
-        image[top : top + side, left : left + side] = pair[..., :3]
-        truth[top : top + side, left : left + side] = pair[..., 3] > 0
+    for cell, pair in zip(cells, pairs, strict=True):
+        image[cell], truth[cell] = pair[..., :3], pair[..., 3] > 0
     return image, truth
+
+
+def places(count: int) -> list[tuple[slice, slice]]:
+    """Rows and columns of each patch."""
+    columns = math.isqrt(count)
+    corners = ((BORDER + i // columns * SIDE, BORDER + i % columns * SIDE) for i in range(count))
+    return [(slice(top, top + SIDE), slice(left, left + SIDE)) for top, left in corners]
 
 
 def write(path: Path, image: NDArray[np.uint8]) -> None:
