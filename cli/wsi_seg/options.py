@@ -111,6 +111,15 @@ _RULE = (
         "--target-gap", type=float, help="Refine what keeps 1 - Dice to --refine all below this, on average."
     ),
 )
+_MADE_FROM = (
+    click.option("--slide", shell_complete=files, help="Where the slide is now.  [default: where it was]"),
+    click.option(
+        "--model",
+        type=click.Path(path_type=Path),
+        shell_complete=known_bundles,
+        help="Where its bundle is.  [default: where it was]",
+    ),
+)
 _WORKERS = (device, workers, processes, scheduler, patience)
 _SETTINGS = (
     click.option(
@@ -154,6 +163,11 @@ def rule(command: Command) -> Command:
 def settings(command: Command) -> Command:
     """Fields of `Settings`, under their names."""
     return _all(_SETTINGS, command)
+
+
+def made_from(command: Command) -> Command:
+    """Slide and model of a result that is there."""
+    return _all(_MADE_FROM, command)
 
 
 def on_workers(command: Command) -> Command:

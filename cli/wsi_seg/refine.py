@@ -8,7 +8,7 @@ import click
 import psutil
 
 from wsi_seg import options
-from wsi_seg.help import Command, files
+from wsi_seg.help import Command
 from wsi_seg.progress import clock, listener
 from wsi_twostage import stopping
 from wsi_twostage.errors import ConfigError, ExitCode, similar_file
@@ -33,10 +33,7 @@ from wsi_twostage.memory import keep_freed_memory
 @click.option(
     "--region", type=click.Path(path_type=Path), help="GeoJSON or mask image: only the tiles that it touches."
 )
-@click.option("--slide", shell_complete=files, help="Where the slide is now.  [default: where it was]")
-@click.option(
-    "--model", type=click.Path(path_type=Path), help="Where its bundle is.  [default: where it was]"
-)
+@options.made_from
 @options.on_workers
 @options.audit
 @options.max_seconds

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from wsi_seg import options
-from wsi_seg.help import Command, files
+from wsi_seg.help import Command
 from wsi_twostage.memory import keep_freed_memory
 
 
@@ -18,10 +18,7 @@ from wsi_twostage.memory import keep_freed_memory
     ),
 )
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--slide", shell_complete=files, help="Where the slide is now.  [default: where it was]")
-@click.option(
-    "--model", type=click.Path(path_type=Path), help="Where its bundle is.  [default: where it was]"
-)
+@options.made_from
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="To listen on.  [default: any that is free]"
