@@ -25,6 +25,7 @@ def folder(tmp_path: Path) -> Path:
         write_slide(tmp_path / name, [texture(300, 400, seed=seed)])
     (tmp_path / "c.svs").write_text("no slide")
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "._a.tiff").write_text("of a file manager")
     (tmp_path / "old.seg.ome.zarr").mkdir()
     (tmp_path / "old.seg.ome.zarr" / "zarr.json").write_text("{}")
     return tmp_path

@@ -10,10 +10,10 @@ import torch
 from click import Abort, UsageError
 from click.testing import CliRunner
 from PIL import Image
-from slides import texture, write_slide
+from slides import change_tile, texture, write_slide
 
 from wsi_seg.main import commands
-from wsi_twostage.curves import slides
+from wsi_twostage.curves import plot, slides
 from wsi_twostage.curves.curve import Cells, highest, lines_of, read_curve
 from wsi_twostage.curves.slides import labelled_slides, measure_slides
 from wsi_twostage.errors import ConfigError
@@ -173,6 +173,63 @@ def test_a_mask_that_does_not_fit_is_refused(folder: Path, model: Path) -> None:
         measure_slides([model], labelled_slides(folder), settings=Settings(device="cpu"), repeats=1)
 
 
+def test_the_slide_of_a_mask_is_found_by_its_whole_name(folder: Path) -> None:
+    (folder / "images" / "a.2.svs").touch()
+    assert [slide.name for slide, _ in labelled_slides(folder)] == ["a.tiff", "b.ome.tif"]
+    (folder / "images" / "a.tiff").unlink()
+    zarr = folder / "images" / "a.ome.zarr"
+    zarr.mkdir()
+    (zarr / "zarr.json").write_text('{"attributes": {"ome": {"multiscales": []}}}')
+    assert labelled_slides(folder)[0].slide == zarr
+
+
+def test_a_slide_with_holes_gives_no_curve(folder: Path, model: Path, tmp_path: Path) -> None:
+    change_tile(folder / "images" / "a.tiff", 0, lambda data: b"\x00" * len(data))
+    for _ in range(2):  # what the first call kept is no better
+        with pytest.raises(ConfigError, match=r"a\.tiff: \d+ of its \d+ tissue tiles have no answer"):
+            measure_slides(
+                [model],
+                labelled_slides(folder),
+                settings=Settings(device="cpu"),
+                repeats=1,
+                kept=tmp_path / "runs",
+            )
+
+
+@pytest.mark.parametrize("there", ["curve.json", "curve.png"])
+def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path, there: str) -> None:
+    (tmp_path / there).write_text("mine")
+    output = str(tmp_path / "curve.json")
+    arguments = ["curve", "nuclei-he", "--data", "no", "-o", output, "--picture", str(tmp_path / "curve.png")]
+    with pytest.raises(ConfigError, match=f"{there} exists; give another name, or --overwrite"):
+        CliRunner().invoke(commands, arguments, catch_exceptions=False)
+    with pytest.raises(ConfigError, match="no: no masks"):  # so it goes on
+        CliRunner().invoke(commands, [*arguments, "--overwrite"], catch_exceptions=False)
+    assert (tmp_path / there).read_text() == "mine"
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_measured(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise ConfigError("pictures need matplotlib")
+
+    monkeypatch.setattr(plot, "ensure_drawing", missing)
+    arguments = [
+        "curve",
+        "nuclei-he",
+        "--data",
+        str(folder),
+        "-o",
+        str(tmp_path / "x.json"),
+        "--picture",
+        "x.png",
+    ]
+    with pytest.raises(ConfigError, match="need matplotlib"):
+        CliRunner().invoke(commands, arguments, catch_exceptions=False)
+    assert not list(tmp_path.glob("x.*"))
+
+
 def test_what_cannot_be_compared_is_refused(folder: Path, model: Path, tmp_path: Path) -> None:
     other = save(tmp_path / "other.safetensors", seed=0, mpp=0.25)
     with pytest.raises(ConfigError, match=r"other\.safetensors: 1 classes at 0\.25 um/px; .* here 0\.5"):
@@ -191,13 +248,14 @@ def test_what_cannot_be_compared_is_refused(folder: Path, model: Path, tmp_path:
         pytest.param(["net.onnx"], "net.onnx: neither a .safetensors file nor a shipped", id="neither"),
         pytest.param(["unet-bowl", "--runs", ".", "--mpp", "1"], "--mpp is for bundles", id="runs with mpp"),
         pytest.param(["nuclei-he", "--picture", "x.doc"], "must end in .png or .svg", id="no picture"),
+        pytest.param(["nuclei-he", "-o", "x.safetensors"], "must end in .json", id="no JSON"),
     ],
 )
 def test_kinds_are_not_mixed(arguments: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         CliRunner().invoke(
             commands,
-            ["curve", *arguments, "--data", ".", "-o", "x.json"],
+            ["curve", "-o", "x.json", "--data", ".", *arguments],
             catch_exceptions=False,
             standalone_mode=False,
         )

@@ -10,12 +10,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from faults import Killed
-from slides import texture, write_slide
+from slides import change_tile, texture, write_slide
 
 from wsi_seg.main import commands
+from wsi_twostage import calibrate
 from wsi_twostage.calibrate import Seen, calibrate_bundle, case_of_store
-from wsi_twostage.errors import ConfigError, StoreError
-from wsi_twostage.events import Event, Started, TilesDone
+from wsi_twostage.errors import ConfigError, LostSlide, StoreError
+from wsi_twostage.events import Event, Note, Started, TilesDone
 from wsi_twostage.kept_cases import KeptCases
 from wsi_twostage.models.bundle import build, copy_bundle, load_net, save_bundle
 from wsi_twostage.models.header import read_spec
@@ -97,6 +98,11 @@ def test_the_temperature_is_found_again() -> None:
     histogram = np.full((1, 256), 1000)
     found = fit_temperature([Case("x", histogram, 1000 * true, np.zeros((1, 3), np.int64))], 1.0)
     assert found == pytest.approx(2.5, rel=0.05)
+
+
+@pytest.mark.parametrize("second", [0, 16])
+def test_answers_that_are_all_alike_say_nothing_of_the_temperature(second: int) -> None:
+    assert fit_temperature([case(tile(30, 0, second), tile(250, 0, second))], 1.3) == 1.3
 
 
 def test_a_temperature_is_found_from_a_high_one_too() -> None:
@@ -207,14 +213,14 @@ def test_a_calibration_that_was_killed_goes_on(bundle: Path, tmp_path: Path) -> 
 
     with pytest.raises(Killed):
         calibrate_bundle(slides, cut, model=bundle, settings=EVERYWHERE, listener=kill)
-    (tmp_path / "cut.cases" / "note.txt").write_text("the user's own")
+    (tmp_path / "cut.safetensors.cases" / "note.txt").write_text("the user's own")
     events: list[Event] = []
     calibrate_bundle(slides, cut, model=bundle, settings=EVERYWHERE, listener=events.append)
     again = [e.stage for e in events if isinstance(e, Started)]
     assert again.count("stage 2") == 3  # of the slide that was at work, and of two more
     assert cut.read_bytes() == whole.read_bytes()
-    assert os.listdir(tmp_path / "cut.cases") == ["note.txt"]
-    assert not (tmp_path / "whole.cases").exists()
+    assert os.listdir(tmp_path / "cut.safetensors.cases") == ["note.txt"]
+    assert not (tmp_path / "whole.safetensors.cases").exists()
 
 
 @pytest.mark.parametrize("part", [slice(0, 0), slice(0, 99), slice(9, None)])
@@ -288,6 +294,54 @@ def test_what_cannot_be_used_is_left_out_and_named(bundle: Path, tmp_path: Path)
     assert "no.svs" in seen[3].left_out
 
 
+def test_of_a_slide_that_can_be_read_in_part_the_rest_counts(bundle: Path, tmp_path: Path) -> None:
+    image = texture(640, 640)
+    slides = [write_slide(tmp_path / f"{name}.tiff", [image, image[::4, ::4]]) for name in ("some", "none")]
+    change_tile(slides[0], 55, lambda data: b"\x00" * len(data))
+    for number in range(100):
+        change_tile(slides[1], number, lambda data: b"\x00" * len(data))
+    seen: list[Seen] = []
+    said: list[Event] = []
+    calibrate_bundle(
+        slides, tmp_path / "new.safetensors", model=bundle, settings=EVERYWHERE, progress=seen.append,
+        listener=said.append,
+    )  # fmt: skip
+    assert seen[1] == Seen(1, 2, "some.tiff")
+    assert "of its 25 tissue tiles could be read" in seen[2].left_out
+    assert any(isinstance(event, Note) and "cannot be read" in event.text for event in said)
+
+
+def test_a_slide_that_goes_away_ends_a_calibration(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slides = [write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)]) for i in range(2)]
+    real = calibrate.segment
+
+    def lose(slide: object, *arguments: object, **more: object) -> object:
+        if "1.tiff" in str(getattr(slide, "path", slide)):
+            raise LostSlide("gone")
+        return real(slide, *arguments, **more)  # type: ignore[arg-type]
+
+    output = tmp_path / "new.safetensors"
+    monkeypatch.setattr(calibrate, "segment", lose)
+    with pytest.raises(LostSlide):
+        calibrate_bundle(slides, output, model=bundle, settings=EVERYWHERE)
+    assert not output.exists()
+    monkeypatch.setattr(calibrate, "segment", real)
+    spec = calibrate_bundle(slides, output, model=bundle, settings=EVERYWHERE)
+    assert spec.calibration is not None
+    assert spec.calibration.cases == 2
+
+
+def test_an_image_that_cannot_be_read_is_left_out(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"nothing")
+    imagecodecs.imwrite(tmp_path / "1.png", texture(200, 260))
+    seen: list[Seen] = []
+    calibrate_bundle([tmp_path], tmp_path / "x.safetensors", model=bundle, progress=seen.append)
+    assert "not an image" in seen[1].left_out
+    assert seen[2] == Seen(2, 2, "1.png")
+
+
 def test_every_fifth_input_fits_the_temperature_alone(bundle: Path, tmp_path: Path) -> None:
     for i in range(6):
         imagecodecs.imwrite(tmp_path / f"{i}.png", texture(129, 141, seed=i))
@@ -317,6 +371,13 @@ def test_slides_and_images_do_not_mix(bundle: Path, tmp_path: Path) -> None:
     slide = write_slide(tmp_path / "slide.tiff", [texture(260, 300)])
     with pytest.raises(ConfigError, match="go without slides"):
         calibrate_bundle([tmp_path, slide], tmp_path / "new.safetensors", model=bundle)
+
+
+def test_a_folder_of_slides_is_not_taken_for_one_of_images(bundle: Path, tmp_path: Path) -> None:
+    imagecodecs.imwrite(tmp_path / "overview.png", texture(200, 260))
+    write_slide(tmp_path / "slide.tiff", [texture(260, 300)])
+    with pytest.raises(ConfigError, match=r"1 PNG or JPEG images beside 1 slides, such as slide\.tiff"):
+        calibrate_bundle([tmp_path], tmp_path / "new.safetensors", model=bundle)
 
 
 def test_a_target_gap_without_calibration_touches_nothing(bundle: Path, tmp_path: Path) -> None:

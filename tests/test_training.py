@@ -228,9 +228,10 @@ def test_what_can_be_no_bundle_is_refused_before_it_is_trained(
     assert not list(tmp_path.glob("x.*"))
 
 
-def test_a_bundle_of_other_networks_is_no_start(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", [SHIPPED, Path("nuclei-he")])
+def test_a_bundle_of_other_networks_is_no_start(folder: Path, tmp_path: Path, start: Path) -> None:
     with pytest.raises(ConfigError, match=r"nuclei-he.*: its networks are not those of \[coarse\]"):
-        train_bundle(Recipe(config()), folder, tmp_path / "x.safetensors", device=CPU, start=SHIPPED)
+        train_bundle(Recipe(config()), folder, tmp_path / "x.safetensors", device=CPU, start=start)
 
 
 def test_a_student_takes_model_1s_place(folder: Path, tmp_path: Path) -> None:
@@ -243,6 +244,11 @@ def test_a_student_takes_model_1s_place(folder: Path, tmp_path: Path) -> None:
     fine, around = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(taught.f2(fine, around), plain.f2(fine, around))
     assert taught.f1(torch.rand(1, 3, 64, 64)).shape == (1, 1, 128, 128)
+
+
+def test_dice_is_of_the_masks_that_the_bundles_decisions_give() -> None:
+    z, truth = torch.tensor([[-2.5, -2.0, 3.0]]), torch.tensor([False, True, True])  # 0.08, 0.12, 0.95
+    assert overlap([z], [truth], np.array([0.1])).pooled().tolist() == [1.0]
 
 
 def test_dice_by_hand() -> None:
@@ -286,6 +292,8 @@ folders = ['a']
         (f'steps = "2"\n{WHOLE}', "steps='2' is of the wrong kind"),
         (f"seed = 1.5\n{WHOLE}", "seed=1.5 is of the wrong kind"),
         (f"bf16 = 1\n{WHOLE}", "bf16=1 is of the wrong kind"),
+        (f"weight_decay = -1\n{WHOLE}", "weight_decay=-1; expected 0 or more"),
+        (WHOLE.replace("[8, 8, 8, 8, 8]", "[8, 0, 8, 8, 8]", 1), "[coarse]: widths=[8, 0, 8, 8, 8]"),
         (f"batch = 0\n{WHOLE}", "batch=0; expected 1 or more"),
         (f"ratio = 3\n{WHOLE}", "ratio=3; expected a power of two"),
         (f"mpp = nan\n{WHOLE}", "mpp=nan; expected a number above 0"),

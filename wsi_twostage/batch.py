@@ -91,7 +91,7 @@ def expand(given: str, output: Path) -> Iterator[Entry]:
     elif "://" in given or path.is_file() or _is_zarr(path) or _is_result(path):
         yield Entry(given, _target(given, output))
     elif path.is_dir():
-        inside = sorted(str(p) for p in path.iterdir() if _is_slide(p))
+        inside = slides_in(path)
         if not inside:
             raise ConfigError(f"{given}: a directory without slides ({', '.join(SUFFIXES)}, OME-Zarr)")
         yield from (Entry(slide, _target(slide, output)) for slide in inside)
@@ -102,6 +102,12 @@ def expand(given: str, output: Path) -> Iterator[Entry]:
         yield from (Entry(slide, _target(slide, output)) for slide in matching)
     else:
         yield Entry(given, _target(given, output))  # opening it says what is wrong
+
+
+def slides_in(folder: Path) -> list[str]:
+    """What is taken for a slide in a folder, sorted; hidden files are not."""
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(str(path) for path in shown if _is_slide(path))
 
 
 def _is_slide(path: Path) -> bool:
@@ -122,7 +128,12 @@ def _is_zarr(path: Path) -> bool:
 
 def _target(slide: str, output: Path) -> Path:
     """Where the result of a slide goes: a.svs, a.ome.tiff and a.ome.zarr are all a."""
-    return output / f"{Path(name_of(slide)).stem.removesuffix('.ome')}{_RESULT}"
+    return output / f"{stem_of(slide)}{_RESULT}"
+
+
+def stem_of(slide: str) -> str:
+    """The name of a slide, without what says its format."""
+    return Path(name_of(slide)).stem.removesuffix(".ome")
 
 
 def name_of(slide: str) -> str:

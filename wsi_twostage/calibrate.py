@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from wsi_twostage.batch import Entry, expand, name_of
-from wsi_twostage.errors import ConfigError, SlideError
+from wsi_twostage.batch import Entry, expand, name_of, slides_in
+from wsi_twostage.errors import ConfigError, LostSlide, SlideError
 from wsi_twostage.events import Listener, ignore
 from wsi_twostage.fine import coarse_labels
 from wsi_twostage.kept_cases import KeptCases
@@ -40,6 +40,7 @@ from wsi_twostage.training.data import Sample, image_files, read_rgb
 from wsi_twostage.training.evaluate import answers, case_of_answer
 
 DEFAULT_GAP = 0.005  # Dice to the reference
+LEAST = 0.0001  # probability from which Model 1's pixels may count as foreground
 FOR_TEMPERATURE = 5  # every fifth input fits the temperature and no promise rests on it
 
 
@@ -78,7 +79,8 @@ def calibrate_bundle(
     ----------
     inputs
         Slides, as `batch.entries` takes them; or folders of images (PNG, JPEG) at the bundle's mpp. Not both,
-        for a promise about slides rests on slides. What cannot be read or has no tissue is left out.
+        for a promise about slides rests on slides. What cannot be read or has no tissue is left out; of a
+        slide that can be read in part the rest counts.
     progress
         Called at the beginning, and after each input.
     listener
@@ -90,13 +92,15 @@ def calibrate_bundle(
         Nothing to calibrate on, an input twice, slides and images together, or a bundle of several classes.
     BundleError
         Not a bundle.
+    LostSlide
+        A slide went away, or was replaced, while it was seen; the same call goes on.
     """
     path = locate(model)
     spec, settings = read_spec(path), settings or Settings()
     if len(spec.classes) > 1:
         raise ConfigError(f"{spec.name}: only bundles of one class can be calibrated; it has {spec.classes}")
     found, images = _inputs([os.fspath(given) for given in inputs], settings)
-    kept, done = KeptCases(output.with_suffix(".cases")), count(1)
+    kept, done = KeptCases(output.with_name(f"{output.name}.cases")), count(1)
     progress(Seen(0, len(found)))
 
     def see(some: Sequence[Entry], bundle: Path) -> list[Case]:
@@ -139,6 +143,13 @@ def _inputs(inputs: Sequence[str], settings: Settings) -> tuple[list[Entry], boo
     folders = [path for path in paths if path.is_dir() and image_files(path)]
     if folders and (len(folders) < len(paths) or settings.mpp is not None):
         raise ConfigError("folders of images go without slides and without --mpp; calibrate on one kind")
+    for folder in folders:
+        known = {str(image) for image in image_files(folder)}
+        if others := [slide for slide in slides_in(folder) if slide not in known]:
+            raise ConfigError(
+                f"{folder}: {len(known)} PNG or JPEG images beside {len(others)} slides, such as "
+                f"{name_of(others[0])}; give a folder of one kind, or the slides themselves"
+            )
     images = [Entry(str(image), Path()) for folder in folders for image in image_files(folder)]
     found = images or [entry for given in inputs for entry in expand(given, Path())]
     if len({os.path.realpath(entry.slide) for entry in found}) < len(found):
@@ -157,7 +168,7 @@ def _warmer(spec: BundleSpec, temperature: float) -> BundleSpec:
     return replace(
         spec,
         temperature=temperature,
-        decisions=(round(float(cut.sigmoid()), 4), spec.decisions[1]),
+        decisions=(min(max(round(float(cut.sigmoid()), 4), LEAST), 1 - LEAST), spec.decisions[1]),
         card={key: value for key, value in spec.card.items() if key != "curve"},
     )
 
@@ -168,6 +179,8 @@ def _slides(
     for entry in entries:
         try:
             yield _slide(entry.slide, model, entry.settings(settings), kept, listener)
+        except LostSlide:
+            raise
         except SlideError as error:
             yield error
 
@@ -180,6 +193,8 @@ def _slide(slide: str, model: Path, settings: Settings, kept: KeptCases, listene
         place = kept.store_of(made_of)
         result = segment(ready.slide, place, bundle=model, rule=ALL, settings=settings, listener=listener)
         case = case_of_store(name_of(slide), result.store, ready.spec)
+        if result.counts.failed and not len(case.histogram):
+            raise SlideError(f"{slide}: none of its {result.counts.tissue} tissue tiles could be read")
         kept.keep(made_of, case)
     return case
 
@@ -197,7 +212,7 @@ def _of_tile(store: MaskPyramid, spec: BundleSpec, tile: Tile) -> TileAnswers:
     return TileAnswers(read_probability(store, box.coarser(spec.step))[0], first, read_labels(store, box))
 
 
-def _images(entries: Sequence[Entry], model: Path, settings: Settings) -> Iterable[Case]:
+def _images(entries: Sequence[Entry], model: Path, settings: Settings) -> Iterable[Case | ConfigError]:
     spec = read_spec(model)
     if spec.contract is not None:  # images reach ONNX Runtime from the CPU
         net: ModelBundle | TwoStageNet = load_bundle(model, device=onnx_device(settings.device))
@@ -206,7 +221,10 @@ def _images(entries: Sequence[Entry], model: Path, settings: Settings) -> Iterab
         device = torch.device(choose_device(settings.device))
         net = load_net(model).to(device)
     unlabelled = torch.zeros(0, dtype=torch.uint8)
-    paths = (Path(entry.slide) for entry in entries)
-    samples = (Sample(path.name, read_rgb(path), unlabelled) for path in paths)
-    for answer in answers(net, samples, spec, device):
-        yield case_of_answer(answer, spec)
+    for path in (Path(entry.slide) for entry in entries):
+        try:
+            sample = Sample(path.name, read_rgb(path), unlabelled)
+        except ConfigError as error:
+            yield error
+        else:
+            yield from (case_of_answer(answer, spec) for answer in answers(net, [sample], spec, device))

@@ -64,10 +64,14 @@ def tally(name: str, tiles: Iterable[TileAnswers], *, step: int) -> Case:
 def fit_temperature(cases: Sequence[Case], before: float) -> float:
     """The temperature with which Model 1 best says what Model 2 will say; ``before`` is in the cases.
 
-    Least cross-entropy (Guo et al., ICML 2017), with Model 2's answer in place of a label.
+    Least cross-entropy (Guo et al., ICML 2017), with Model 2's answer in place of a label. Where that is the
+    same everywhere it says nothing, and the temperature stays.
     """
     total = sum((case.histogram.sum(0, dtype=np.float64) for case in cases), np.zeros(256))
     positive = sum((case.positive for case in cases), np.zeros(256))
+
+    if not 0 < positive.sum() < total.sum():
+        return before
 
     def loss(temperature: float) -> float:
         z = _LOGITS * before / temperature

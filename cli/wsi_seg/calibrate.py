@@ -9,7 +9,7 @@ from wsi_seg import options
 from wsi_seg.help import Command, files
 from wsi_seg.progress import Counts
 from wsi_twostage.errors import ConfigError
-from wsi_twostage.events import Event, Started, TilesDone
+from wsi_twostage.events import Event, Note, Started, TilesDone
 from wsi_twostage.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -95,3 +95,5 @@ class _Watch:
             self._tiles += event.tiles
             text = f"{event.stage}, {self._tiles} of {self._of_tiles} tiles"
             self._counts.show("calibrate", self._inputs, self._total, text)
+        elif isinstance(event, Note):
+            self._counts.say(event.text)

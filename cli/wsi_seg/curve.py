@@ -8,6 +8,7 @@ import click
 from wsi_seg.help import Command
 from wsi_seg.options import known_bundles
 from wsi_seg.progress import Counts
+from wsi_twostage.errors import ConfigError
 from wsi_twostage.memory import keep_freed_memory
 
 
@@ -33,6 +34,7 @@ from wsi_twostage.memory import keep_freed_memory
 @click.option("--mpp", type=float, help="Of the slides, in um per pixel; wins over the file.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 def curve(
     models: tuple[str, ...],
     data: Path,
@@ -44,6 +46,7 @@ def curve(
     mpp: float | None,
     repeats: int,
     device: str,
+    overwrite: bool,
 ) -> None:
     """Measure Dice over time on images with ground truth.
 
@@ -56,10 +59,16 @@ def curve(
     """
     keep_freed_memory()  # as in a run
     from wsi_twostage.curves.curve import curve_table, write_curve
-    from wsi_twostage.curves.plot import draw_curve
+    from wsi_twostage.curves.plot import draw_curve, ensure_drawing
 
-    if picture is not None and picture.suffix.lower() not in (".png", ".svg"):
-        raise click.UsageError(f"--picture {picture}: its name must end in .png or .svg")
+    if output.suffix.lower() != ".json":
+        raise click.UsageError(f"--output {output}: its name must end in .json")
+    if picture is not None:
+        if picture.suffix.lower() not in (".png", ".svg"):
+            raise click.UsageError(f"--picture {picture}: its name must end in .png or .svg")
+        ensure_drawing()
+    if there := [path for path in (output, picture) if path and path.exists() and not overwrite]:
+        raise ConfigError(f"{there[0]} exists; give another name, or --overwrite")
     bundles = [_bundle(model) for model in models]
     kept = output.with_name(f"{output.name}.runs")
     with Counts() as counts:
@@ -79,12 +88,12 @@ def curve(
             found = _of_experiments(models, changes, seeds, data, runs, device, repeats, counts)
     click.echo(curve_table(found))  # first: it is there even if no file can be written
     write_curve(found, output)
+    if picture is not None:
+        draw_curve(found, picture)
     if all(bundles):
         from wsi_twostage.curves.slides import forget
 
         forget(kept)
-    if picture is not None:
-        draw_curve(found, picture)
 
 
 def _bundle(model: str) -> Path | None:

@@ -10,6 +10,15 @@ from wsi_twostage.errors import ConfigError
 _STYLES = dict(zip(RIVALS, (":", "--"), strict=True))
 
 
+def ensure_drawing() -> None:
+    """Raise ConfigError if matplotlib is not installed; pictures are drawn to files from here on."""
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise ConfigError("pictures need matplotlib; install wsi-twostage[plot]") from error
+    mpl.use("Agg")
+
+
 def draw_curve(curve: Curve, path: Path) -> None:
     """Dice to truth (left) and to the reference (right) over relative time, as PNG or SVG.
 
@@ -18,11 +27,7 @@ def draw_curve(curve: Curve, path: Path) -> None:
     ConfigError
         matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise ConfigError("pictures need matplotlib; install wsi-twostage[plot]") from error
-    mpl.use("Agg")
+    ensure_drawing()
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")

@@ -7,7 +7,6 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from glob import escape
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
+from wsi_twostage.batch import slides_in, stem_of
 from wsi_twostage.curves.curve import (
     FRACTIONS,
     Cells,
@@ -83,9 +83,12 @@ def labelled_slides(folder: Path) -> list[Labelled]:
     masks = image_files(folder / "masks", _MASKS)
     if not masks:
         raise ConfigError(f"{folder}: no masks/*.png or *.tif; expected folders images/ and masks/")
-    found: list[Labelled] = []
+    images, found = folder / "images", list[Labelled]()
+    here: list[Path] = []
+    if images.is_dir():
+        here = sorted({*map(Path, slides_in(images)), *(path for path in images.iterdir() if path.is_file())})
     for mask in masks:
-        slides = sorted(path for path in (folder / "images").glob(f"{escape(mask.stem)}.*") if path.is_file())
+        slides = [slide for slide in here if mask.stem in (stem_of(slide.name), slide.stem)]
         if len(slides) != 1:
             names = ", ".join(path.name for path in slides) or "none"
             raise ConfigError(f"{mask}: expected one slide {folder / 'images' / mask.stem}.*, found {names}")
@@ -122,7 +125,8 @@ def measure_slides(
     Raises
     ------
     ConfigError
-        Bundles that cannot be compared, or a mask that does not fit its slide.
+        Bundles that cannot be compared, a mask that does not fit its slide, or a slide that cannot be read
+        everywhere.
     """
     settings, specs = settings or Settings(), [read_spec(model) for model in models]
     for model, spec in zip(models, specs, strict=True):
@@ -202,6 +206,12 @@ def _is_complete(place: Path) -> bool:
 def _read(places: Sequence[Path]) -> _Run:
     """The repeats of a run as one."""
     stores = [MaskPyramid.open(place) for place in places]
+    for told in (store.manifest for store in stores):
+        if lost := told["counts"]["unreadable"] + told["counts"]["crashed"]:
+            raise ConfigError(
+                f"{told['slide']['path']}: {lost} of its {told['counts']['tissue']} tissue tiles have no "
+                f"answer; Dice over time is of slides that can be read everywhere"
+            )
     seconds = [store.manifest["seconds"] for store in stores]
     total, stage_1 = (median(s[key] for s in seconds) for key in ("total", "stage_1"))
     return _Run(stores[0], total, stage_1)

@@ -27,6 +27,11 @@ class NetSpec:
                 f"widths={list(self.widths)} and depths={list(self.depths)}; expected five of each, at "
                 f"strides 16, 8, 4, 2 and 1"
             )
+        if min(*self.widths, *self.depths, self.scale) < 1:
+            raise ConfigError(
+                f"widths={list(self.widths)}, depths={list(self.depths)}, scale={self.scale}; expected 1 "
+                f"or more"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,10 @@ A data set is a list of files; pixels are read one item at a time. Lists are sor
 on its seed alone.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ _NOT_IMAGES = "_superpixels"  # that ISIC puts beside its images
 _NOT_PLACES = (".", "__MACOSX")  # how the folders begin that file managers, notebooks and archives leave
 _BDD_VEHICLES = (13, 14, 15, 16)  # train ids: car, truck, bus, train
 _KITTI_VEHICLES = (26, 27, 28, 29, 30, 31)  # label ids: car, truck, bus, caravan, trailer, train
+_KITTI_SECOND = ("_11",)  # frames of the scene-flow download; only the first have labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +76,33 @@ class DataSet:
     expected: str
     turned: bool
     """Images have no up and down, so that training may turn them."""
+    depth: int = 2
+    """How many folders below the root it is looked for, if not there."""
 
 
 def open_set(name: str, root: Path, *, seed: int = 123, share: float = 0.7) -> Parts:
     """The named set below ``root``, split by its own lists or by ``seed``: ``share`` for training.
 
+    It is looked for at the root, then in the folders there, then in theirs.
     The split is ``RandomState(seed).choice`` without replacement, as in the published code, but of a sorted
     list, and cut at the nearest whole number.
 
     Raises
     ------
     ConfigError
-        An unknown set, a folder that is not laid out as expected, or an image without a mask.
+        An unknown set, one that is in no folder or in several, or an image without a mask.
     """
     known = DATASETS.get(name)
     if known is None:
         raise ConfigError(
             f"data {name!r} is not known; known: {', '.join(DATASETS)}{did_you_mean(name, DATASETS)}"
         )
-    found = known.find(root)
-    if not found:
+    answers = _nearest(known, root)
+    if not answers:
         raise ConfigError(f"{root}: no {name} here; expected {known.expected}")
+    if len(answers) > 1:
+        raise ConfigError(f"{root}: {name} is in several folders; give one: {', '.join(map(str, answers))}")
+    (found,) = answers.values()
     if isinstance(found, Parts):
         if not (found.train and found.test):
             raise ConfigError(f"{root}: {len(found.train)} images to train on, {len(found.test)} to test on")
@@ -106,22 +115,41 @@ def open_set(name: str, root: Path, *, seed: int = 123, share: float = 0.7) -> P
     return Parts(train, test)
 
 
+def _nearest(known: DataSet, root: Path) -> dict[Path, Sequence[Item] | Parts]:
+    """What is found, by folder, at the first depth where anything is."""
+    places, answers = [root], {}
+    for _ in range(known.depth + 1):
+        answers = {place: found for place in places if (found := known.find(place))}
+        if answers:
+            break
+        inner = (path for place in places for path in _places(place))
+        places = [path for path in inner if os.access(path, os.R_OK | os.X_OK)]  # lost+found is not
+    return answers
+
+
 def _images(folder: Path) -> list[Path]:
     """The images of a folder; whatever else lies there is none of ours."""
     return [path for path in image_files(folder, _SUFFIXES) if not path.stem.endswith(_NOT_IMAGES)]
 
 
 def _places(folder: Path) -> list[Path]:
-    """The folders in a folder, one for each image; whatever else lies there is none of ours."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(_NOT_PLACES))
+    """The folders in a folder; whatever else lies there is none of ours."""
+    return sorted(p for p in folder.glob("*") if p.is_dir() and not p.name.startswith(_NOT_PLACES))
 
 
 def _pairs(
-    images: Path, masks: Path, *, ids: tuple[int, ...] = (), empty: bool = False, suffix: str = ""
+    images: Path,
+    masks: Path,
+    *,
+    ids: tuple[int, ...] = (),
+    empty: bool = False,
+    suffix: str = "",
+    skip: tuple[str, ...] = (),
 ) -> list[Item]:
-    """Images and masks with equal stems; those of masks may end in ``suffix``."""
-    truths, items = by_stem(_images(masks), suffix=suffix), []
-    for stem, path in by_stem(_images(images)).items():
+    """Images and masks with equal stems; those of masks end in ``suffix``, those of no image in ``skip``."""
+    truths = by_stem((path for path in _images(masks) if path.stem.endswith(suffix)), suffix=suffix)
+    items = []
+    for stem, path in by_stem(path for path in _images(images) if not path.stem.endswith(skip)).items():
         if stem not in truths:
             raise ConfigError(f"{path}: no mask; expected {masks / (stem + suffix)}.png")
         items.append(Item(stem, path, (truths.pop(stem),), ids, empty))
@@ -131,22 +159,29 @@ def _pairs(
 
 
 def _first(root: Path, *folders: str) -> Path | None:
-    """The first of these folders that exists; an empty name is the root itself."""
+    """The first of these folders that exists."""
     return next((root / folder for folder in folders if (root / folder).is_dir()), None)
 
 
+def _named(root: Path, name: str) -> Path:
+    """The folder of this name, ``root`` or in it; in one of another name there is something else."""
+    return root if root.absolute().name == name else root / name
+
+
 def _bdd(root: Path) -> Parts | None:
-    for images, labels, suffix in (
-        ("bdd100k/images/10k", "bdd100k/labels/sem_seg/masks", ""),
+    layouts = (
+        ("images/10k", "labels/sem_seg/masks", "_train_id"),
         ("images/10k", "labels/sem_seg/masks", ""),
-        ("bdd100k/seg/images", "bdd100k/seg/labels", "_train_id"),  # of the first release
-        ("bdd100k_sample/images", "bdd100k_sample/semantic", ""),
-        ("images", "semantic", ""),
-    ):
-        if (root / images / "train").is_dir() and (root / labels / "train").is_dir():
+        ("seg/images", "seg/labels", "_train_id"),  # of the first release
+        ("images", "labels", "_train_id"),  # in its seg
+    )
+    places = [(base, *layout) for base in (root / "bdd100k", root) for layout in layouts]
+    places.append((_named(root, "bdd100k_sample"), "images", "semantic", ""))
+    for base, images, labels, suffix in places:
+        if (base / images / "train").is_dir() and any((base / labels / "train").glob(f"*{suffix}.png")):
             pairs = (
                 _pairs(
-                    root / images / part, root / labels / part, ids=_BDD_VEHICLES, empty=True, suffix=suffix
+                    base / images / part, base / labels / part, ids=_BDD_VEHICLES, empty=True, suffix=suffix
                 )
                 for part in ("train", "val")
             )
@@ -158,19 +193,24 @@ def _kitti(root: Path) -> list[Item] | None:
     for folder in ("kitti/semantics/training", "data_semantics/training", "training", "kitti_sample", "."):
         images, labels = root / folder / "image_2", root / folder / "semantic"
         if images.is_dir() and labels.is_dir():
-            return _pairs(images, labels, ids=_KITTI_VEHICLES, empty=True)
+            return _pairs(images, labels, ids=_KITTI_VEHICLES, empty=True, skip=_KITTI_SECOND)
     return None
 
 
 def _bowl(root: Path) -> list[Item] | None:
     names = ("stage1/train", "stage1_train")  # of the published code, and of Kaggle's archive
     folder = _first(root, *(f"data-science-bowl-2018/{name}" for name in names), *names)
-    if folder is None and any(len(_images(path)) == 1 for path in root.glob("*/images")):
-        folder = root
     if folder is None:
-        return _folder(root, "bowl2018")
+        if flat := _folder(_named(root, "bowl2018")):
+            return flat
+        images = ((path, path.parents[1]) for path in root.glob("*/images/*.png"))
+        if not any(path.stem == place.name and (place / "masks").is_dir() for path, place in images):
+            return None
+        folder = root
     items = []
     for place in _places(folder):
+        if _first(place, "images", "masks") is None:
+            continue
         images, masks = _images(place / "images"), _images(place / "masks")
         if len(images) != 1:
             raise ConfigError(f"{place / 'images'}: {len(images)} images; expected one")
@@ -189,11 +229,13 @@ def _ph2(root: Path) -> list[Item] | None:
     items = []
     for place in _places(folder):
         name = place.name
-        image, mask = (_images(place / f"{name}_{part}") for part in ("Dermoscopic_Image", "lesion"))
+        parts = (f"{name}_Dermoscopic_Image", f"{name}_lesion")
+        if _first(place, *parts) is None:
+            continue
+        image, mask = (_images(place / part) for part in parts)
         if len(image) != 1 or len(mask) != 1:
             raise ConfigError(
-                f"{place}: {len(image)} images in {name}_Dermoscopic_Image, {len(mask)} in {name}_lesion; "
-                f"expected one in each"
+                f"{place}: {len(image)} images in {parts[0]}, {len(mask)} in {parts[1]}; expected one in each"
             )
         items.append(Item(name, image[0], (mask[0],)))
     return items
@@ -207,36 +249,31 @@ def _isic(root: Path) -> list[Item] | None:
         images, masks = root / data, root / truth
         if images.is_dir() and masks.is_dir():
             return _pairs(images, masks, suffix="_segmentation")
-    return _folder(root, "isic2017_98")
+    return _folder(_named(root, "isic2017_98"))
 
 
-def _folder(root: Path, name: str) -> list[Item] | None:
-    """Of the folder of this name, ``root`` or below it; in one of another name there is something else."""
-    for place in (root / name, root):
-        if place.absolute().name == name and (place / "images").is_dir() and (place / "masks").is_dir():
-            return _pairs(place / "images", place / "masks")
-    return None
-
-
-def _generic(root: Path) -> list[Item] | None:
+def _folder(root: Path, *, empty: bool = False) -> list[Item] | None:
     if (root / "images").is_dir() and (root / "masks").is_dir():
-        return _pairs(root / "images", root / "masks", empty=True)
+        return _pairs(root / "images", root / "masks", empty=empty)
     return None
 
 
 DATASETS: dict[str, DataSet] = {
     "bdd": DataSet(
-        _bdd, "bdd100k/images/10k/{train,val}/*.jpg and bdd100k/labels/sem_seg/masks/{train,val}/*.png", False
+        _bdd,
+        "bdd100k/images/10k/{train,val}/*.jpg and bdd100k/labels/sem_seg/masks/{train,val}/*.png, "
+        "or bdd100k/seg/{images,labels}/{train,val}",
+        False,
     ),
-    "kitti": DataSet(_kitti, "kitti/semantics/training/{image_2,semantic}/*.png", False),
-    "bowl": DataSet(
-        _bowl, "data-science-bowl-2018/stage1/train/ID/{images,masks}/*.png, or bowl2018/{images,masks}", True
+    "kitti": DataSet(
+        _kitti, "data_semantics/training/{image_2,semantic}/*.png, or kitti/semantics/training", False
     ),
+    "bowl": DataSet(_bowl, "stage1_train/ID/{images,masks}/*.png, or bowl2018/{images,masks}", True),
     "ph2": DataSet(
         _ph2, "PH2Dataset/PH2 Dataset images/IMDxxx/{IMDxxx_Dermoscopic_Image,IMDxxx_lesion}/*.bmp", True
     ),
     "isic": DataSet(
-        _isic, "isic2017_98/{images,masks}, or ISIC-2017_Training_{Data,Part1_GroundTruth}", True
+        _isic, "ISIC-2017_Training_{Data,Part1_GroundTruth}, or isic2017_98/{images,masks}", True
     ),
-    "folder": DataSet(_generic, "images/ and masks/ with equal names", True),
+    "folder": DataSet(partial(_folder, empty=True), "images/ and masks/ with equal names", True, depth=0),
 }

@@ -86,6 +86,7 @@ class TrainConfig:
             ("ratio", self.ratio >= 1 and self.ratio & (self.ratio - 1) == 0, "a power of two"),
             ("mpp", 0 < self.mpp < math.inf, "a number above 0"),
             ("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
             ("average", 0 <= self.average <= 1, "a number within 0..1"),
             ("blend", 0 <= self.blend <= 1, "a number within 0..1"),
             ("distil", 0 <= self.distil <= 1, "a number within 0..1"),

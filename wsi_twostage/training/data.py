@@ -71,6 +71,8 @@ def read_folder(folder: Folder) -> list[Sample]:
             raise ConfigError(
                 f"{images[stem]}: image is {tuple(image.shape[1:])} px, its mask {tuple(mask.shape[1:])} px"
             )
+        if min(image.shape[1:]) < 2:  # it could not be mirrored
+            raise ConfigError(f"{images[stem]}: {tuple(image.shape[1:])} px; expected 2 or more on each side")
         samples.append(Sample(f"{folder.path.name}/{stem}", image, mask))
     return samples
 

@@ -88,12 +88,11 @@ class Overlap:
         return np.asarray(_dice(self.both, self.predicted, self.truth).mean(0))
 
 
-def overlap(logits: Sequence[Tensor], truths: Sequence[Tensor]) -> Overlap:
-    """Counts of binary predictions at each of `CUTS`."""
-    cuts = torch.from_numpy(CUTS).logit()
-    counts = np.zeros((3, len(truths), len(CUTS)))
+def overlap(logits: Sequence[Tensor], truths: Sequence[Tensor], cuts: Counts = CUTS) -> Overlap:
+    """Counts of binary predictions at each of these probabilities."""
+    counts = np.zeros((3, len(truths), len(cuts)))
     for i, (z, truth) in enumerate(zip(logits, truths, strict=True)):
-        for j, cut in enumerate(cuts):
+        for j, cut in enumerate(torch.from_numpy(cuts).logit()):
             mask = z[0] >= cut
             counts[:, i, j] = [int((mask & truth).sum()), int(mask.sum()), int(truth.sum())]
     return Overlap(*counts)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -100,7 +101,7 @@ def train_bundle(
     for i, runs in enumerate(recipe.runs):
         branches = [copy.deepcopy(net) for _ in runs]
         for j, (branch, run) in enumerate(zip(branches, runs, strict=True)):
-            place = output.with_suffix(f".{i}-{j}.checkpoint")
+            place = output.with_name(f"{output.name}.{i}-{j}.checkpoint")
             places.append(place)
             loss = partial(joint_loss, branch, run)
             for step in train(branch, images, masks, run, loss_of=loss, device=device, checkpoint=place):
@@ -109,7 +110,7 @@ def train_bundle(
         after, share = mean_weights([branch.state_dict() for branch in branches]), runs[0].blend
         net.load_state_dict(mean_weights([net.state_dict(), after], (1 - share, share)))
     if (lesson := recipe.student) is not None:
-        place = output.with_suffix(".student.checkpoint")
+        place = output.with_name(f"{output.name}.student.checkpoint")
         places.append(place)
         torch.manual_seed(lesson.seed)
         student = build_coarse(lesson.coarse)
@@ -120,7 +121,7 @@ def train_bundle(
             progress(Step(before + step.step, total, step.loss))
         net = TwoStageNet(student, net.fine, context=net.coarse if config.context else None)
         spec = final
-    draft = output.with_suffix(".uncalibrated")
+    draft = output.with_name(f"{output.name}.uncalibrated")
     save_bundle(draft, net, spec)  # measured below as it is read: from 16 bits
     spec = finish_bundle(draft, root, recipe, device=device)
     draft.replace(output)
@@ -131,7 +132,7 @@ def train_bundle(
 
 def _start_from(net: TwoStageNet, start: Path) -> None:
     try:
-        net.load_state_dict(load_net(start).state_dict())
+        net.load_state_dict(load_net(locate(start)).state_dict())
     except RuntimeError as error:
         raise ConfigError(f"{start}: its networks are not those of [coarse], [fine] and context") from error
 
@@ -243,11 +244,13 @@ def measure(found: Sequence[Answer], spec: BundleSpec) -> Figures:
     for logits, cut in zip(
         ([a.first(spec) for a in found], [a.fine for a in found]), spec.decisions, strict=True
     ):
-        counted, at = overlap(logits, truths), int(np.argmin(np.abs(CUTS - cut)))
-        pairs.append(
-            (round(100 * float(counted.pooled()[at]), 2), round(100 * float(counted.per_image()[at]), 2))
-        )
+        counted = overlap(logits, truths, np.array([cut]))
+        pairs.append((_percent(counted.pooled()), _percent(counted.per_image())))
     return Figures(len(found), *pairs)
+
+
+def _percent(share: NDArray[np.float64]) -> float:
+    return round(100 * float(share.item()), 2)
 
 
 def card(recipe: Recipe, parts: dict[str, Split], figures: dict[str, Figures]) -> dict[str, Any]:
