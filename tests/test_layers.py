@@ -34,8 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"answers", "drafts", "errors", "models", "quality", "tiles", "uncertainty"},
     "paper": {"drafts", "errors", "selection", "training", "uncertainty"},
     "curves": {
-        "drafts", "errors", "manifest", "mask", "models", "paper", "pipeline", "preparing", "selection",
-        "settings", "slide", "tiles", "training",
+        "batch", "drafts", "errors", "manifest", "mask", "models", "paper", "pipeline", "preparing",
+        "selection", "settings", "slide", "tiles", "training",
     },
     "stopping": {"errors"},
     "watchdog": set(),

@@ -41,10 +41,21 @@ def test_the_split_is_that_of_the_published_code(tmp_path: Path) -> None:
     assert open_set("kitti", tmp_path, seed=6) != parts
 
 
-@pytest.mark.parametrize("name", TREES)
-def test_a_missing_set_says_what_was_expected(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"no {name} here; expected "):
-        open_set(name, tmp_path)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bdd", "bdd100k/images/10k/.* or bdd100k/seg/"),
+        ("kitti", "data_semantics/training/"),
+        ("bowl", "stage1_train/ID/"),
+        ("ph2", "PH2Dataset/PH2 Dataset images/"),
+        ("isic", "ISIC-2017_Training_"),
+        ("folder", "images/ and masks/"),
+    ],
+)
+@pytest.mark.parametrize("place", [".", "missing"])
+def test_a_missing_set_says_what_was_expected(name: str, expected: str, place: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"no {name} here; expected {expected}"):
+        open_set(name, tmp_path / place)
 
 
 @pytest.mark.parametrize(("name", "folder"), [("bowl", "bowl2018"), ("isic", "isic2017_98")])
@@ -61,6 +72,14 @@ def test_images_and_masks_in_a_folder_of_another_name_are_another_set(
 def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="known: bdd, kitti, bowl, ph2, isic, folder"):
         open_set("cityscapes", tmp_path)
+
+
+def name_train_ids(labels: Path, *, colours: bool) -> None:
+    """Masks named as in BDD's first release, with their coloured copies beside them or not."""
+    for path in sorted(labels.glob("*/*.png")):
+        ids = path.rename(path.with_name(f"{path.stem}_train_id.png"))
+        if colours:
+            ids.with_name(f"{path.stem}_train_color.png").write_bytes(ids.read_bytes())
 
 
 def move(tree: str, root: Path, inner: str) -> Path:
@@ -86,15 +105,85 @@ def test_any_folder_on_the_way_will_do(name: str, inner: str, tmp_path: Path) ->
     assert len(open_set(name, alone).train) == (3 if name == "bdd" else 7)
 
 
-def test_the_first_release_of_bdd(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "inner", "place"),
+    [
+        ("bdd", "bdd100k", "a/b/bdd100k"),
+        ("kitti", "kitti/semantics", "kitti/data_semantics"),
+        ("kitti", "kitti/semantics", "kitti"),
+        ("kitti", "kitti/semantics", "KITTI"),
+        ("kitti", "kitti/semantics", "semantics"),
+        ("bowl", "data-science-bowl-2018/stage1/train", "bowl/stage1_train"),
+        ("bowl", "data-science-bowl-2018/stage1/train", "data-science-bowl-2018"),
+        ("bowl", "data-science-bowl-2018/stage1/train", "data-science-bowl-2018/stage1_train"),
+        ("bowl", "data-science-bowl-2018/stage1/train", "stage1_train/stage1_train"),
+        ("ph2", "PH2Dataset", "ph2/PH2Dataset"),
+        ("ph2", "PH2Dataset", "PH2Dataset/PH2Dataset"),
+        ("ph2", "PH2Dataset/PH2 Dataset images", "PH2 Dataset images/PH2 Dataset images"),
+    ],
+)
+def test_a_set_is_found_some_folders_below_the_root(
+    name: str, inner: str, place: str, tmp_path: Path
+) -> None:
+    alone = move(name, tmp_path, inner)
+    (tmp_path / "data" / place).parent.mkdir(parents=True)
+    alone.rename(tmp_path / "data" / place)
+    assert len(open_set(name, tmp_path / "data").train) == (3 if name == "bdd" else 7)
+
+
+def test_a_set_in_two_folders_is_not_chosen_from(tmp_path: Path) -> None:
+    ph2(tmp_path / "new")
+    ph2(tmp_path / "old")
+    with pytest.raises(ConfigError, match=r"ph2 is in several folders; give one: .*new, .*old$"):
+        open_set("ph2", tmp_path)
+    ph2(tmp_path)
+    assert len(open_set("ph2", tmp_path).train) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "masks"),
+    [
+        ("folder", "mine/images", "mine/masks"),  # at the root only
+        ("bowl", "mine/images", "mine/masks"),
+        ("bowl", "mine/1/images", "mine/1/masks"),  # one image, but not of the folder's name
+        ("bdd", "mine/images/train", "mine/labels/train"),
+        ("bdd", "mine/images/train", "mine/semantic/train"),
+    ],
+)
+def test_another_set_below_the_root_is_not_taken(name: str, images: str, masks: str, tmp_path: Path) -> None:
+    image, mask = scene(0)
+    write(tmp_path / images / "0.png", image)
+    write(tmp_path / masks / "0.png", mask)
+    with pytest.raises(ConfigError, match=f"no {name} here; expected "):
+        open_set(name, tmp_path)
+
+
+@pytest.mark.parametrize("colours", [False, True])
+@pytest.mark.parametrize("place", [".", "bdd100k", "bdd100k/seg"])
+def test_the_first_release_of_bdd(place: str, colours: bool, tmp_path: Path) -> None:
     bdd(tmp_path)
     base = tmp_path / "bdd100k"
     (base / "seg").mkdir()
     (base / "images/10k").rename(base / "seg/images")
     (base / "labels/sem_seg/masks").rename(base / "seg/labels")
-    for path in (base / "seg/labels").glob("*/*.png"):
-        path.rename(path.with_name(f"{path.stem}_train_id.png"))
-    assert len(open_set("bdd", tmp_path).test) == 2
+    name_train_ids(base / "seg/labels", colours=colours)
+    assert len(open_set("bdd", tmp_path / place).test) == 2
+
+
+def test_masks_of_bdd_named_as_in_the_first_release(tmp_path: Path) -> None:
+    bdd(tmp_path)
+    before = open_set("bdd", tmp_path)
+    name_train_ids(tmp_path / "bdd100k/labels/sem_seg/masks", colours=True)
+    after = open_set("bdd", tmp_path)
+    assert [item.image for item in after.train] == [item.image for item in before.train]
+    assert after.train[0].name == "0000"
+
+
+def test_second_frames_of_kitti_have_no_labels(tmp_path: Path) -> None:
+    kitti(tmp_path)
+    before = open_set("kitti", tmp_path)
+    write(tmp_path / "kitti/semantics/training/image_2/000003_11.png", scene(3)[0])
+    assert open_set("kitti", tmp_path) == before
 
 
 def test_bowl_as_kaggle_names_it(tmp_path: Path) -> None:
@@ -103,6 +192,13 @@ def test_bowl_as_kaggle_names_it(tmp_path: Path) -> None:
     (base / "stage1/train").rename(base / "stage1_train")
     assert len(open_set("bowl", tmp_path).train) == 7
     assert len(open_set("bowl", base).train) == 7
+
+
+def test_a_folder_beside_bowl_is_none_of_its_images(tmp_path: Path) -> None:
+    folder(tmp_path / "bowl2018")
+    for name in ("one", "holiday"):
+        write(tmp_path / f"holiday/images/{name}.png", scene(0)[0])
+        assert len(open_set("bowl", tmp_path).train) == 7
 
 
 def test_isic_as_downloaded(tmp_path: Path) -> None:
@@ -139,14 +235,14 @@ def test_two_files_of_one_name_are_refused(part: str, tmp_path: Path) -> None:
         open_set("folder", tmp_path)
 
 
-@pytest.mark.parametrize("stray", ["__MACOSX", ".ipynb_checkpoints"])
+@pytest.mark.parametrize("stray", ["__MACOSX", ".ipynb_checkpoints", "@eaDir/0.png", "New folder"])
 @pytest.mark.parametrize(
     ("name", "inner"),
     [("bowl", "data-science-bowl-2018/stage1/train"), ("ph2", "PH2Dataset/PH2 Dataset images")],
 )
 def test_a_stray_folder_is_none_of_the_images(name: str, inner: str, stray: str, tmp_path: Path) -> None:
     TREES[name](tmp_path)
-    (tmp_path / inner / stray).mkdir()
+    (tmp_path / inner / stray).mkdir(parents=True)
     assert len(open_set(name, tmp_path).train) == 7
 
 

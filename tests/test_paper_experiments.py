@@ -448,6 +448,9 @@ def test_other_images_or_other_starting_weights_make_other_files(data: Path, tmp
     paths = {Runs.of(tmp_path, experiment, part).path("model1") for part in (items, items[1:])}
     start.write_bytes(b"two")
     assert len(paths | {Runs.of(tmp_path, experiment, items).path("model1")}) == 3
+    start.unlink()
+    with pytest.raises(ConfigError, match=r"start\.safetensors: no such file, nor random, imagenet, coco"):
+        Runs.of(tmp_path, experiment, items)
 
 
 def test_a_place_that_cannot_be_written_is_one_clear_line(data: Path, report: Report, tmp_path: Path) -> None:

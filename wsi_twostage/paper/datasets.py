@@ -83,9 +83,9 @@ class DataSet:
 def open_set(name: str, root: Path, *, seed: int = 123, share: float = 0.7) -> Parts:
     """The named set below ``root``, split by its own lists or by ``seed``: ``share`` for training.
 
-    It is looked for at the root, then in the folders there, then in theirs.
-    The split is ``RandomState(seed).choice`` without replacement, as in the published code, but of a sorted
-    list, and cut at the nearest whole number.
+    It is looked for at the root, then in the folders there, then in theirs. The split is
+    ``RandomState(seed).choice`` without replacement, as in the published code, but of a sorted list, and cut
+    at the nearest whole number.
 
     Raises
     ------
@@ -117,14 +117,13 @@ def open_set(name: str, root: Path, *, seed: int = 123, share: float = 0.7) -> P
 
 def _nearest(known: DataSet, root: Path) -> dict[Path, Sequence[Item] | Parts]:
     """What is found, by folder, at the first depth where anything is."""
-    places, answers = [root], {}
+    places = [root]
     for _ in range(known.depth + 1):
-        answers = {place: found for place in places if (found := known.find(place))}
-        if answers:
-            break
+        if answers := {place: found for place in places if (found := known.find(place))}:
+            return answers
         inner = (path for place in places for path in _places(place))
-        places = [path for path in inner if os.access(path, os.R_OK | os.X_OK)]  # lost+found is not
-    return answers
+        places = [path for path in inner if os.access(path, os.R_OK | os.X_OK)]  # not lost+found
+    return {}
 
 
 def _images(folder: Path) -> list[Path]:
@@ -175,17 +174,15 @@ def _bdd(root: Path) -> Parts | None:
         ("seg/images", "seg/labels", "_train_id"),  # of the first release
         ("images", "labels", "_train_id"),  # in its seg
     )
-    places = [(base, *layout) for base in (root / "bdd100k", root) for layout in layouts]
-    places.append((_named(root, "bdd100k_sample"), "images", "semantic", ""))
-    for base, images, labels, suffix in places:
-        if (base / images / "train").is_dir() and any((base / labels / "train").glob(f"*{suffix}.png")):
-            pairs = (
-                _pairs(
-                    base / images / part, base / labels / part, ids=_BDD_VEHICLES, empty=True, suffix=suffix
-                )
+    places = [(base / i, base / m, end) for base in (root / "bdd100k", root) for i, m, end in layouts]
+    sample = _named(root, "bdd100k_sample")
+    for images, masks, suffix in (*places, (sample / "images", sample / "semantic", "")):
+        if (images / "train").is_dir() and any((masks / "train").glob(f"*{suffix}.png")):
+            train, test = (
+                tuple(_pairs(images / part, masks / part, ids=_BDD_VEHICLES, empty=True, suffix=suffix))
                 for part in ("train", "val")
             )
-            return Parts(*(tuple(part) for part in pairs))
+            return Parts(train, test)
     return None
 
 
@@ -203,8 +200,8 @@ def _bowl(root: Path) -> list[Item] | None:
     if folder is None:
         if flat := _folder(_named(root, "bowl2018")):
             return flat
-        images = ((path, path.parents[1]) for path in root.glob("*/images/*.png"))
-        if not any(path.stem == place.name and (place / "masks").is_dir() for path, place in images):
+        named = (path.parents[1] for path in root.glob("*/images/*.png") if path.stem == path.parents[1].name)
+        if not any((place / "masks").is_dir() for place in named):
             return None
         folder = root
     items = []

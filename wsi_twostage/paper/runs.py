@@ -19,6 +19,7 @@ from wsi_twostage.paper.datasets import Item
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.networks import build_network
 from wsi_twostage.paper.origin import commit, machine
+from wsi_twostage.paper.weights import NAMED
 from wsi_twostage.training.state import read_metadata, read_tensors, write_tensors
 
 
@@ -35,10 +36,15 @@ class Runs:
 
     @classmethod
     def of(cls, folder: Path, experiment: Experiment, items: Sequence[Item]) -> Self:
-        """For training on ``items``."""
+        """For training on ``items``; ConfigError for a file of starting weights that is not there."""
         named = [[i.name, *(path.stat().st_size for path in (i.image, *i.masks))] for i in items]
-        path = Path(experiment.weights)
-        start = hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+        start, path = "", Path(experiment.weights)
+        if experiment.weights not in NAMED:
+            if not path.is_file():
+                raise ConfigError(
+                    f"{experiment.name}: weights={experiment.weights}: no such file, nor {', '.join(NAMED)}"
+                )
+            start = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         return cls(folder, experiment, _sha256(named), start)
 
     def path(self, stage: str) -> Path:

@@ -12,6 +12,7 @@ from wsi_twostage.paper.backbones import classifier
 from wsi_twostage.paper.networks import build_network
 from wsi_twostage.training.recipe import read_encoder
 
+NAMED = ("random", "imagenet", "coco")
 Weights = dict[str, Tensor]
 
 
