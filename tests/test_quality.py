@@ -14,7 +14,7 @@ from slides import change_tile, texture, write_slide
 
 from wsi_seg.main import commands
 from wsi_twostage import calibrate
-from wsi_twostage.calibrate import Seen, calibrate_bundle, case_of_store
+from wsi_twostage.calibrate import WARM, Seen, calibrate_bundle, case_of_store
 from wsi_twostage.errors import ConfigError, LostSlide, StoreError
 from wsi_twostage.events import Event, Note, Started, TilesDone
 from wsi_twostage.kept_cases import KeptCases
@@ -102,7 +102,16 @@ def test_the_temperature_is_found_again() -> None:
 
 @pytest.mark.parametrize("second", [0, 16])
 def test_answers_that_are_all_alike_say_nothing_of_the_temperature(second: int) -> None:
-    assert fit_temperature([case(tile(30, 0, second), tile(250, 0, second))], 1.3) == 1.3
+    assert fit_temperature([case(tile(30, 0, second), tile(250, 0, second))], 1.3) is None
+
+
+def test_a_network_that_is_far_too_sure_is_calibrated() -> None:
+    """Logits 8 times too large, seen as a calibration does: at `WARM` times the temperature, in 8 bits."""
+    z = np.linspace(-6, 6, 2001)
+    seen = np.round(255 / (1 + np.exp(-8 * z / WARM))).astype(int)
+    positive = np.bincount(seen, weights=1 / (1 + np.exp(-z)), minlength=256)
+    found = Case("x", np.bincount(seen, minlength=256)[None], positive, np.zeros((1, 3), np.int64))
+    assert fit_temperature([found], WARM) == pytest.approx(8, rel=0.05)
 
 
 def test_a_temperature_is_found_from_a_high_one_too() -> None:

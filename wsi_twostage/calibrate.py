@@ -41,6 +41,7 @@ from wsi_twostage.training.evaluate import answers, case_of_answer
 
 DEFAULT_GAP = 0.005  # Dice to the reference
 LEAST = 0.0001  # probability from which Model 1's pixels may count as foreground
+WARM = 8.0  # times the temperature while it is fitted: in 8 bits a network that is too sure says 0 or 1 alone
 FOR_TEMPERATURE = 5  # every fifth input fits the temperature and no promise rests on it
 
 
@@ -121,8 +122,11 @@ def calibrate_bundle(
     with tempfile.TemporaryDirectory() as place:
         draft = Path(place) / "draft.safetensors"
         first = found[::FOR_TEMPERATURE] if len(found) >= FOR_TEMPERATURE else []
-        if cases := see(first, path):
-            spec = _warmer(spec, round(fit_temperature(cases, spec.temperature), 4))
+        if first:
+            warm = _warmer(spec, WARM * spec.temperature)
+            copy_bundle(path, draft, replace(warm, calibration=None))
+            if (fitted := fit_temperature(see(first, draft), warm.temperature)) is not None:
+                spec = _warmer(spec, round(fitted, 4))
         copy_bundle(path, draft, replace(spec, calibration=None))
         cases = see([entry for entry in found if entry not in set(first)], draft)
     if not cases:

@@ -18,7 +18,7 @@ from wsi_twostage.models.spec import Calibration
 from wsi_twostage.uncertainty import of_bytes
 
 THRESHOLDS = np.concatenate([[0.0], np.geomspace(0.002, 1.0, 63)]).round(4)
-_TEMPERATURES = np.geomspace(0.25, 4, 81)
+_TEMPERATURES = np.geomspace(0.25, 16, 121)
 _WORST = 1.0  # the gap of a slide is at most this
 _BYTES = np.arange(256)
 _LOGITS = np.log((_BYTES + 0.5) / (255.5 - _BYTES))  # of 255 times a probability, as `answers.to_logits`
@@ -61,17 +61,17 @@ def tally(name: str, tiles: Iterable[TileAnswers], *, step: int) -> Case:
     return Case(name, histogram, positive, np.array(overlaps, np.int64).reshape(-1, 3))
 
 
-def fit_temperature(cases: Sequence[Case], before: float) -> float:
+def fit_temperature(cases: Sequence[Case], before: float) -> float | None:
     """The temperature with which Model 1 best says what Model 2 will say; ``before`` is in the cases.
 
-    Least cross-entropy (Guo et al., ICML 2017), with Model 2's answer in place of a label. Where that is the
-    same everywhere it says nothing, and the temperature stays.
+    Least cross-entropy (Guo et al., ICML 2017), with Model 2's answer in place of a label. None where that
+    is the same everywhere, and so says nothing.
     """
     total = sum((case.histogram.sum(0, dtype=np.float64) for case in cases), np.zeros(256))
     positive = sum((case.positive for case in cases), np.zeros(256))
 
     if not 0 < positive.sum() < total.sum():
-        return before
+        return None
 
     def loss(temperature: float) -> float:
         z = _LOGITS * before / temperature
