@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -206,6 +207,28 @@ def test_an_ome_zarr_is_read_over_http(tmp_path: Path, served: str, version: str
         open_slide(f"{served}/none.zarr")
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("remote", [False, True])
+def test_an_array_that_went_away_is_no_pixels(
+    tmp_path: Path, served: str, version: str, remote: bool
+) -> None:
+    place = write_ome_zarr(tmp_path / "a.zarr", version=version)
+    view = open_slide(f"{served}/a.zarr" if remote else place).view(1)
+    view.read(Box(0, 0, 64, 64))
+    (place / "0").rename(place / "elsewhere")
+    with pytest.raises(SlideError, match=r"a\.zarr: level 0 went away while it was read") as told:
+        view.read(Box(0, 0, 64, 64))
+    assert not isinstance(told.value, UnreadableRegion)  # the whole slide is in question
+
+
+def test_a_chunk_that_was_never_written_is_blank(tmp_path: Path) -> None:
+    place = write_ome_zarr(tmp_path / "a.zarr", axes="yxc")
+    (place / "0" / "c" / "0" / "0" / "0").unlink()
+    found = open_slide(place).view(1).read(Box(0, 0, 64, 128))
+    assert not found[:, :64].any()
+    np.testing.assert_array_equal(found[:, 64:], IMAGE[:64, 64:128])
+
+
 def test_an_ome_zarr_is_read_from_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs")
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
@@ -263,6 +286,13 @@ def test_the_scale_of_a_plain_image_is_not_that_of_a_screen(tmp_path: Path) -> N
         open_slide(tmp_path / "screen.png")
     Image.fromarray(IMAGE).save(tmp_path / "scanner.png", dpi=(50800, 50800))
     assert open_slide(tmp_path / "scanner.png").mpp == pytest.approx(0.5, rel=1e-3)
+    for unit, size in (("µm", 0.25), ("Å", 2500)):
+        told = {"axes": "YXS", "PhysicalSizeX": size, "PhysicalSizeY": size}
+        units = {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
+        tifffile.imwrite(
+            tmp_path / "a.ome.tif", IMAGE, photometric="rgb", metadata=told | units, resolution=(1e4, 1e4)
+        )
+        assert open_slide(tmp_path / "a.ome.tif").mpp == pytest.approx(0.25)
 
 
 def test_a_plain_image_that_is_cut_off_is_unreadable_and_not_black(tmp_path: Path) -> None:
@@ -280,11 +310,15 @@ def test_a_plain_image_that_is_cut_off_is_unreadable_and_not_black(tmp_path: Pat
 
 def test_plain_images_that_cannot_be_slides_are_refused(tmp_path: Path) -> None:
     Image.fromarray(IMAGE[..., 0].astype(np.uint16)).save(tmp_path / "deep.png")
+    imagecodecs.imwrite(tmp_path / "deep colour.png", IMAGE.astype(np.uint16) << 4)
+    tifffile.imwrite(tmp_path / "deep.tif", IMAGE.astype(np.uint16), photometric="rgb")
     tifffile.imwrite(tmp_path / "two.tif", np.stack([IMAGE, IMAGE]), photometric="rgb")
     header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (10**6).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
     (tmp_path / "huge.png").write_bytes(header + bytes(99))
     for name, said in (
         ("deep.png", "8-bit"),
+        ("deep colour.png", "of 16 bits; 8-bit"),
+        ("deep.tif", "8-bit"),
         ("huge.png", "in one piece|not a PNG"),
         ("two.tif", "axes"),
     ):

@@ -1,5 +1,6 @@
 """Files made to cost memory: one clear line, and nothing spent."""
 
+import gzip
 import struct
 import tracemalloc
 import zlib
@@ -18,7 +19,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from wsi_twostage.conversion import convert
 from wsi_twostage.errors import SlideError, UnreadableRegion
-from wsi_twostage.slide import open_slide
+from wsi_twostage.slide import bounded, open_slide
 from wsi_twostage.tiles import Box
 
 SIDE = 60_000  # px that a tile claims; 10.8 GB of RGB
@@ -217,3 +218,8 @@ def test_a_link_to_itself_is_one_clear_line(tmp_path: Path) -> None:
     path.symlink_to(path)
     with pytest.raises(SlideError, match=r"slide.svs: cannot be opened \(Too many levels"):
         open_slide(path)
+
+
+def test_a_chunk_of_endless_empty_members_is_too_much() -> None:
+    with pytest.raises(ValueError, match="which is too much"):
+        bounded._ensure("gzip", gzip.compress(b"") * 20_000, 10**6)

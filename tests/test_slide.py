@@ -280,6 +280,49 @@ def test_a_tile_that_was_never_written_is_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[64:], IMAGE[64:])
 
 
+def test_a_tile_that_aperio_left_out_is_made_of_the_finer_level(tmp_path: Path) -> None:
+    path, image = tmp_path / "slide.svs", texture(512, 512)
+    with tifffile.TiffWriter(path) as file:
+        for level in (image, image[:64, :64], image[::2, ::2]):  # the second is the thumbnail
+            told = f"Aperio Image Library v12\r\n{level.shape[1]}x{level.shape[0]} |MPP = 0.5"
+            tiles = {} if len(level) == 64 else {"tile": (128, 128)}
+            file.write(level, **tiles, compression="jpeg", photometric="rgb", description=told, metadata=None)
+    assert open_slide(path).reader == "tiff"
+    with tifffile.TiffFile(path, mode="r+") as file:
+        page = file.pages[2]
+        page.tags["TileByteCounts"].overwrite([0, *page.databytecounts[1:]])
+    slide = open_slide(path)
+    assert slide.reader == "openslide"
+    found = whole(slide.view(2.0))[:128, :128]
+    assert np.abs(found.astype(int).mean() - image[:256, :256].mean()) < 5
+
+
+def test_a_tile_of_more_bytes_than_it_can_be_is_not_read(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "slide.tiff", [IMAGE])
+    with tifffile.TiffFile(path, mode="r+") as tiff_file:
+        page = tiff_file.pages[0]
+        page.tags["TileByteCounts"].overwrite([2**31, *page.databytecounts[1:]])
+    with path.open("r+b") as file:
+        file.truncate(2**33)
+    with pytest.raises(UnreadableRegion, match="2,147,483,648 bytes, more than the 90,112"):
+        open_slide(path).view(1).read(Box(0, 0, 8, 8))
+
+
+def test_pixels_that_are_stored_turned_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tiff"
+    tifffile.imwrite(path, IMAGE, tile=(64, 64), photometric="rgb", extratags=[(274, "H", 1, 6, True)])
+    with pytest.raises(SlideError, match=r"turned or mirrored \(Orientation 6\)"):
+        open_slide(path, 0.5)
+
+
+@pytest.mark.parametrize("software", ["MedScan 1.0", "Philips IntelliSite"])
+def test_a_vendors_tiff_is_left_to_openslide(tmp_path: Path, software: str) -> None:
+    path = tmp_path / "slide.tiff"
+    tifffile.imwrite(path, IMAGE, tile=(64, 64), photometric="rgb", software=software, metadata=None)
+    with pytest.raises(SlideError, match="a vendor's TIFF that OpenSlide reads"):
+        open_slide(path, 0.5, reader="tiff")
+
+
 # Physical scale
 
 

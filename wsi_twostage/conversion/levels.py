@@ -3,7 +3,8 @@
 A block of level 0 is read once; a worker that has it writes the shards that it covers on the finest levels,
 and the sums of its pixels over cells, from which the coarser levels are made at the end. Each pixel of a
 level is what `Slide.view` gives at that downsample: a stored level where there is one, else the exact mean.
-So a run on the copy gives the mask of a run on the slide.
+So a run on the copy gives the mask of a run on the slide, wherever both take the same downsample: within 10 %
+`Slide.view_at` takes a level that is stored, and the copy stores all halvings.
 """
 
 from collections.abc import Iterator

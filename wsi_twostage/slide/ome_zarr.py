@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core.sync import sync
 
 from wsi_twostage.errors import SlideError, UnreadableRegion
 from wsi_twostage.slide.bounded import bounded
@@ -87,6 +88,13 @@ class _OpenZarr:
         kept = kept if "c" in kept else [*kept, "c"]
         return array.transpose([kept.index(axis) for axis in "yxc"])
 
+    def ensure_there(self, level: int) -> None:
+        """A chunk that is not there is blank by the specification; one of an array that is gone is not."""
+        array = self.arrays[level]
+        told = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
+        if not sync((array.store_path / told).exists()):
+            raise SlideError(f"{self.key.path}: level {level} went away while it was read; run again")
+
 
 @lru_cache(maxsize=16)
 def _open(key: FileKey) -> _OpenZarr:
@@ -116,7 +124,7 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
     UnreadableRegion
         A chunk cannot be read or decoded.
     SlideError
-        The pyramid was replaced.
+        The pyramid was replaced, or went away.
     """
     opened = _open(FileKey.of(path))
     ensure_same(path, level, opened.contents.levels)
@@ -128,6 +136,8 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
             f"{path}: rows {box.top}..{box.bottom}, columns {box.left}..{box.right} of level {level.index} "
             f"cannot be read ({type(error).__name__}: {said(error)})"
         ) from error
+    if (pixels == opened.arrays[level.index].fill_value).all(axis=2).any():
+        opened.ensure_there(level.index)
     samples = pixels.shape[2]
     rgb = on_background(pixels, BACKGROUND) if samples == 4 else pixels
     return np.ascontiguousarray(np.broadcast_to(rgb, (box.height, box.width, 3)))

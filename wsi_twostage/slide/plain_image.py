@@ -23,7 +23,7 @@ from wsi_twostage.slide.contents import (
     make_levels,
     said,
 )
-from wsi_twostage.slide.scale import PLAUSIBLE
+from wsi_twostage.slide.scale import PLAUSIBLE, mpp_of_ome
 from wsi_twostage.tiles import Box
 
 BACKGROUND = 255  # under what has an alpha
@@ -32,6 +32,7 @@ _TILE = Size(1024, 1024)  # of reads: the image has none
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _GRAY, _COLOUR, _ALPHA = ("1", "L"), ("RGB", "YCbCr", "CMYK", "P"), ("RGBA", "LA", "PA")
 _UM_PER_INCH = 25_400.0
+_IMAGE_DESCRIPTION = 270  # TIFF's tag
 
 # What Pillow raises on bad data.
 _DECODE_ERRORS = (
@@ -65,6 +66,8 @@ def describe(path: str) -> Contents:
             raise Unsupported(f"{path}: holds several images, and no pyramid")
         if image.mode not in (*_GRAY, *_COLOUR, *_ALPHA):
             raise SlideError(f"{path}: its pixels are of mode {image.mode}; 8-bit (uint8) are needed")
+        if ";16" in str(getattr(image, "tile", "")):  # of which Pillow would give the high bytes
+            raise SlideError(f"{path}: its pixels are of 16 bits; 8-bit (uint8) are needed")
         return Contents(
             format=str(image.format),
             compression=str(image.info.get("compression", image.format)),
@@ -129,7 +132,11 @@ def _opened(path: str) -> Iterator[Image.Image]:
 
 
 def _mpp(image: Image.Image) -> FoundMpp | None:
-    """From its dots per inch, where they are not those of a screen or a printer."""
+    """From OME-XML; else from its dots per inch, where they are not those of a screen or a printer."""
+    described = str(getattr(image, "tag_v2", {}).get(_IMAGE_DESCRIPTION, ""))
+    xml = described.encode("latin-1", "replace").decode("utf-8", "replace")  # Pillow takes it for the former
+    if told := mpp_of_ome(xml, Size(image.height, image.width)):
+        return told
     x, y = (float(value) for value in image.info.get("dpi", (0, 0)))
     if x <= 0 or y <= 0:
         return None

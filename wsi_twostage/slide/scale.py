@@ -10,6 +10,8 @@ PLAUSIBLE = (0.05, 20.0)  # um per pixel; screens and scanners that write 72 or 
 MAX_ANISOTROPY = 0.02  # relative difference of x and y that is still called square
 
 _UM_PER_UNIT = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_UM_PER_UNIT |= {"pm": 1e-6, "Å": 1e-4, "dm": 1e5, "in": 25_400.0}
+_UM_PER_UNIT |= {"picometer": 1e-6, "angstrom": 1e-4, "decimeter": 1e5, "inch": 25_400.0}
 _UM_PER_UNIT |= {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 _UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}  # TIFF: inch, centimetre; 1 means "no unit"
 

@@ -5,6 +5,7 @@ One parse and one file descriptor per process; threads share them, since `pread`
 
 import itertools
 import logging
+import math
 import os
 import weakref
 from collections import deque
@@ -43,6 +44,8 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 BACKGROUND = 255  # of tiles that were never written
 
+_APERIO = "Aperio SVS"
+_SLACK = 2**16  # bytes of a compressed tile beside twice its pixels; more is a damaged or hostile file
 _PREMULTIPLIED = 0, 1  # ExtraSamples: unspecified (read as libtiff and OpenSlide do), associated alpha
 
 CUT_TILES = TileCache(2**26)
@@ -84,6 +87,8 @@ class _OpenTiff:
             raise Unsupported(f"{key.path}: not a TIFF that can be read ({said(error)})") from error
         for stored in self.levels:
             _check_tiles_in_file(self.path, stored, key.size)
+        if self.contents.format == _APERIO and any(map(_lacks_tiles, self.levels[1:])):
+            raise Unsupported(f"{key.path}: coarser levels lack tiles, which OpenSlide makes of finer ones")
         try:
             self.descriptor = os.open(key.path, os.O_RDONLY)
         except OSError as error:
@@ -184,6 +189,8 @@ def _tile(
 def _decode_tile(file: _OpenTiff, stored: _StoredLevel, index: int) -> NDArray[np.uint8]:
     """One native tile in full -> (tile rows, tile cols, samples)."""
     count = stored.counts.item(index)
+    if count > (most := 2 * math.prod(stored.level.tile) * stored.samples + _SLACK):
+        raise ValueError(f"{count:,} bytes, more than the {most:,} that it can be")
     data = os.pread(file.descriptor, count, stored.offsets.item(index))
     if len(data) != count:
         raise ValueError(f"{len(data)} of {count} bytes read")
@@ -216,7 +223,7 @@ def _describe(pages: list[tifffile.TiffPage], tiff: tifffile.TiffFile) -> Conten
     sizes = [Size(page.imagelength, page.imagewidth) for page in pages]
     tiles = [Size(page.tilelength, page.tilewidth) for page in pages]
     return Contents(
-        format="Aperio SVS" if tiff.is_svs else "OME-TIFF" if tiff.is_ome else "generic TIFF",
+        format=_APERIO if tiff.is_svs else "OME-TIFF" if tiff.is_ome else "generic TIFF",
         compression=name_of(pages[0].compression),
         levels=make_levels(sizes, tiles),
         mpp=_find_mpp(pages[0], tiff, sizes[0]),
@@ -253,9 +260,19 @@ def _stored_level(page: tifffile.TiffPage, level: Level) -> _StoredLevel:
     )
 
 
+def _needed(level: Level) -> int:
+    """Tiles that cover it."""
+    return -(-level.height // level.tile[0]) * -(-level.width // level.tile[1])
+
+
+def _lacks_tiles(stored: _StoredLevel) -> bool:
+    offsets, counts = (values[: _needed(stored.level)] for values in (stored.offsets, stored.counts))
+    return bool(((offsets == 0) | (counts == 0)).any())
+
+
 def _check_tiles_in_file(path: str, stored: _StoredLevel, file_bytes: int) -> None:
     level = stored.level
-    needed = -(-level.height // level.tile[0]) * -(-level.width // level.tile[1])
+    needed = _needed(level)
     listed = min(len(stored.offsets), len(stored.counts))
     if listed < needed:
         raise SlideError(f"{path}: damaged; level {level.index} lists {listed} of its {needed} tiles")

@@ -49,6 +49,8 @@ def find_pyramid(path: str, tiff: tifffile.TiffFile, *, file_bytes: int) -> list
         raise Unsupported(f"{path}: a vendor's TIFF that OpenSlide reads")
     _ensure_few(path, tiff)
     _check_directories_in_file(path, tiff, file_bytes)
+    if _is_of_a_vendor(tiff):
+        raise Unsupported(f"{path}: a vendor's TIFF that OpenSlide reads")
     series = max(tiff.series, key=lambda s: s.shape[s.axes.index("Y")] * s.shape[s.axes.index("X")])
     if series.axes not in ("YX", "YXS", "SYX"):
         raise SlideError(
@@ -69,12 +71,22 @@ def find_pyramid(path: str, tiff: tifffile.TiffFile, *, file_bytes: int) -> list
     return sorted(levels, key=lambda page: int(page.imagelength), reverse=True)
 
 
+def _is_of_a_vendor(tiff: tifffile.TiffFile) -> bool:
+    """By the program that wrote it: Trestle's tiles overlap, and tifffile does not know all of Philips'."""
+    software = tiff.pages.first.tags.valueof(305) or ""
+    return isinstance(software, str) and software.startswith(("MedScan", "Philips"))
+
+
 def _ensure_supported(path: str, first: tifffile.TiffPage) -> None:
     """8-bit gray, RGB or RGBA in tiles, in a compression whose colours come out as RGB."""
     if first.dtype != np.uint8:
         raise SlideError(f"{path}: its pixels are {first.dtype}; 8-bit (uint8) are needed")
     if first.bitspersample != 8:
         raise Unsupported(f"{path}: {first.bitspersample} bits per sample")
+    if (turned := first.tags.valueof(274, 1)) != 1:  # readers differ in what they make of it
+        raise SlideError(
+            f"{path}: its pixels are stored turned or mirrored (Orientation {turned}); 1 is needed"
+        )
     if not first.is_tiled:
         raise Unsupported(f"{path}: its image is stored in strips, not in tiles")
     if not _is_tiled_soundly(first):  # OpenSlide would end the process for want of memory
