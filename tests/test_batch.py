@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -160,6 +162,28 @@ def test_one_bad_slide_does_not_stop_the_rest_and_what_is_done_stays(folder: Pat
     ]  # fmt: skip
     assert [line["status"] for line in told[:2]] == ["done", "done"]
     assert "0 ok, 2 done, 0 partial, 1 failed" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("summary.csv", "wsi,patient\na.tiff,7\n"), ("summary.json", "{}")]
+)
+def test_a_file_of_the_users_that_is_named_as_a_summary_stays(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    done = wsi_seg(".", cwd=folder)
+    assert done.returncode == 2
+    assert f"{name}: no summary of wsi-seg, and one would replace it" in done.stderr
+    assert (folder / name).read_text() == text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a place that is full")
+def test_a_log_that_is_full_does_not_end_a_batch(folder: Path) -> None:
+    model = tiny_model(folder / "tiny.safetensors")
+    code = "from wsi_seg.main import main; main()"
+    command = [sys.executable, "-c", code, ".", "-o", "out", "--model", str(model), "--tissue", "none"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=full, text=True)
+    assert done.returncode == 3
+    assert "2 ok, 0 partial, 1 failed" in done.stdout
 
 
 def test_a_manifest_runs_with_each_slides_own_threshold(folder: Path) -> None:

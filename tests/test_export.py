@@ -205,6 +205,16 @@ def test_simplified_outlines_have_fewer_points_and_keep_their_area(
     assert shapely.get_num_coordinates(simple).sum() < shapely.get_num_coordinates(exact).sum() / 2
 
 
+def test_a_large_thin_object_is_not_moved_to_keep_its_area(tmp_path: Path) -> None:
+    turns = np.linspace(0, 1.5, 60)
+    places = [(int(60 + 850 * np.sin(t)), int(60 + 850 * (1 - np.cos(t))), 14) for t in turns]
+    arc = write_store(tmp_path / "a.zarr", discs(1000, 1000, *places), replace(SPEC, height=1000, width=1000))
+    (one,) = polygons(export(arc, tmp_path / "exact.geojson").path)
+    (two,) = polygons(export(arc, tmp_path / "simple.geojson", options=Options(simplify_px=1)).path)
+    assert two.hausdorff_distance(one) <= 2
+    assert two.area == pytest.approx(one.area)
+
+
 def test_an_empty_mask_is_an_empty_collection(tmp_path: Path) -> None:
     mask = write_store(tmp_path / "a.zarr", np.zeros((SPEC.height, SPEC.width), np.uint8))
     assert export(mask, tmp_path / "a.geojson").objects == 0
@@ -480,6 +490,29 @@ def test_the_slide_is_not_overwritten(mask: MaskPyramid) -> None:
     assert slide.read_bytes() == before
 
 
+def test_nothing_is_written_into_a_zarr(tmp_path: Path, mask: MaskPyramid, labels: NDArray[np.uint8]) -> None:
+    other = write_store(tmp_path / "other.zarr", labels)
+    with pytest.raises(StoreError, match=r"lies in .*other\.zarr, which is a Zarr of its own"):
+        export(mask, other.path / "zarr.json", to="geojson", overwrite=True)
+    assert other.manifest["complete"]
+
+
+@pytest.mark.parametrize("target", ["a.csv", "a.ome.tif"])
+def test_a_result_that_is_replaced_meanwhile_is_not_exported(
+    tmp_path: Path, labels: NDArray[np.uint8], target: str
+) -> None:
+    mask = write_store(tmp_path / "a.zarr", labels)
+
+    def replace_it(event: Event) -> None:
+        if isinstance(event, TilesDone) and not (tmp_path / "old.zarr").exists():
+            mask.path.rename(tmp_path / "old.zarr")
+            write_store(tmp_path / "a.zarr", np.zeros_like(labels))
+
+    with pytest.raises(StoreError, match=r"a\.zarr was replaced while it was exported; run again"):
+        export(mask, tmp_path / target, listener=replace_it)
+    assert not (tmp_path / target).exists()
+
+
 def test_overwrite_replaces_a_file(tmp_path: Path, mask: MaskPyramid) -> None:
     (tmp_path / "a.csv").write_text("old")
     export(mask, tmp_path / "a.csv", overwrite=True)
@@ -568,6 +601,14 @@ def test_an_unfinished_result_is_written_and_said_to_be_so(tmp_path: Path, label
     events: list[Event] = []
     export(mask, tmp_path / "a.csv", listener=events.append)
     assert any(isinstance(event, Note) and "not finished" in event.text for event in events)
+
+
+def test_tiles_that_could_not_be_read_are_said(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
+    mask = write_store(tmp_path / "a.zarr", labels)
+    mask.note(counts={"unreadable": 3, "crashed": 1})
+    events: list[Event] = []
+    export(mask, tmp_path / "a.csv", listener=events.append)
+    assert Note("4 tiles have no answer of Model 2; there the mask is Model 1's, or empty") in events
 
 
 def test_progress_reaches_its_total(tmp_path: Path, mask: MaskPyramid) -> None:

@@ -12,9 +12,16 @@ from slides import pyramid, texture
 from test_export import SPEC, blobs, write_store
 from vendor_slides import MPP, write_dicom
 
-from wsi_twostage.errors import ConfigError, SlideError
+from wsi_twostage.errors import ConfigError, SlideError, StoreError
 from wsi_twostage.export import Options, export
 from wsi_twostage.slide import open_slide
+
+
+def told(path: Path) -> dict[str, object]:
+    """What a result says of its slide."""
+    slide = open_slide(path)
+    known = {"path": str(path), "mpp": slide.mpp, "reader": slide.reader}
+    return {**known, "fingerprint": slide.fingerprint}
 
 
 def with_patient(path: Path) -> Path:
@@ -53,7 +60,7 @@ def test_the_segmentation_is_the_mask_and_lies_on_the_slide(tmp_path: Path, slid
     assert opened.height == 768
     spec = replace(SPEC, height=1536, width=2048, mpp=MPP / 2, overview_height=192, overview_width=256)
     labels = blobs(2301, 2180)[500:2036, :2048]
-    mask = write_store(tmp_path / "a.zarr", labels, spec, path=str(slide), mpp=opened.mpp)
+    mask = write_store(tmp_path / "a.zarr", labels, spec, **told(slide))
     done = export(mask, tmp_path / "a.dcm", options=Options(mpp=MPP))
     found = hd.seg.segread(done.path)
     assert found.number_of_segments == 2
@@ -73,7 +80,7 @@ def test_the_first_pixel_of_a_level_lies_on_the_corner_of_the_slide(
 ) -> None:
     spec = replace(SPEC, height=1536, width=2048, mpp=MPP / 2, overview_height=192, overview_width=256)
     labels = np.ones((1536, 2048), np.uint8)
-    mask = write_store(tmp_path / "a.zarr", labels, spec, path=str(slide), mpp=MPP)
+    mask = write_store(tmp_path / "a.zarr", labels, spec, **told(slide))
     found = pydicom.dcmread(export(mask, tmp_path / "a.dcm", options=Options(mpp=mpp)).path)
     assert (found.TotalPixelMatrixRows, found.TotalPixelMatrixColumns) == mask.shape(level)
     origin = found.TotalPixelMatrixOriginSequence[0]
@@ -101,6 +108,17 @@ def test_a_slide_that_lacks_patient_and_study_is_one_line(tmp_path: Path) -> Non
     write_dicom(tmp_path, [texture(256, 256)])
     spec = replace(SPEC, height=256, width=256, mpp=MPP, overview_height=32, overview_width=32)
     labels = np.ones((256, 256), np.uint8)
-    mask = write_store(tmp_path / "a.zarr", labels, spec, path=str(tmp_path / "level-0.dcm"), mpp=MPP)
+    mask = write_store(tmp_path / "a.zarr", labels, spec, **told(tmp_path / "level-0.dcm"))
     with pytest.raises(ConfigError, match="no DICOM SEG can refer to it"):
+        export(mask, tmp_path / "a.dcm")
+
+
+def test_a_slide_of_another_patient_in_its_place_is_refused(tmp_path: Path) -> None:
+    write_dicom(tmp_path, [texture(256, 256)])
+    path, labels = tmp_path / "level-0.dcm", np.ones((256, 256), np.uint8)
+    spec = replace(SPEC, height=256, width=256, mpp=MPP, overview_height=32, overview_width=32)
+    mask = write_store(tmp_path / "a.zarr", labels, spec, **told(path))
+    write_dicom(tmp_path, [texture(256, 256, seed=1)])
+    with_patient(path)
+    with pytest.raises(StoreError, match=r"is not the slide that .* was made from"):
         export(mask, tmp_path / "a.dcm")

@@ -69,8 +69,8 @@ ALLOWED: dict[str, set[str]] = {
         "selection", "settings", "slide",
     },
     "further": {
-        "cluster", "events", "ledger", "manifest", "mask", "models", "preparing", "result", "schedule",
-        "selection", "settings", "slide", "tissue", "tissue_file",
+        "cluster", "errors", "events", "ledger", "manifest", "mask", "models", "preparing", "result",
+        "schedule", "selection", "settings", "slide", "tissue", "tissue_file",
     },
     "many": {
         "batch", "errors", "events", "pipeline", "preparing", "result", "selection", "settings", "stopping",

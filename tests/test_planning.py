@@ -57,6 +57,10 @@ def test_a_threshold_is_judged_by_the_models_calibration(slide: Path) -> None:
     made = plan(slide, bundle=calibrated, rule=Threshold(0.3), settings=Settings(workers=1))
     assert made.stage_2.tiles == round(0.3 * made.tissue)
     assert "7 slides" in made.refined_from
+    other = Settings(workers=1, uncertainty="margin")
+    made = plan(slide, bundle=calibrated, rule=Threshold(0.3), settings=other)
+    assert made.stage_2.tiles == made.tissue
+    assert "calibration is of entropy, not of margin" in made.refined_from
 
 
 def test_a_missing_level_and_missing_tissue_are_pointed_out(

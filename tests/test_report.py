@@ -358,6 +358,26 @@ def test_a_result_of_a_batch_that_cannot_be_read_is_a_row(
     assert not (tmp_path / "s.html").exists()
 
 
+def test_an_earlier_result_does_not_hide_that_a_batch_failed(store: MaskPyramid, tmp_path: Path) -> None:
+    row = {"slide": "slide.tiff", "output": str(store.path), "status": "failed", "error": "another model"}
+    (tmp_path / "summary.json").write_text(json.dumps([row, row | {"status": "ok", "error": ""}]))
+    page = write_report([tmp_path / "summary.json"], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "The batch failed on this slide; what is shown is an earlier result: another model" in page
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [("slide.tiff", "must end in .html"), ("a.seg.ome.zarr/report.html", "is a Zarr of its own")],
+)
+def test_a_report_takes_the_place_of_nothing_else(store: MaskPyramid, target: str, said: str) -> None:
+    place = store.path.parent / target
+    if place.suffix == ".tiff":
+        place.write_bytes(b"pixels")
+    with pytest.raises(StoreError, match=said):
+        write_report([store.path], place, overwrite=True)
+    assert place.suffix != ".tiff" or place.read_bytes() == b"pixels"
+
+
 def test_results_of_models_in_memory_of_several_classes_and_without_tissue_have_reports(
     tmp_path: Path,
 ) -> None:

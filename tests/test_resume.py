@@ -29,7 +29,7 @@ from slides import pyramid, texture, write_slide
 
 from wsi_twostage import cluster, stopping
 from wsi_twostage.batches import batches
-from wsi_twostage.errors import BundleError, LostSlide, StoreError, WriteError
+from wsi_twostage.errors import BundleError, ConfigError, LostSlide, StoreError, WriteError
 from wsi_twostage.events import Event, Finished, Note, TilesDone
 from wsi_twostage.further import refine
 from wsi_twostage.ledger import Ledger
@@ -585,6 +585,51 @@ def test_a_region_is_refined_before_what_waits_elsewhere(
     refine(outs[1], Fraction(0.3))
     refine(outs[1], rule, region=region)
     assert content(outs[0]) == content(outs[1])
+
+
+def test_a_budget_of_time_leaves_what_a_run_before_it_had_chosen(
+    tmp_path: Path, model: Path, slide: Path
+) -> None:
+    out = tmp_path / "o.zarr"
+
+    def kill(event: Event) -> None:
+        if isinstance(event, TilesDone) and event.stage == "stage 2":
+            raise Killed
+
+    with pytest.raises(Killed):
+        segment(slide, out, bundle=model, rule=Fraction(0.5), settings=EVERYWHERE, listener=kill)
+    result = refine(out, Duration(0.001))
+    assert result.store.manifest["complete"] is False
+    assert Ledger.read(result.store).open.any()
+    assert refine(out).counts.refined == 162  # the run's half
+    assert MaskPyramid.open(out).manifest["complete"] is True
+
+
+def test_what_model_2_has_seen_is_not_paid_for_again(tmp_path: Path, model: Path, slide: Path) -> None:
+    out = tmp_path / "o.zarr"
+    for share in (0.2, 0.1):  # the smaller one leaves tiles that are refined and not chosen
+        segment(slide, out, bundle=model, rule=Fraction(share), settings=EVERYWHERE)
+    assert refine(out, Fraction(0.1)).counts.refined == 65 + 32
+
+
+def test_a_budget_of_time_is_spent_once(tmp_path: Path, model: Path, slide: Path) -> None:
+    out = tmp_path / "o.zarr"
+    runs = [
+        segment(slide, out, bundle=model, rule=Duration(seconds), settings=EVERYWHERE)
+        for seconds in (0.001, 0.001, 600)
+    ]
+    assert [(run.status, run.counts.refined) for run in runs] == [("ok", 0), ("done", 0), ("ok", 324)]
+
+
+def test_a_region_beside_the_tissue_is_refused(tmp_path: Path, model: Path, slide: Path) -> None:
+    out, region = tmp_path / "o.zarr", tmp_path / "r.geojson"
+    segment(slide, out, bundle=model, rule=Fraction(0.1), settings=replace(EVERYWHERE, audit=16))
+    before = content(out)
+    ring = [[50_000, 50_000], [50_100, 50_000], [50_100, 50_100], [50_000, 50_000]]
+    region.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    with pytest.raises(ConfigError, match=r"r\.geojson: touches no tissue of .*; its coordinates are pixels"):
+        refine(out, region=region)
+    assert content(out) == before
 
 
 def test_a_round_that_was_stopped_is_finished(tmp_path: Path, model: Path, slide: Path) -> None:

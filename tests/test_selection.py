@@ -61,6 +61,12 @@ def test_the_threshold_itself_is_taken() -> None:
     assert select(scores, np.ones((1, 2), np.bool_), Threshold(0.25)).chosen.tolist() == [[True, False]]
 
 
+@pytest.mark.parametrize("text", ["1.5tiles", "1.tiles"])
+def test_tiles_are_whole(text: str) -> None:
+    with pytest.raises(ConfigError, match="tiles are whole"):
+        parse_budget(text)
+
+
 @pytest.mark.parametrize("text", ["10", "ten%", "-1%", "101%", "", "%"])
 def test_a_bad_budget_is_one_clear_line(text: str) -> None:
     with pytest.raises(ConfigError, match="expected a share"):

@@ -104,6 +104,13 @@ def test_what_is_no_mask_is_refused_in_a_line(tmp_path: Path, name: str, content
     assert "\n" not in str(error.value)
 
 
+def test_an_empty_polygon_is_passed_over(tmp_path: Path) -> None:
+    ring = [[0, 0], [40, 0], [40, 40], [0, 40], [0, 0]]
+    shapes = [{"type": "Polygon", "coordinates": part} for part in ([], [ring])]
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "GeometryCollection", "geometries": shapes}))
+    assert read_tissue(tmp_path / "a.geojson", full=(80, 80), wanted=(8, 8))[:4, :4].all()
+
+
 def test_a_byte_order_mark_and_other_line_ends_are_passed_over(tmp_path: Path) -> None:
     text = json.dumps(feature(SQUARE), indent=1).replace("\n", "\r\n")
     (tmp_path / "a.geojson").write_bytes(b"\xef\xbb\xbf" + text.encode())

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import zarr
+from click.testing import CliRunner
 from conftest import small_bundle
 from slides import texture, write_slide
 
+from wsi_seg.main import commands
 from wsi_twostage import stopping
 from wsi_twostage.errors import StoreError
 from wsi_twostage.events import Event, TilesDone
@@ -181,6 +183,13 @@ def test_an_unfinished_run_is_told_from_damage(tmp_path: Path) -> None:
 def test_what_is_no_result_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not a wsi_twostage result"):
         verify(tmp_path)
+
+
+def test_tiles_that_could_not_be_read_are_said(store: MaskPyramid) -> None:
+    store.note(counts={"unreadable": 2, "crashed": 1})
+    assert verify(store.path).unreadable == 3
+    done = CliRunner().invoke(commands, ["verify", str(store.path), "-q"])
+    assert "3 tiles have no answer of Model 2" in done.output
 
 
 def test_the_command_ends_as_it_found(store: MaskPyramid) -> None:

@@ -209,6 +209,16 @@ class Summary:
         self._folder, self._entries, self._lines = folder, entries, dict[Entry, Line]()
         self._written = self._took = 0.0
 
+    def ensure_ours(self) -> None:
+        """Raise ConfigError if a file of another kind has the name of a summary; it would be replaced."""
+        for name, is_ours in (("summary.csv", _is_csv), ("summary.json", _is_json)):
+            place = self._folder / name
+            if place.exists() and not is_ours(place):
+                raise ConfigError(
+                    f"{place}: no summary of wsi-seg, and one would replace it; rename it, or give another "
+                    f"--output"
+                )
+
     def add(self, entry: Entry, line: Line) -> None:
         """How a slide ended; on disk at once, unless that took too much of the time."""
         self._lines[entry] = line
@@ -222,6 +232,23 @@ class Summary:
         self._written = time.perf_counter()
         self._took = self._written - start
         return place
+
+
+def _is_csv(path: Path) -> bool:
+    """Whether a file is the table of a summary."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.readline().startswith("slide,output,status,")
+    except (OSError, ValueError):
+        return False
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(rows, list) and all(isinstance(row, dict) and "status" in row for row in rows)
 
 
 def write_summary(folder: Path, lines: Iterable[Line]) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from distributed import Client
 
 from wsi_twostage import cluster
+from wsi_twostage.errors import ConfigError
 from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.manifest import writing
@@ -85,10 +86,15 @@ def refine(
         begin(ready.work(mask, settings), workers, listener) as run,
     ):
         tiles = Ledger.read(mask)
+        if inside is not None and not (inside & tiles.tissue).any():
+            raise ConfigError(
+                f"{region}: touches no tissue of {made['slide']['path']}; its coordinates are pixels of "
+                f"level 0, of which there are {ready.slide.width} x {ready.slide.height}"
+            )
         with run.timed("selection"):
             run.restore(tiles)
             if made.get("timed"):
-                tiles.release(tiles.open)  # what there was no time for
+                tiles.release_last()  # what there was no time for
             waiting = 0 if inside is None else int((tiles.open & ~inside).sum())
             if rule is not None:
                 mask.note(complete=False, audit=None)  # first: tiles that wait are in no complete result
@@ -100,6 +106,7 @@ def refine(
         with run.stoppable():
             with run.timed("stage 2"):
                 run.refine(tiles, within=inside, until=end_of(rule, since), audit=settings.audit)
+            mask.note(timed=False)  # what there was no time for is released by now
             if settings.audit is not None:
                 with run.timed("audit"):
                     run.audit(tiles, settings.audit)

@@ -47,6 +47,7 @@ class Ledger:
         self._row_of = np.full((grid.rows, grid.cols), -1, np.int64)
         self._row_of[columns["row"], columns["col"]] = np.arange(len(columns["row"]))
         self._changed = set[str]()
+        self._last = self.last_round
         self.unsure = np.zeros_like(self.tissue)
         """Tiles, (rows, cols), that a run which was killed may have written without entering them."""
         self._committed = time.perf_counter()
@@ -139,7 +140,8 @@ class Ledger:
 
         Shares are of all tissue.
         """
-        free = self.seen & (self.grid("round", -1) < 0) & (True if region is None else region)
+        free = self.having(Source.MODEL_1) & self.seen & (self.grid("round", -1) < 0)
+        free &= True if region is None else region
         scores: NDArray[np.float32] = self.grid("uncertainty")
         order = select(scores, free, rule, of=int(self.seen.sum())).order
         self.enter_round(self.last_round + 1, order)
@@ -159,6 +161,7 @@ class Ledger:
 
     def enter_round(self, number: int, order: NDArray[np.int64]) -> None:
         """Choose tiles, by flat indices of the grid; who was in this round before is out of it."""
+        self._last = number
         numbers, ranks, rows = self.columns["round"], self.columns["rank"], self._row_of.ravel()[order]
         ranks[numbers == number] = -1
         numbers[numbers == number] = -1
@@ -166,9 +169,9 @@ class Ledger:
         self._changed |= {"round", "rank"}
         self.commit()
 
-    def release(self, tiles: NDArray[np.bool_]) -> None:
-        """These, (rows, cols), are not chosen any more."""
-        rows = self._row_of[tiles]
+    def release_last(self) -> None:
+        """What is open of the round that was chosen last is not chosen any more."""
+        rows = self._row_of[self.open & (self.grid("round", -1) == self._last)]
         self.columns["round"][rows] = self.columns["rank"][rows] = -1
         self._changed |= {"round", "rank"} if len(rows) else set()
         self.commit()

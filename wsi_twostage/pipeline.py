@@ -87,7 +87,9 @@ def segment(
         begin(ready.work(mask, settings), workers, listener, priority=priority) as run,
     ):
         timed = isinstance(rule, Duration)
-        audit = mask.manifest.get("audit") if mask.manifest.get("rule") == said and not timed else None
+        told = mask.manifest
+        spent = timed and told.get("timed") and told.get("complete") and told.get("rule") == said
+        audit = told.get("audit") if told.get("rule") == said and (spent or not timed) else None
         mask.note(rule=said, timed=timed, audit=audit, complete=False)
         tiles = Ledger.none(mask)
         with run.stoppable():
@@ -99,7 +101,8 @@ def segment(
             with run.timed("stage 1"):  # line 1: p = up(f1(down(x))), and u, h of each tile
                 run.coarse(tiles)
             with run.timed("selection"):  # line 2: patches = {(i, j) | g(h(c_ij(p)))}
-                tiles.choose(rule)
+                if not spent:
+                    tiles.choose(rule)
             with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
                 run.refine(tiles, until=end_of(rule, since), audit=settings.audit)
             if settings.audit is not None:

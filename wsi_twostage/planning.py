@@ -91,7 +91,7 @@ def plan(
     start = time.perf_counter()
     tissue = _tissue(views.overview, result, slide, settings)
     looked = time.perf_counter() - start
-    refined, why = _refined(followed, spec, tissue)
+    refined, why = _refined(followed, spec, tissue, settings.uncertainty)
     if settings.audit is not None:
         refined, why = (
             min(refined + settings.audit, int(tissue.sum())),
@@ -156,7 +156,7 @@ def _tissue(overview: View, result: MaskSpec, slide: Slide, settings: Settings) 
     return tissue_tiles(found, result.tiles, result.overview_downsample) > 0
 
 
-def _refined(rule: Rule, spec: BundleSpec, tissue: NDArray[np.bool_]) -> tuple[int, str]:
+def _refined(rule: Rule, spec: BundleSpec, tissue: NDArray[np.bool_], uncertainty: str) -> tuple[int, str]:
     """Tiles that the rule would choose, and how that is known."""
     count = int(tissue.sum())
     if isinstance(rule, Fraction):
@@ -168,6 +168,8 @@ def _refined(rule: Rule, spec: BundleSpec, tissue: NDArray[np.bool_]) -> tuple[i
     known = spec.calibration
     if known is None:
         return count, "at most: this model carries no calibration"
+    if known.uncertainty != uncertainty:
+        return count, f"at most: this model's calibration is of {known.uncertainty}, not of {uncertainty}"
     share = float(np.interp(rule.value, known.threshold, known.refined))
     return round(
         share * count

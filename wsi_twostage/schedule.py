@@ -229,7 +229,8 @@ class Run:
         )
         if left.any() and (until is None or asked):
             raise Stopped
-        ledger.release(left)  # what a budget of time did not get to
+        if until is not None:
+            ledger.release_last()  # what a budget of time did not get to
 
     def _window_s(self) -> float:
         """What a window of one tile has cost a thread in stage 2 so far."""

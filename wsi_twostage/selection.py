@@ -134,5 +134,7 @@ def parse_budget(text: str) -> Fraction | TileCount | Duration:
     if unit == "%":
         return Fraction(number / 100)
     if unit.startswith("tile"):
-        return TileCount(round(number))
+        if not found[1].isdigit():
+            raise ConfigError(f"budget {text!r}: tiles are whole, such as 500tiles")
+        return TileCount(int(found[1]))
     return Duration(number * _UNITS[unit])

@@ -122,7 +122,6 @@ def _polygons(value: Any) -> Iterator[Any]:
         yield from _polygons(value["geometry"])
     elif kind == "GeometryCollection":
         yield from _polygons(value["geometries"])
-    elif kind == "Polygon":
-        yield value["coordinates"]
-    elif kind == "MultiPolygon":
-        yield from value["coordinates"]
+    elif kind in ("Polygon", "MultiPolygon"):
+        polygons = value["coordinates"] if kind == "MultiPolygon" else [value["coordinates"]]
+        yield from (rings for rings in polygons if rings)  # without any it is empty (RFC 7946, 3.1)

@@ -28,6 +28,8 @@ class Verdict:
     """Damage, a line each."""
     unfinished: str
     """What is still to be done; empty: nothing."""
+    unreadable: int = 0
+    """Tiles that the slide did not give, or that ended their worker; there Model 2 is not to be had."""
 
     @property
     def advice(self) -> str:
@@ -92,7 +94,9 @@ def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verd
             unfinished = (
                 f"{begun} chosen tiles that Model 2 has not seen" if begun else "its end was not noted"
             )
-    return Verdict(tuple(problems), unfinished)
+    counted = told.get("counts", {})
+    lost = sum(int(counted.get(name, 0)) for name in ("unreadable", "crashed"))
+    return Verdict(tuple(problems), unfinished, lost)
 
 
 def _metadata_is_sound(mask: MaskPyramid) -> bool:

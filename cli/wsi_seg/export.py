@@ -58,7 +58,7 @@ from wsi_seg.progress import listener
     type=float,
     default=0.0,
     metavar="PX",
-    help="GeoJSON: outlines with fewer points, this far from the exact ones at most.",
+    help="GeoJSON: outlines with fewer points, at most twice so far from the exact ones.",
 )
 @click.option("--gzip", is_flag=True, help="GeoJSON, CSV: compress; also where -o ends in .gz.")
 @click.option("--mpp", type=float, help="PNG, DICOM: the level nearest to this.")

@@ -112,6 +112,8 @@ def pack(
     Each takes (N, 3, H, W) float32 and gives logits (N, K, H, W): K is 1 for one class, else one more than
     there are classes, background first. Pickles and TorchScript are never loaded.
     """
+    if output.resolve() in [given.resolve() for given in (coarse, fine) if given]:
+        raise ConfigError(f"{output} is one of the networks; give another --output")
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} exists; give --overwrite or another --output")
     from wsi_twostage import card

@@ -95,7 +95,7 @@ class Lines:
             self._say(event.text)
 
     def _say(self, text: str) -> None:
-        self._console.print(f"wsi-seg: {self._name}: {text}", markup=False, highlight=False, soft_wrap=True)
+        say(self._console, f"{self._name}: {text}")
 
 
 class Silence:
@@ -178,7 +178,13 @@ class Counts:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(f"wsi-seg: {text}", markup=False, highlight=False, soft_wrap=True)
+        say(self._console, text)
+
+
+def say(console: Console, text: str) -> None:
+    """A line; if nobody listens any more, or a log's disk is full, the work goes on without."""
+    with suppress(OSError, SystemExit):  # the latter is rich's, of a broken pipe
+        console.print(f"wsi-seg: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def clock(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +101,7 @@ def run(
     made = Settings(**settings, until=until, overwrite=overwrite)
     table, ended = Summary(output.parent if output.suffix == ".zarr" else output, found), Counter[str]()
     if batch := is_batch(slides, found):
+        table.ensure_ours()
         try:
             table.write()  # that it can be written shows before anything is spent
         except WriteError as error:
@@ -129,7 +131,8 @@ def run(
                 if not batch:
                     raise outcome.error
                 where = "" if name in str(outcome.error) else f"{name}: "
-                click.echo(f"wsi-seg: {where}{outcome.error}", err=True)
+                with suppress(OSError):  # as of a log whose disk is full
+                    click.echo(f"wsi-seg: {where}{outcome.error}", err=True)
             elif result is not None:
                 click.echo(
                     as_json_of(entry.slide, entry.output, result)

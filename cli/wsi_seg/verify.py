@@ -37,6 +37,8 @@ def verify(ctx: click.Context, /, output: Path, as_json: bool, quiet: bool) -> N
             click.echo(f"{output}: {problem}")
         if found.unfinished:
             click.echo(f"{output}: unfinished: {found.unfinished}")
+        if found.unreadable:
+            click.echo(f"{output}: {found.unreadable} tiles have no answer of Model 2; it was not to be had")
         click.echo(f"{output}: {found.advice or 'sound and complete'}")
     if found.problems:
         ctx.exit(ExitCode.FAILED)

@@ -11,6 +11,7 @@ from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.events import Listener, Started, TilesDone
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.mask.reading import read_labels
+from wsi_twostage.pictures import slide_of
 from wsi_twostage.tiles import TileGrid
 
 TILE = 512  # pixels of a frame's side
@@ -38,6 +39,8 @@ def source_of(mask: MaskPyramid) -> Path:
         The slide is not DICOM.
     SlideError
         It is not there any more.
+    StoreError
+        It is another slide by now.
     """
     import pydicom
     from pydicom.errors import InvalidDicomError
@@ -55,6 +58,8 @@ def source_of(mask: MaskPyramid) -> Path:
             f"{path} is not a DICOM slide, whose patient and study DICOM SEG names; "
             f"take --to geojson or --to ome-tiff"
         ) from error
+
+    slide_of(mask)  # another one may lie there by now, of another patient
 
     def levels() -> Iterator[tuple[int, Path]]:
         for file in sorted(path.parent.iterdir()):

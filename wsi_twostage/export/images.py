@@ -82,7 +82,9 @@ def _palette(mask: MaskPyramid) -> NDArray[np.uint8]:
     return colours
 
 
-def level_at(mask: MaskPyramid, mpp: float | None, *, most_px: int = MOST_PX) -> int:
+def level_at(
+    mask: MaskPyramid, mpp: float | None, *, usual_px: int | None = None, most_px: int = MOST_PX
+) -> int:
     """The level of the mask that is nearest to ``mpp``; without one, the finest of a usual size.
 
     Raises
@@ -92,7 +94,7 @@ def level_at(mask: MaskPyramid, mpp: float | None, *, most_px: int = MOST_PX) ->
     """
     sides = [max(mask.shape(level)) for level in range(mask.levels)]
     if mpp is None:
-        return next(level for level, side in enumerate(sides) if side <= USUAL_PX)
+        return next(level for level, side in enumerate(sides) if side <= (usual_px or USUAL_PX))
     if not 0 < mpp < np.inf:
         raise ConfigError(f"--mpp {mpp:g}; it must be above 0, and finite")
     level = int(np.clip(round(float(np.log2(mpp / mask.spec.mpp))), 0, mask.levels - 1))
@@ -147,7 +149,8 @@ def _overlay(mask: MaskPyramid, level: int, bands: list[Box], listener: Listener
             listener(Note(f"{holes / (height * width):.2%} of the slide cannot be read; it is black"))
     except (SlideError, StoreError) as error:
         listener(Note(f"the overview is drawn instead of the slide: {error}"))
-        picture[...] = overview_at(mask, level)
+        with mask.readable("the overview"):
+            picture[...] = overview_at(mask, level)
     colours = _palette(mask)
     for band in bands:
         around = Box(band.top - 1, 0, band.height + 2, width).clip(height, width)

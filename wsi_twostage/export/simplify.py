@@ -6,8 +6,6 @@ from numpy.typing import NDArray
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.export.outlines import Rings
 
-_MOST_SCALED = 1.1  # what must be scaled by more to keep its area is too small to be made simpler
-
 
 def ensure_simplify() -> None:
     """Raise ConfigError where shapely is not installed."""
@@ -22,8 +20,8 @@ def ensure_simplify() -> None:
 def simplified(linked: Rings, tolerance_px: float) -> Rings:
     """Each object's rings by Douglas and Peucker, then scaled around its centroid to the area it had.
 
-    No point of an outline is left farther than ``tolerance_px`` from the new one, but for that scaling, of a
-    percent or so. An object that would fall apart, or be scaled by much, keeps the outline it has.
+    Either moves a point by ``tolerance_px`` at most. An object that would fall apart, or whose scaling would
+    move its farthest point by more, keeps the outline it has.
     """
     import shapely
 
@@ -33,7 +31,9 @@ def simplified(linked: Rings, tolerance_px: float) -> Rings:
     centre = shapely.get_coordinates(shapely.centroid(exact))
     factor = np.sqrt(area / np.maximum(shapely.area(simple), 1e-9))
     fits = (shapely.get_type_id(simple) == shapely.GeometryType.POLYGON) & shapely.is_valid(simple)
-    chosen = np.where(fits & (factor < _MOST_SCALED) & (factor > 1 / _MOST_SCALED), simple, exact)
+    farthest = np.abs(shapely.bounds(exact) - np.tile(centre, 2)).reshape(-1, 2, 2).max(1)
+    moved = np.abs(factor - 1) * np.hypot(*farthest.T)
+    chosen = np.where(fits & (moved <= tolerance_px), simple, exact)
     _, coordinates, (ring_starts, object_starts) = shapely.to_ragged_array(chosen)
     sizes = np.diff(ring_starts)
     ring_owners = np.repeat(np.arange(len(chosen)), np.diff(object_starts))

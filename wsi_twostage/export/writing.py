@@ -16,6 +16,7 @@ from wsi_twostage.errors import ConfigError, StoreError, did_you_mean
 from wsi_twostage.events import Finished, Listener, Note, ignore
 from wsi_twostage.export import dicom_seg, geojson, images, objects, simplify, table
 from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.mask.layout import ensure_in_no_zarr
 
 SUFFIXES = {
     "geojson": (".geojson", ".geojson.gz", ".json", ".json.gz"),
@@ -99,10 +100,13 @@ def export(
     _ensure_fits(to, options)
     mask = result if isinstance(result, MaskPyramid) else MaskPyramid.open(result)
     path = Path(target) if target is not None else _beside(mask.path, to, compressed=options.gzip)
-    if to in ("geojson", "csv") and path.name.endswith(".gz"):
+    if to in ("geojson", "csv") and path.name.lower().endswith(".gz"):
         options = replace(options, gzip=True)
     if not mask.manifest.get("complete"):
         listener(Note(f"{mask.path.name} is not finished: where Model 2 is to come, this is Model 1's mask"))
+    counts = mask.manifest.get("counts", {})
+    if lost := counts.get("unreadable", 0) + counts.get("crashed", 0):
+        listener(Note(f"{lost} tiles have no answer of Model 2; there the mask is Model 1's, or empty"))
     since = time.perf_counter()
     count: int | None = None
     with _new_file(path, mask, overwrite=overwrite) as new:
@@ -138,7 +142,7 @@ def _write_pixels(path: Path, mask: MaskPyramid, to: str, options: Options, list
         images.write_png(path, mask, level, listener, overlay=options.overlay)
     else:
         source = dicom_seg.source_of(mask)
-        level = images.level_at(mask, options.mpp)
+        level = images.level_at(mask, options.mpp, usual_px=images.MOST_PX)
         dicom_seg.write_dicom_seg(path, mask, level, source, listener)
 
 
@@ -193,13 +197,16 @@ def _new_file(path: Path, mask: MaskPyramid, *, overwrite: bool) -> Iterator[Pat
     Raises
     ------
     StoreError
-        Something is there that must not be replaced.
+        Something is there that must not be replaced, or the result was.
     WriteError
         The system does not let it be written.
     """
     _ensure_may_be_written(path, mask, overwrite=overwrite)
+    before = mask.path.stat().st_ino
     with whole_file(path) as new:
         yield new
+        if not mask.path.exists() or mask.path.stat().st_ino != before:
+            raise StoreError(f"{mask.path} was replaced while it was exported; run again")
         _ensure_may_be_written(path, mask, overwrite=overwrite)  # again: a block takes time
 
 
@@ -208,6 +215,7 @@ def _ensure_may_be_written(path: Path, mask: MaskPyramid, *, overwrite: bool) ->
     place = path.resolve()
     if place == mask.path.resolve() or mask.path.resolve() in place.parents:
         raise StoreError(f"{path} is a part of the result; give another --output")
+    ensure_in_no_zarr(path)
     if place == Path(mask.manifest["slide"]["path"]).resolve():
         raise StoreError(f"{path} is the slide; give another --output")
     if path.is_dir():

@@ -116,11 +116,16 @@ def remove_unfinished(root: Path) -> None:
                 file.unlink()
 
 
-def ensure_may_be_written(path: Path, *, overwrite: bool) -> None:
-    """A path is free, or holds a result of ours that the user gave up; and it is no part of another store."""
+def ensure_in_no_zarr(path: Path) -> None:
+    """Raise StoreError for a place inside of a store."""
     around = next((one for one in path.parents if any((one / name).is_file() for name in _NODES)), None)
     if around is not None:
         raise StoreError(f"{path} lies in {around}, which is a Zarr of its own; give another --output")
+
+
+def ensure_may_be_written(path: Path, *, overwrite: bool) -> None:
+    """A path is free, or holds a result of ours that the user gave up; and it is no part of another store."""
+    ensure_in_no_zarr(path)
     if not (path.exists() or path.is_symlink()):
         return
     if not overwrite:

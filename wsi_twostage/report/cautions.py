@@ -30,6 +30,12 @@ def cautions(facts: Facts) -> tuple[Caution, ...]:
 
 def _of_the_run(facts: Facts) -> Iterator[Caution]:
     made, counts = facts.made, facts.counts
+    if facts.failed:
+        yield Caution(
+            True,
+            f"The batch failed on this slide; what is shown is an earlier result: {facts.failed}",
+            "failed; an earlier result",
+        )
     if made.get("held_by"):
         yield Caution(
             True,

@@ -105,10 +105,14 @@ class Facts:
     model: BundleSpec | None
     """None: its file is not where it was, or is another one."""
     model_path: Path | None
+    failed: str = ""
+    """Why the batch failed on the slide, whose result here is an earlier one."""
 
     @property
     def status(self) -> str:
         """One of `result.STATUSES`."""
+        if self.failed:
+            return "failed"
         if not self.made.get("complete"):
             return "stopped"
         if self.counts.unreadable:

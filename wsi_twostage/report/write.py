@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from wsi_twostage.drafts import whole_file
 from wsi_twostage.errors import StoreError, WsiError
 from wsi_twostage.events import Listener, Note, Started, TilesDone, ignore
 from wsi_twostage.mask import MaskPyramid
+from wsi_twostage.mask.layout import ensure_in_no_zarr
 from wsi_twostage.report.facts import facts_of
 from wsi_twostage.report.inputs import Found, find
 from wsi_twostage.report.layers import Detail, scene_of
@@ -54,7 +56,7 @@ def write_report(
             lost.append(one)
             continue
         try:
-            sections.append(_section(one.path, detail, len(sections) + 1, inside))
+            sections.append(_section(one, one.path, detail, len(sections) + 1, inside))
             if len(found) > 1:
                 listener(TilesDone("slides", 1, _megapixels(sections[-1])))
         except WsiError as error:
@@ -69,16 +71,18 @@ def write_report(
         )
     page = render(sections, lost, datetime.now().astimezone())
     with whole_file(path) as draft:
-        draft.write_text(page, encoding="utf-8")
+        draft.write_text(page, encoding="utf-8", errors="replace")  # names may be in any encoding
         _ensure_free(path, overwrite=overwrite)  # again: what came meanwhile is not ours
     return path
 
 
-def _section(path: Path, detail: Detail, number: int, listener: Listener) -> Section:
+def _section(found: Found, path: Path, detail: Detail, number: int, listener: Listener) -> Section:
     """All of one result."""
     store = MaskPyramid.open(path)
     with store.readable():
         facts = facts_of(store, measure(store, listener=listener))
+        if found.status == "failed":
+            facts = replace(facts, failed=found.error or "it does not say why")
         listener(Started("pictures", 1))
         scene = scene_of(store, facts, detail)
         listener(TilesDone("pictures", 1, scene.width * scene.height / 1e6))
@@ -91,8 +95,11 @@ def _megapixels(section: Section) -> float:
 
 
 def _ensure_free(path: Path, *, overwrite: bool) -> None:
-    """A report may be written there."""
+    """A report may be written there, and replaces nothing else."""
+    ensure_in_no_zarr(path)
     if path.is_dir():
         raise StoreError(f"{path} is a folder; name a file, such as {path / 'report.html'}")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise StoreError(f"{path}: the name of a report must end in .html")
     if path.exists() and not overwrite:
         raise StoreError(f"{path} exists; give --overwrite or another --output")
