@@ -268,6 +268,28 @@ def test_a_round_without_ranks_was_not_chosen_or_is_released(
     assert not verify(mask.path).problems
 
 
+def test_a_run_that_was_killed_before_its_choice_is_not_refined(
+    tmp_path: Path, model: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outs = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    segment(slide, outs[0], bundle=model, rule=Fraction(0.1), settings=EVERYWHERE)
+
+    def kill(*given: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "choose", kill)
+        with pytest.raises(Killed):
+            segment(slide, outs[0], bundle=model, rule=Fraction(0.4), settings=EVERYWHERE)
+    assert "not chosen yet" in verify(outs[0]).unfinished
+    with pytest.raises(StoreError, match=r"ended before it chose tiles \(budget 40%\); give the command"):
+        refine(outs[0])
+    for out in outs:
+        segment(slide, out, bundle=model, rule=Fraction(0.4), settings=EVERYWHERE)
+    assert refine(outs[0]).counts.refined == 130
+    assert content(outs[0]) == content(outs[1])
+
+
 def test_tiles_that_wait_are_in_no_complete_result(
     tmp_path: Path, model: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

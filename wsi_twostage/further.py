@@ -8,7 +8,7 @@ from pathlib import Path
 from distributed import Client
 
 from wsi_twostage import cluster
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, StoreError
 from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.manifest import writing
@@ -56,12 +56,18 @@ def refine(
     Raises
     ------
     StoreError
-        There is no whole mask, or the slide or the model is not the one that made it.
+        There is no whole mask, its run ended before it chose tiles, or the slide or the model is not the one
+        that made it.
     SlideError, BundleError, ConfigError, LostSlide, ClusterError, WriteError, DeviceFull
         As `segment`.
     """
     started, since = time.perf_counter(), time.time() if since is None else since
     made = MaskPyramid.open(output).manifest
+    if not made.get("chosen", True):
+        raise StoreError(
+            f"{output}: its run ended before it chose tiles ({made['rule']}); give the command that made it "
+            f"again"
+        )
     settings = replace(
         settings or Settings(),
         mpp=made["slide"]["mpp"] if made["slide"]["mpp_source"] == "given" else None,

@@ -90,7 +90,7 @@ def segment(
         told = mask.manifest
         spent = timed and told.get("timed") and told.get("complete") and told.get("rule") == said
         audit = told.get("audit") if told.get("rule") == said and (spent or not timed) else None
-        mask.note(rule=said, timed=timed, audit=audit, complete=False)
+        mask.note(rule=said, timed=timed, audit=audit, chosen=bool(spent), complete=False)
         tiles = Ledger.none(mask)
         with run.stoppable():
             with run.timed("overview"):
@@ -103,6 +103,7 @@ def segment(
             with run.timed("selection"):  # line 2: patches = {(i, j) | g(h(c_ij(p)))}
                 if not spent:
                     tiles.choose(rule)
+                    mask.note(chosen=True)
             with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
                 run.refine(tiles, until=end_of(rule, since), audit=settings.audit)
             if settings.audit is not None:

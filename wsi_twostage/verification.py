@@ -37,7 +37,7 @@ class Verdict:
         if self.problems:
             return "make it anew: the command that made it, with --overwrite"
         if self.unfinished:
-            return "the command that made it, or wsi-seg refine, goes on where it was"
+            return "the command that made it goes on where it was"
         return ""
 
 
@@ -90,6 +90,8 @@ def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verd
             unfinished = f"{pending} tiles that Model 1 has not seen"
         elif not told.get("whole"):
             unfinished = "Model 1's mask is not written yet"
+        elif not told.get("chosen", True):
+            unfinished = "its tiles for Model 2 are not chosen yet"
         elif not told.get("complete"):
             unfinished = (
                 f"{begun} chosen tiles that Model 2 has not seen" if begun else "its end was not noted"
