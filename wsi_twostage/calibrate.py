@@ -144,18 +144,17 @@ def _inputs(inputs: Sequence[str], settings: Settings) -> tuple[list[Entry], boo
     paths = [Path(given) for given in inputs]
     if inner := [path for path in paths if (path / "images").is_dir()]:
         raise ConfigError(f"{inner[0]}: a data set; give the folder of its images, {inner[0] / 'images'}")
-    folders = [path for path in paths if path.is_dir() and image_files(path)]
+    folders = [(path, images) for path in paths if path.is_dir() and (images := image_files(path))]
     if folders and (len(folders) < len(paths) or settings.mpp is not None):
         raise ConfigError("folders of images go without slides and without --mpp; calibrate on one kind")
-    for folder in folders:
-        known = {str(image) for image in image_files(folder)}
-        if others := [slide for slide in slides_in(folder) if slide not in known]:
+    for folder, images in folders:
+        if others := [slide for slide in slides_in(folder) if Path(slide) not in images]:
             raise ConfigError(
-                f"{folder}: {len(known)} PNG or JPEG images beside {len(others)} slides, such as "
+                f"{folder}: {len(images)} PNG or JPEG images beside {len(others)} slides, such as "
                 f"{name_of(others[0])}; give a folder of one kind, or the slides themselves"
             )
-    images = [Entry(str(image), Path()) for folder in folders for image in image_files(folder)]
-    found = images or [entry for given in inputs for entry in expand(given, Path())]
+    entries = [Entry(str(image), Path()) for _, images in folders for image in images]
+    found = entries or [entry for given in inputs for entry in expand(given, Path())]
     if len({os.path.realpath(entry.slide) for entry in found}) < len(found):
         raise ConfigError("an input was given twice; a promise counts each once")
     return found, bool(folders)

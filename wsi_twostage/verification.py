@@ -96,9 +96,7 @@ def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verd
             unfinished = (
                 f"{begun} chosen tiles that Model 2 has not seen" if begun else "its end was not noted"
             )
-    counted = told.get("counts", {})
-    lost = sum(int(counted.get(name, 0)) for name in ("unreadable", "crashed"))
-    return Verdict(tuple(problems), unfinished, lost)
+    return Verdict(tuple(problems), unfinished, mask.failed)
 
 
 def _metadata_is_sound(mask: MaskPyramid) -> bool:

@@ -16,7 +16,7 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from wsi_twostage.batch import slides_in, stem_of
+from wsi_twostage.batch import stem_of
 from wsi_twostage.curves.curve import (
     FRACTIONS,
     Cells,
@@ -41,6 +41,7 @@ from wsi_twostage.preparing import prepare
 from wsi_twostage.selection import Fraction
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import open_slide
+from wsi_twostage.slide.contents import description_of
 from wsi_twostage.tiles import Tile
 from wsi_twostage.training.data import image_files, read_mask
 
@@ -83,10 +84,8 @@ def labelled_slides(folder: Path) -> list[Labelled]:
     masks = image_files(folder / "masks", _MASKS)
     if not masks:
         raise ConfigError(f"{folder}: no masks/*.png or *.tif; expected folders images/ and masks/")
-    images, found = folder / "images", list[Labelled]()
-    here: list[Path] = []
-    if images.is_dir():
-        here = sorted({*map(Path, slides_in(images)), *(path for path in images.iterdir() if path.is_file())})
+    found: list[Labelled] = []
+    here = sorted(path for path in (folder / "images").glob("*") if path.is_file() or description_of(path))
     for mask in masks:
         slides = [slide for slide in here if mask.stem in (stem_of(slide.name), slide.stem)]
         if len(slides) != 1:
@@ -206,11 +205,12 @@ def _is_complete(place: Path) -> bool:
 def _read(places: Sequence[Path]) -> _Run:
     """The repeats of a run as one."""
     stores = [MaskPyramid.open(place) for place in places]
-    for told in (store.manifest for store in stores):
-        if lost := told["counts"]["unreadable"] + told["counts"]["crashed"]:
+    for store in stores:
+        if lost := store.failed:
+            told = store.manifest
             raise ConfigError(
-                f"{told['slide']['path']}: {lost} of its {told['counts']['tissue']} tissue tiles have no "
-                f"answer; Dice over time is of slides that can be read everywhere"
+                f"{told['slide']['path']}: {lost} of its {told['counts']['tissue']} tissue tiles have "
+                f"no answer; Dice over time is of slides that can be read everywhere"
             )
     seconds = [store.manifest["seconds"] for store in stores]
     total, stage_1 = (median(s[key] for s in seconds) for key in ("total", "stage_1"))

@@ -104,8 +104,7 @@ def export(
         options = replace(options, gzip=True)
     if not mask.manifest.get("complete"):
         listener(Note(f"{mask.path.name} is not finished: where Model 2 is to come, this is Model 1's mask"))
-    counts = mask.manifest.get("counts", {})
-    if lost := counts.get("unreadable", 0) + counts.get("crashed", 0):
+    if lost := mask.failed:
         listener(Note(f"{lost} tiles have no answer of Model 2; there the mask is Model 1's, or empty"))
     since = time.perf_counter()
     count: int | None = None

@@ -249,6 +249,12 @@ class MaskPyramid:
         attributes: dict[str, Any] = dict(self._group().attrs)
         return {**attributes["manifest"]}
 
+    @property
+    def failed(self) -> int:
+        """Tiles that lack an answer which they should have, as the last run counted them; `Counts.failed`."""
+        counts = self.manifest.get("counts", {})
+        return int(counts.get("unreadable", 0) + counts.get("crashed", 0))
+
     def note(self, **facts: object) -> None:
         """Add to the manifest, or change what it says; it is one file, so all of it or nothing."""
         manifest: dict[str, Any] = {**self.manifest, **facts}

@@ -29,7 +29,7 @@ def bounded(array: "zarr.Array[Any]") -> "zarr.Array[Any]":
     if told.zarr_format == 3:
         told = replace(told, codecs=tuple(_each(told.codecs)))
     else:
-        limit = _limit(array.chunks, array.dtype.itemsize)
+        limit = limit_of(array.chunks, array.dtype.itemsize)
         told = replace(
             told,
             compressor=told.compressor and _Old(told.compressor, limit),
@@ -72,7 +72,7 @@ class _Bounded(BytesBytesCodec):
         return self.codec.compute_encoded_size(input_byte_length, chunk_spec)
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        limit = _limit(chunk_spec.shape, chunk_spec.dtype.to_native_dtype().itemsize)
+        limit = limit_of(chunk_spec.shape, chunk_spec.dtype.to_native_dtype().itemsize)
         look = partial(_ensure, self.name, chunk_bytes.as_numpy_array(), limit)
         await asyncio.to_thread(look) if self.name in _TRIED else look()
         return await self.codec._decode_single(chunk_bytes, chunk_spec)
@@ -100,7 +100,8 @@ class _Old(OldCodec):  # type: ignore[misc]
         return self._codec.get_config()
 
 
-def _limit(shape: Iterable[int], itemsize: int) -> int:
+def limit_of(shape: Iterable[int], itemsize: int) -> int:
+    """Bytes that pixels of this shape may come to, or be compressed to; more is damaged or hostile."""
     return 2 * math.prod(shape) * itemsize + _SLACK
 
 

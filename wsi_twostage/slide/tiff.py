@@ -5,7 +5,6 @@ One parse and one file descriptor per process; threads share them, since `pread`
 
 import itertools
 import logging
-import math
 import os
 import weakref
 from collections import deque
@@ -19,6 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from wsi_twostage.errors import SlideError, UnreadableRegion
+from wsi_twostage.slide.bounded import limit_of
 from wsi_twostage.slide.codestream import measure_of
 from wsi_twostage.slide.contents import (
     Contents,
@@ -45,7 +45,6 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 BACKGROUND = 255  # of tiles that were never written
 
 _APERIO = "Aperio SVS"
-_SLACK = 2**16  # bytes of a compressed tile beside twice its pixels; more is a damaged or hostile file
 _PREMULTIPLIED = 0, 1  # ExtraSamples: unspecified (read as libtiff and OpenSlide do), associated alpha
 
 CUT_TILES = TileCache(2**26)
@@ -189,7 +188,7 @@ def _tile(
 def _decode_tile(file: _OpenTiff, stored: _StoredLevel, index: int) -> NDArray[np.uint8]:
     """One native tile in full -> (tile rows, tile cols, samples)."""
     count = stored.counts.item(index)
-    if count > (most := 2 * math.prod(stored.level.tile) * stored.samples + _SLACK):
+    if count > (most := limit_of((*stored.level.tile, stored.samples), 1)):
         raise ValueError(f"{count:,} bytes, more than the {most:,} that it can be")
     data = os.pread(file.descriptor, count, stored.offsets.item(index))
     if len(data) != count:

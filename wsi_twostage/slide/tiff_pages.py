@@ -44,13 +44,10 @@ def find_pyramid(path: str, tiff: tifffile.TiffFile, *, file_bytes: int) -> list
     SlideError
         The file is truncated, or holds no 8-bit colour or gray image.
     """
-    if tiff.is_ndpi or tiff.is_philips or tiff.is_scn or tiff.is_bif:
-        # Their tiles or sizes are not what the TIFF tags say; OpenSlide knows them.
+    if _is_of_a_vendor(tiff):
         raise Unsupported(f"{path}: a vendor's TIFF that OpenSlide reads")
     _ensure_few(path, tiff)
     _check_directories_in_file(path, tiff, file_bytes)
-    if _is_of_a_vendor(tiff):
-        raise Unsupported(f"{path}: a vendor's TIFF that OpenSlide reads")
     series = max(tiff.series, key=lambda s: s.shape[s.axes.index("Y")] * s.shape[s.axes.index("X")])
     if series.axes not in ("YX", "YXS", "SYX"):
         raise SlideError(
@@ -72,8 +69,11 @@ def find_pyramid(path: str, tiff: tifffile.TiffFile, *, file_bytes: int) -> list
 
 
 def _is_of_a_vendor(tiff: tifffile.TiffFile) -> bool:
-    """By the program that wrote it: Trestle's tiles overlap, and tifffile does not know all of Philips'."""
-    software = tiff.pages.first.tags.valueof(305) or ""
+    """Whose tiles or sizes are not what the TIFF tags say; OpenSlide knows them."""
+    if tiff.is_ndpi or tiff.is_philips or tiff.is_scn or tiff.is_bif:
+        return True
+    software = tiff.pages.first.tags.valueof(305) if len(tiff.pages) else ""
+    # by the program that wrote it: of Trestle, and of Philips', of whose files tifffile knows some
     return isinstance(software, str) and software.startswith(("MedScan", "Philips"))
 
 
