@@ -61,7 +61,12 @@ def test_the_bound_covers_the_truth_in_at_least_93_of_100_runs(
         known = 2 * (foreground.sum() + change[chosen].sum())
         truth = differ[left].sum() / (known + change[left].sum())
         gap, bound = remaining_gap(
-            differ[chosen], change[chosen], group[chosen], np.bincount(group), known=float(known)
+            differ[chosen],
+            change[chosen],
+            group[chosen],
+            np.bincount(group),
+            known=float(known),
+            fullest=float(foreground[chosen].max()),
         )
         held += truth <= bound
         errors.append(gap - truth)
@@ -80,9 +85,50 @@ def test_a_sample_is_even_over_the_strata_and_the_same_each_time() -> None:
     assert len(sample(scores[:0], 40)) == 0
 
 
-def test_where_nothing_differs_nothing_is_left() -> None:
-    zeros = np.zeros(20)
-    assert remaining_gap(zeros, zeros, np.zeros(20, np.int64), np.array([100]), known=1e6) == (0, 0)
+def no_difference(tiles: int, *, of: int, known: float, fullest: float) -> tuple[float, float]:
+    zeros = np.zeros(tiles)
+    return remaining_gap(
+        zeros, zeros, np.zeros(tiles, np.int64), np.array([of]), known=known, fullest=fullest
+    )
+
+
+def test_a_sample_without_a_difference_bounds_how_many_tiles_have_one() -> None:
+    # 100 tiles with 1,000 pixels each: with 95 % confidence less than 1 - 0.05^(1/20) of them differ, 14 %
+    gap, bound = no_difference(20, of=100, known=2e5, fullest=1e3)
+    assert (gap, bound) == (0, pytest.approx(0.139 * 80 * 1e3 / 2e5, rel=1e-2))
+
+
+def test_a_class_that_the_sample_has_not_met_is_promised_nothing() -> None:
+    assert no_difference(20, of=100, known=10, fullest=0) == (0, 1)
+
+
+@pytest.mark.parametrize(("of", "known"), [(20, 2e5), (100, 0)])
+def test_nothing_is_left_of_what_was_all_seen_or_is_nowhere(of: int, known: float) -> None:
+    assert no_difference(20, of=of, known=known, fullest=known / 200) == (0, 0)
+
+
+def test_the_bound_covers_a_class_in_few_tiles_in_at_least_85_of_100_runs() -> None:
+    held = 0
+    for seed in range(200):
+        chance = np.random.RandomState(seed)
+        scores, differ, change, foreground = slide_of(chance, 2000, 0.8, (2, 4))
+        here = chance.rand(2000) < 0.02 + 0.08 * (seed % 2)
+        differ, change, foreground = differ * here, change * here, foreground * here
+        chosen, group = sample(scores.astype(np.float32), 50), strata(scores.astype(np.float32), 50)
+        left = np.ones(2000, bool)
+        left[chosen] = False
+        known = float(2 * (foreground.sum() + change[chosen].sum()))
+        gap, bound = remaining_gap(
+            differ[chosen],
+            change[chosen],
+            group[chosen],
+            np.bincount(group),
+            known=known,
+            fullest=float(foreground[chosen].max()),
+        )
+        held += differ[left].sum() / (known + change[left].sum()) <= bound
+        assert 0 <= gap <= bound <= 1
+    assert held >= 170
 
 
 def test_a_run_says_what_is_left_and_the_truth_is_within(tmp_path: Path) -> None:

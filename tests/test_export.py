@@ -5,6 +5,7 @@ import errno
 import gzip
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -488,6 +489,25 @@ def test_the_slide_is_not_overwritten(mask: MaskPyramid) -> None:
     with pytest.raises(StoreError, match="is the slide"):
         export(mask, slide, to="ome-tiff", overwrite=True)
     assert slide.read_bytes() == before
+
+
+def test_the_slide_is_not_overwritten_where_it_was_moved_to(tmp_path: Path, mask: MaskPyramid) -> None:
+    moved = Path(shutil.copy(mask.manifest["slide"]["path"], tmp_path / "slide.ome.tif"))
+    before = moved.read_bytes()
+    with pytest.raises(StoreError, match="is the slide, moved"):
+        export(mask, moved, overwrite=True)
+    assert moved.read_bytes() == before
+
+
+@pytest.mark.parametrize("reader", ["tiff", "openslide", "zarr", "image"])
+def test_what_is_no_slide_is_overwritten_whatever_read_the_slide(
+    tmp_path: Path, labels: NDArray[np.uint8], reader: str
+) -> None:
+    mask = write_store(tmp_path / "o.zarr", labels, reader=reader)
+    for old in (b"old", write_slide(tmp_path / "other.tiff", [texture(300, 300)]).read_bytes()):
+        (tmp_path / "a.csv").write_bytes(old)
+        export(mask, tmp_path / "a.csv", overwrite=True)
+        assert (tmp_path / "a.csv").read_bytes() != old
 
 
 def test_nothing_is_written_into_a_zarr(tmp_path: Path, mask: MaskPyramid, labels: NDArray[np.uint8]) -> None:

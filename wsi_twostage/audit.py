@@ -59,12 +59,19 @@ def sample(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 def remaining_gap(
-    differ: Floats, change: Floats, group: NDArray[np.int64], sizes: NDArray[np.int64], *, known: float
+    differ: Floats,
+    change: Floats,
+    group: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    *,
+    known: float,
+    fullest: float,
 ) -> tuple[float, float]:
     """Estimate and upper bound of 1 - Dice to the reference, once the sample is refined.
 
     A stratified estimate of the total; Student's quantile with Satterthwaite's degrees of freedom (Biometrics
-    1946), corrected for skew (Johnson, JASA 1978), since a few tiles differ much and most hardly.
+    1946), corrected for skew (Johnson, JASA 1978), since a few tiles differ much and most hardly. A sample
+    that meets no difference bounds the share of tiles that have one; each of them may be all wrong.
 
     Parameters
     ----------
@@ -78,9 +85,15 @@ def remaining_gap(
         (strata,): tiles of each before the sample was taken.
     known
         Pixels of foreground in the mask as it is, twice.
+    fullest
+        Pixels of foreground in the sampled tile that has most of it.
     """
     from scipy.special import stdtrit  # here: it is large, and few runs need it
 
+    if not differ.any():
+        rest = float(sizes.sum() - len(differ)) * (1 - (1 - CONFIDENCE) ** (1 / len(differ)))
+        known_too_little = fullest == 0 and known > 0 and rest > 0
+        return 0.0, 1.0 if known_too_little else min(rest * fullest / max(known, 1.0), 1.0)
     left, more, variance, third, uncertain = 0.0, 0.0, 0.0, 0.0, 0.0
     for h, size in enumerate(sizes):
         inside = differ[group == h]
@@ -120,22 +133,25 @@ def estimate(ledger: Ledger, spec: BundleSpec, number: int) -> list[Remaining]:
     group[population] = strata(scores[population], len(audited))
     sizes = np.bincount(group[population])
     names = ("all", *mask.spec.classes) if len(mask.spec.classes) > 1 else ("all",)
-    differ, change = np.zeros((len(names), len(audited))), np.zeros((len(names), len(audited)))
+    differ, change, holds = np.zeros((3, len(names), len(audited)))
     for i, tile in enumerate(audited):
         box = grid.box(tile)
         first, second = coarse_labels(mask, spec, box, (tile,)), read_labels(mask, box)
         for k in range(len(names)):
             one, two = (labels > 0 if k == 0 else labels == k for labels in (first, second))
-            differ[k, i], change[k, i] = (one != two).sum(), int(two.sum()) - int(one.sum())
+            holds[k, i] = two.sum()
+            differ[k, i], change[k, i] = (one != two).sum(), holds[k, i] - one.sum()
     known = np.zeros(len(names))
     for shard in mask.shards():
         labels = read_labels(mask, mask.box(shard)).ravel()
         found = np.bincount(labels, minlength=len(mask.spec.classes) + 1)
         known += 2 * (np.array([found[1:].sum(), *found[1:]])[: len(names)])
     of = group[tuple(np.array(audited).T)]
+    both = [
+        remaining_gap(differ[k], change[k], of, sizes, known=known[k], fullest=holds[k].max())
+        for k in range(len(names))
+    ]
     return [
-        Remaining(
-            name, *(round(v, 6) for v in remaining_gap(differ[k], change[k], of, sizes, known=known[k]))
-        )
-        for k, name in enumerate(names)
+        Remaining(name, round(gap, 6), round(bound, 6))
+        for name, (gap, bound) in zip(names, both, strict=True)
     ]

@@ -14,14 +14,13 @@ from wsi_twostage.ledger import Ledger
 from wsi_twostage.manifest import writing
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.models.header import find_bundle
-from wsi_twostage.preparing import end_of, prepare
+from wsi_twostage.preparing import drawn_on, end_of, prepare
 from wsi_twostage.result import Result
 from wsi_twostage.schedule import begin
 from wsi_twostage.selection import ALL, Duration, Rule
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide
 from wsi_twostage.tissue import tissue_tiles
-from wsi_twostage.tissue_file import read_tissue
 
 
 def refine(
@@ -77,10 +76,9 @@ def refine(
     if bundle is None:
         bundle = find_bundle(made["model"]["path"], made["model"]["sha256"]) or made["model"]["path"]
     ready = prepare(slide or made["slide"]["path"], bundle, settings, elsewhere=cluster.is_elsewhere(client))
-    overview, inside = ready.views.overview, None
+    inside = None
     if region is not None:
-        size = (ready.slide.height, ready.slide.width)
-        drawn = read_tissue(Path(region), full=size, wanted=(overview.height, overview.width))
+        drawn = drawn_on(region, ready.slide, ready.views.overview)
         inside = tissue_tiles(drawn, ready.mask.tiles, ready.mask.overview_downsample) > 0
         rule = rule or ALL
     manifest = {**ready.manifest(settings), "tissue": made["tissue"]}

@@ -135,8 +135,13 @@ def tissue_of_file(tissue: str, slide: Slide, overview: View) -> NDArray[np.bool
     """Tissue on the overview's pixels, where a file says it."""
     if tissue in TISSUES:
         return None
+    return drawn_on(tissue, slide, overview)
+
+
+def drawn_on(path: str | os.PathLike[str], slide: Slide, overview: View) -> NDArray[np.bool_]:
+    """What a mask image or GeoJSON marks of a slide, on the overview's pixels."""
     full, wanted = (slide.height, slide.width), (overview.height, overview.width)
-    return read_tissue(Path(tissue), full=full, wanted=wanted)
+    return read_tissue(Path(path), full=full, wanted=wanted, downsample=overview.downsample)
 
 
 def views_of(slide: Slide, spec: BundleSpec) -> Views:

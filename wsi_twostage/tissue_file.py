@@ -17,8 +17,10 @@ _GEOJSON = (".geojson", ".json")
 _FARTHEST_PX = 2**20  # of the grid, from the slide's corner: a line is drawn in as many steps as it is long
 
 
-def read_tissue(path: Path, *, full: tuple[int, int], wanted: tuple[int, int]) -> NDArray[np.bool_]:
-    """Tissue on a grid that covers the slide.
+def read_tissue(
+    path: Path, *, full: tuple[int, int], wanted: tuple[int, int], downsample: float
+) -> NDArray[np.bool_]:
+    """Tissue on a grid that covers the slide, but for what is left over at its far edges.
 
     Parameters
     ----------
@@ -29,6 +31,8 @@ def read_tissue(path: Path, *, full: tuple[int, int], wanted: tuple[int, int]) -
         Rows and columns of level 0.
     wanted
         Rows and columns of the result. What touches one of its pixels makes it tissue.
+    downsample
+        Pixels of level 0 per pixel of the result.
 
     Raises
     ------
@@ -38,7 +42,7 @@ def read_tissue(path: Path, *, full: tuple[int, int], wanted: tuple[int, int]) -
     if path.exists() and not path.is_file():  # a pipe or a device may never end
         raise ConfigError(f"{path}: neither a mask image nor GeoJSON that can be read (not a file)")
     if path.suffix.lower() in _GEOJSON:
-        return _drawn(path, full, wanted)
+        return _drawn(path, wanted, downsample)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its size
@@ -55,7 +59,11 @@ def read_tissue(path: Path, *, full: tuple[int, int], wanted: tuple[int, int]) -
         raise ConfigError(f"{path}: a mask of too many pixels; a smaller one will do ({error})") from error
     except (UnidentifiedImageError, OSError, ValueError) as error:
         raise ConfigError(f"{path}: neither a mask image nor GeoJSON that can be read ({error})") from error
-    return np.asarray(some.convert("F").resize(wanted[::-1], Image.Resampling.BOX)) > 0
+    bottom, right = (
+        size * min(n * downsample / of, 1) for size, n, of in zip(some.size[::-1], wanted, full, strict=True)
+    )
+    whole = (0.0, 0.0, right, bottom)
+    return np.asarray(some.convert("F").resize(wanted[::-1], Image.Resampling.BOX, whole)) > 0
 
 
 def _not_black(image: Image.Image) -> NDArray[np.bool_]:
@@ -69,16 +77,15 @@ def _not_black(image: Image.Image) -> NDArray[np.bool_]:
     return seen
 
 
-def _drawn(path: Path, full: tuple[int, int], wanted: tuple[int, int]) -> NDArray[np.bool_]:
+def _drawn(path: Path, wanted: tuple[int, int], downsample: float) -> NDArray[np.bool_]:
     """The polygons of a GeoJSON file, drawn."""
     tissue = np.zeros(wanted, np.bool_)
-    rows, cols = wanted[0] / full[0], wanted[1] / full[1]
     try:
         polygons = list(_polygons(json.loads(path.read_text(encoding="utf-8-sig"))))
         if not polygons:
             raise ConfigError(f"{path}: holds no Polygon and no MultiPolygon")
         for rings in polygons:
-            _draw(tissue, [[(x * cols, y * rows) for x, y, *_ in ring] for ring in rings])
+            _draw(tissue, [[(x / downsample, y / downsample) for x, y, *_ in ring] for ring in rings])
     except (
         OSError,
         ValueError,

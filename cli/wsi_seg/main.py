@@ -82,8 +82,7 @@ def main() -> None:
         code = ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
         click.echo(
-            "wsi-seg: interrupted; what is on disk is kept, and the same command goes on with it",
-            err=True,
+            "wsi-seg: interrupted; what is on disk is kept, and the same command ends the work", err=True
         )
         code = ExitCode.INTERRUPTED
     sys.exit(code)

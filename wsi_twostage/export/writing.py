@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wsi_twostage.drafts import whole_file
-from wsi_twostage.errors import ConfigError, StoreError, did_you_mean
+from wsi_twostage.errors import ConfigError, SlideError, StoreError, did_you_mean
 from wsi_twostage.events import Finished, Listener, Note, ignore
 from wsi_twostage.export import dicom_seg, geojson, images, objects, simplify, table
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.mask.layout import ensure_in_no_zarr
+from wsi_twostage.pictures import slide_of
 
 SUFFIXES = {
     "geojson": (".geojson", ".geojson.gz", ".json", ".json.gz"),
@@ -221,6 +222,16 @@ def _ensure_may_be_written(path: Path, mask: MaskPyramid, *, overwrite: bool) ->
         raise StoreError(f"{path} is a folder; give the name of a file")
     if (path.exists() or path.is_symlink()) and not overwrite:
         raise StoreError(f"{path} exists; give --overwrite or another --output")
+    if path.exists() and _is_slide(path, mask):
+        raise StoreError(f"{path} is the slide, moved; give another --output")
+
+
+def _is_slide(path: Path, mask: MaskPyramid) -> bool:
+    try:
+        slide_of(mask, path)
+    except (SlideError, StoreError):  # none, or another one
+        return False
+    return True
 
 
 @contextmanager
