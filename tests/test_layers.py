@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "quality": {"errors", "models", "uncertainty"},
     "kept_cases": {"drafts", "errors", "quality"},
     "calibrate": {
-        "batch", "errors", "events", "fine", "kept_cases", "manifest", "mask", "models", "pipeline",
+        "batch", "drafts", "errors", "events", "fine", "kept_cases", "manifest", "mask", "models", "pipeline",
         "preparing", "quality", "selection", "settings", "tiles", "training",
     },
     "algorithm": {"answers", "models", "pixels", "selection", "tiles", "uncertainty"},

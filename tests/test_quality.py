@@ -404,8 +404,34 @@ def test_the_command_prints_its_promises(bundle: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(commands, arguments, catch_exceptions=False)
     assert "from 12 images" in done.output
     assert "| 0.1 | " in done.output  # 1 / 13 = 0.077
+    before = Path(output).read_bytes()
     again = CliRunner().invoke(commands, arguments)
-    assert isinstance(again.exception, ConfigError)
+    assert isinstance(again.exception, StoreError)
+    assert Path(output).read_bytes() == before
+
+
+def test_the_command_ends_with_3_where_inputs_were_left_out(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"nothing")
+    imagecodecs.imwrite(tmp_path / "1.png", texture(140, 140))
+    output = tmp_path / "new.safetensors"
+    arguments = ["calibrate", str(tmp_path), "-o", str(output), "--model", str(bundle), "--device", "cpu"]
+    done = CliRunner().invoke(commands, arguments, catch_exceptions=False)
+    assert done.exit_code == 3
+    assert "1 inputs could not be read and are left out" in done.stderr
+    assert read_spec(output).calibration
+
+
+def test_what_came_meanwhile_is_not_replaced(bundle: Path, tmp_path: Path) -> None:
+    slide, output = write_slide(tmp_path / "0.tiff", [texture(260, 300)]), tmp_path / "new.safetensors"
+    with pytest.raises(StoreError, match="exists"):
+        calibrate_bundle(
+            [slide],
+            output,
+            model=bundle,
+            settings=EVERYWHERE,
+            progress=lambda seen: output.write_text("another's") and None,
+        )
+    assert output.read_text() == "another's"
 
 
 def test_the_default_threshold_is_of_entropy_alone(bundle: Path, tmp_path: Path) -> None:

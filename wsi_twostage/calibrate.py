@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from wsi_twostage.batch import Entry, expand, name_of, slides_in
+from wsi_twostage.drafts import ensure_new
 from wsi_twostage.errors import ConfigError, LostSlide, SlideError
 from wsi_twostage.events import Listener, ignore
 from wsi_twostage.fine import coarse_labels
@@ -56,6 +57,8 @@ class Seen:
     """Of the last one."""
     left_out: str = ""
     """Why it does not count, if it does not."""
+    failed: bool = False
+    """It could not be read."""
 
 
 def calibrate_bundle(
@@ -95,7 +98,10 @@ def calibrate_bundle(
         Not a bundle.
     LostSlide
         A slide went away, or was replaced, while it was seen; the same call goes on.
+    StoreError
+        Something is at ``output``.
     """
+    ensure_new(output)
     path = locate(model)
     spec, settings = read_spec(path), settings or Settings()
     if len(spec.classes) > 1:
@@ -109,14 +115,14 @@ def calibrate_bundle(
         cases = _images(some, bundle, settings) if images else _slides(some, bundle, settings, kept, listener)
         used = []
         for entry, case in zip(some, cases, strict=True):
-            why = ""
+            failed, why = not isinstance(case, Case), ""
             if not isinstance(case, Case):
                 why = str(case)
             elif not len(case.histogram):
                 why = "no tissue"
             else:
                 used.append(case)
-            progress(Seen(next(done), len(found), name_of(entry.slide), why))
+            progress(Seen(next(done), len(found), name_of(entry.slide), why, failed))
         return used
 
     with tempfile.TemporaryDirectory() as place:
@@ -134,6 +140,7 @@ def calibrate_bundle(
         raise ConfigError("nothing to calibrate on: no tissue was found, or no input could be read")
     promise = calibrate_cases(cases, unit="images" if images else "slides", uncertainty=settings.uncertainty)
     spec = replace(spec, threshold=mean_threshold(promise, DEFAULT_GAP), calibration=promise)
+    ensure_new(output)  # again: it takes long
     copy_bundle(path, output, spec)
     kept.remove()
     return spec

@@ -15,6 +15,12 @@ from wsi_twostage.errors import StoreError, WriteError
 from wsi_twostage.lock import HAS_LOCKS, lock_file, locked
 
 
+def ensure_new(path: Path) -> None:
+    """Raise StoreError where something is at ``path``."""
+    if path.exists() or path.is_symlink():
+        raise StoreError(f"{path} exists; give another --output")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A file beside ``path`` to fill; it takes the place of ``path`` only when the block succeeds.

@@ -8,7 +8,7 @@ import click
 from wsi_seg import options
 from wsi_seg.help import Command, files
 from wsi_seg.progress import Counts
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ExitCode
 from wsi_twostage.events import Event, Note, Started, TilesDone
 from wsi_twostage.memory import keep_freed_memory
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 @options.mpp
 @options.device
 @options.workers
+@click.pass_context
 def calibrate(
+    ctx: click.Context,
     inputs: tuple[str, ...],
     output: Path,
     model: Path | None,
@@ -41,16 +43,15 @@ def calibrate(
 
     No labels are needed: both models see everything, which takes as long as --refine all. The copy has a
     temperature that fits these slides and the curve behind --target-gap. A promise of a gap g needs at least
-    1 / g - 1 slides; every fifth input fits the temperature and does not count. If it is interrupted on
-    slides, the same command goes on where it was.
+    1 / g - 1 slides; every fifth input fits the temperature and does not count. Inputs that cannot be read
+    are left out; the exit code is 3 then. If it is interrupted on slides, the same command goes on where it
+    was.
     """
     keep_freed_memory()  # as in a run
     from wsi_twostage.calibrate import calibrate_bundle
     from wsi_twostage.quality import promises
     from wsi_twostage.settings import Settings
 
-    if output.exists():
-        raise ConfigError(f"{output} exists; give another --output")
     with Counts() as counts:
         watch = _Watch(counts)
         spec = calibrate_bundle(
@@ -65,14 +66,16 @@ def calibrate(
     assert found is not None
     basis = f"from {found.cases} {found.unit}"
     click.echo(f"{output}: temperature {spec.temperature}, threshold {spec.threshold}, {basis}")
-    kept = promises(found)
-    if not kept:
+    if kept := promises(found):
+        click.echo("| target gap | threshold | tiles refined |")
+        click.echo("|---|---|---|")
+        for promise in kept:
+            click.echo(f"| {promise.target:g} | {promise.threshold:.4f} | {promise.refined:.1%} |")
+    else:
         click.echo(f"{found.cases} {found.unit} can promise a gap of {1 / (found.cases + 1):.2g} at best")
-        return
-    click.echo("| target gap | threshold | tiles refined |")
-    click.echo("|---|---|---|")
-    for promise in kept:
-        click.echo(f"| {promise.target:g} | {promise.threshold:.4f} | {promise.refined:.1%} |")
+    if watch.failed:
+        click.echo(f"{watch.failed} inputs could not be read and are left out", err=True)
+        ctx.exit(ExitCode.SOME_FAILED)
 
 
 class _Watch:
@@ -81,10 +84,12 @@ class _Watch:
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
         self._inputs = self._total = self._tiles = self._of_tiles = 0
+        self.failed = 0
 
     def input(self, seen: "Seen") -> None:
         self._inputs, self._total = seen.inputs, seen.total
         self._counts.show("calibrate", seen.inputs, seen.total, seen.name)
+        self.failed += seen.failed
         if seen.left_out:
             self._counts.say(f"{seen.name} left out: {seen.left_out}")
 

@@ -94,13 +94,10 @@ def _train_bundle(
 ) -> None:
     import torch
 
-    from wsi_twostage.errors import ConfigError
     from wsi_twostage.models.runner import choose_device
     from wsi_twostage.training.config import read_recipe
     from wsi_twostage.training.recipe import train_bundle
 
-    if output.exists():
-        raise ConfigError(f"{output} exists; give another --output")
     recipe = read_recipe(config)
     with Counts() as counts:
         spec = train_bundle(

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wsi_twostage.drafts import ensure_new
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import build, build_coarse, load_net, save_bundle
 from wsi_twostage.models.header import locate, read_spec
@@ -77,7 +78,15 @@ def train_bundle(
         ImageNet weights of MobileNetV2 under torchvision's names (.safetensors or .pth).
 
     An interrupted training goes on from the folders beside ``output`` that end in ``.checkpoint``.
+
+    Raises
+    ------
+    ConfigError
+        Data, a card or networks that do not fit.
+    StoreError
+        Something is at ``output``.
     """
+    ensure_new(output)
     config = recipe.first
     parts = read_data(root, config.data)
     try:
@@ -124,6 +133,7 @@ def train_bundle(
     draft = output.with_name(f"{output.name}.uncalibrated")
     save_bundle(draft, net, spec)  # measured below as it is read: from 16 bits
     spec = finish_bundle(draft, root, recipe, device=device)
+    ensure_new(output)  # again: it takes long
     draft.replace(output)
     for place in places:
         shutil.rmtree(place, ignore_errors=True)
