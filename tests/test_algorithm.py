@@ -7,6 +7,7 @@ from conftest import constant_bundle, small_bundle
 from slides import texture
 
 from wsi_twostage.algorithm import two_stage
+from wsi_twostage.errors import ConfigError
 from wsi_twostage.pixels import Image
 from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
 from wsi_twostage.tiles import Box
@@ -52,3 +53,20 @@ def test_the_mean_of_a_cut_cell_is_of_what_it_has() -> None:
     image[4, :] = 100
     image[4, 4:] = 200
     assert Image(image).coarser(4).array[..., 0].tolist() == [[0, 0], [100, 200]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image": texture(128, 128) / 255}, "an image of float64"),
+        ({"image": texture(128, 128).astype(np.uint16)}, "an image of uint16"),
+        ({"image": texture(128, 128)[..., 0]}, r"expected uint8, \(H, W, 3\)"),
+        ({"rule": 0.1}, "rule=0.1; give one of"),
+        ({"uncertainty": "entropie"}, "did you mean entropy"),
+        ({"tissue": np.ones((2, 2), np.bool_)}, "tissue of .* tiles; expected"),
+    ],
+)
+def test_what_cannot_be_segmented_is_refused(changes: dict[str, object], said: str) -> None:
+    given = {"image": texture(128, 128), "bundle": small_bundle(), "rule": ALL} | changes
+    with pytest.raises(ConfigError, match=said):
+        two_stage(**given)  # type: ignore[arg-type]

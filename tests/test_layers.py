@@ -12,7 +12,7 @@ ALLOWED: dict[str, set[str]] = {
     "events": set(),
     "tiles": {"errors"},
     "pixels": {"errors", "tiles"},
-    "uncertainty": set(),
+    "uncertainty": {"errors"},
     "selection": {"errors"},
     "answers": {"tiles"},
     "tissue": {"tiles"},
@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
         "batch", "drafts", "errors", "events", "fine", "kept_cases", "manifest", "mask", "models", "pipeline",
         "preparing", "quality", "selection", "settings", "tiles", "training",
     },
-    "algorithm": {"answers", "models", "pixels", "selection", "tiles", "uncertainty"},
+    "algorithm": {"answers", "errors", "models", "pixels", "selection", "tiles", "uncertainty"},
     "training": {"answers", "drafts", "errors", "models", "quality", "tiles", "uncertainty"},
     "paper": {"drafts", "errors", "selection", "training", "uncertainty"},
     "curves": {
@@ -88,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "doctor": {"cluster", "errors", "models"},
     "pictures": {"errors", "mask", "pixels", "slide", "tiles", "uncertainty"},
-    "preview": {"mask", "pictures", "slide", "tiles"},
+    "preview": {"mask", "pictures", "pixels", "slide", "tiles"},
     "viewer": {
         "errors", "events", "further", "ledger", "lock", "mask", "pictures", "pixels", "settings", "slide",
         "stopping", "tiles", "uncertainty",

@@ -3,6 +3,7 @@
 import errno
 import importlib
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from slides import change_tile, pyramid, texture, write_slide
 from torch import Tensor
 
 from wsi_twostage.algorithm import two_stage
-from wsi_twostage.errors import ConfigError, DeviceFull, LostSlide, SlideError, StoreError
+from wsi_twostage.errors import BundleError, ConfigError, DeviceFull, LostSlide, SlideError, StoreError
 from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
 from wsi_twostage.mask import MaskPyramid, Source, majority
 from wsi_twostage.models.room import within_room
@@ -354,3 +355,49 @@ def test_glass_is_light_in_the_preview_whatever_the_uncertainty(tmp_path: Path) 
     tissue, glass = picture[:, 912 + 10 : 912 + 240], picture[:600, 912 + 600 : 912 + 890]
     assert np.abs(glass.astype(int) - [252, 252, 250]).max() <= 1  # margin of no answer at all would be 1
     assert (tissue.astype(int) - [252, 252, 250]).std() > 10
+
+
+@pytest.mark.parametrize("rule", [0.1, "10%", 0.0])
+def test_a_number_or_a_text_is_no_rule(tmp_path: Path, rule: object) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(300, 300)])
+    with pytest.raises(ConfigError, match=r"rule=.*; give one of Threshold, Fraction"):
+        segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), rule=rule, settings=EVERYWHERE)  # type: ignore[arg-type]
+    assert not (tmp_path / "o.zarr").exists()
+
+
+@pytest.mark.parametrize("answers", [(math.nan, 1.0), (0.0, math.nan)], ids=["Model 1", "Model 2"])
+def test_a_model_that_gives_no_number_is_no_background(tmp_path: Path, answers: tuple[float, float]) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(300, 300)])
+    with pytest.raises(BundleError, match=r"gives numbers that are not finite \(NaN\)"):
+        segment(slide, tmp_path / "o.zarr", bundle=constant_bundle(*answers), rule=ALL, settings=EVERYWHERE)
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 1.0])
+def test_the_mask_lies_where_the_slides_own_pixels_do(tmp_path: Path, mpp: float) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(300, 300)])
+    settings = replace(EVERYWHERE, mpp=mpp)
+    store = segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), rule=NONE, settings=settings).store
+    described = json.loads((store.path / "labels" / "segmentation" / "zarr.json").read_text())
+    first = described["attributes"]["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    # the first pixel begins where the slide's does, so their centres are half of what they differ apart
+    assert first[1]["translation"] == [(0.5 - mpp) / 2] * 2
+    assert MaskPyramid.open(store.path).spec == store.spec
+
+
+def test_a_slide_with_a_hole_has_a_preview(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "slide.tiff", [texture(600, 900)])
+    change_tile(path, 1, lambda data: b"\0" * len(data))
+    result = segment(path, tmp_path / "o.zarr", bundle=small_bundle(), rule=NONE, settings=EVERYWHERE)
+    assert result.status == "partial"
+    write_preview(result.store, tmp_path / "out.png")
+    assert imagecodecs.imread(tmp_path / "out.png").any()
+
+
+def test_a_result_that_is_gone_is_not_an_empty_mask(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(300, 300)])
+    store = segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), rule=ALL, settings=EVERYWHERE).store
+    assert whole(store).any()
+    store.path.rename(tmp_path / "elsewhere.zarr")
+    for read in (lambda: whole(store), store.read_overview, store.tiles, lambda: store.manifest):
+        with pytest.raises(StoreError, match="is gone"):
+            read()

@@ -649,9 +649,23 @@ def test_a_region_beside_the_tissue_is_refused(tmp_path: Path, model: Path, slid
     before = content(out)
     ring = [[50_000, 50_000], [50_100, 50_000], [50_100, 50_100], [50_000, 50_000]]
     region.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
-    with pytest.raises(ConfigError, match=r"r\.geojson: touches no tissue of .*; its coordinates are pixels"):
+    with pytest.raises(
+        ConfigError, match=r"r\.geojson: none of its polygons lies on .*; its coordinates are pixels"
+    ):
         refine(out, region=region)
     assert content(out) == before
+
+
+def test_a_region_beside_the_tissue_but_on_the_slide_is_refused(
+    tmp_path: Path, model: Path, slide: Path
+) -> None:
+    out, region, tissue = tmp_path / "o.zarr", tmp_path / "r.geojson", tmp_path / "t.geojson"
+    for path, left in ((tissue, 100), (region, 1500)):
+        ring = [[left, 100], [left + 500, 100], [left + 500, 600], [left, 100]]
+        path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    segment(slide, out, bundle=model, rule=NONE, settings=replace(EVERYWHERE, tissue=str(tissue)))
+    with pytest.raises(ConfigError, match=r"r\.geojson: touches no tissue of .*; its coordinates are pixels"):
+        refine(out, region=region)
 
 
 def test_a_round_that_was_stopped_is_finished(tmp_path: Path, model: Path, slide: Path) -> None:

@@ -14,6 +14,7 @@ from wsi_twostage.selection import (
     Duration,
     Fraction,
     Rule,
+    TargetGap,
     Threshold,
     TileCount,
     parse_budget,
@@ -98,3 +99,15 @@ def test_a_number_of_tiles_takes_the_most_uncertain() -> None:
 def test_a_threshold_outside_of_0_and_1_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"within 0\.\.1"):
         Threshold(1.5)
+
+
+@pytest.mark.parametrize("rule", [0.1, "10%", None, TargetGap(0.1)])
+def test_what_is_no_rule_is_refused(rule: object) -> None:
+    with pytest.raises(ConfigError, match=r"rule=.*; give one of Threshold, Fraction, TileCount, Duration"):
+        select(np.zeros((2, 2), np.float32), np.ones((2, 2), np.bool_), rule)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [-1, 2.5])
+def test_a_count_of_tiles_is_whole(count: int) -> None:
+    with pytest.raises(ConfigError, match="expected a whole number"):
+        TileCount(count)

@@ -108,3 +108,25 @@ def test_a_large_overview_takes_little_time() -> None:
     started = time.process_time()
     tissue_mask(image)
     assert time.process_time() - started < 2  # s; 0.2 s on the machine this was written on
+
+
+@pytest.mark.parametrize("ink", [(20, 40, 200), (0, 150, 60)])
+def test_ink_does_not_outweigh_pale_tissue(ink: tuple[int, int, int]) -> None:
+    image = noisy(GLASS)
+    image[20:40, 15:35] = noisy((226, 212, 226))[:20, :20]
+    image[50:53, :20] = ink
+    mask = tissue_mask(image)
+    assert mask[20:40, 15:35].mean() > 0.99
+    assert not mask[:15].any()
+
+
+@pytest.mark.parametrize("dark", [(40, 33, 30), (110, 108, 105)], ids=["pigment", "silver"])
+def test_what_is_dark_is_tissue_without_a_colour(dark: tuple[int, int, int]) -> None:
+    image = noisy(GLASS)
+    image[10:30, 10:30] = noisy(PINK)[:20, :20]
+    image[35:55, 30:50] = noisy(dark)[:20, :20]
+    image[:, 58:] = 0  # nothing was scanned here
+    mask = tissue_mask(image)
+    assert mask[10:30, 10:30].all()
+    assert mask[35:55, 30:50].all()
+    assert not mask[:, 58:].any()

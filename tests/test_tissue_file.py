@@ -143,3 +143,29 @@ def test_nothing_is_moved_where_the_slide_is_no_multiple_of_the_grid(tmp_path: P
         Image.fromarray(mask).save(tmp_path / name)
     tissue = read_tissue(tmp_path / name, full=(127, 127), wanted=(3, 3), downsample=32)
     assert np.argwhere(tissue).tolist() == [[0, 2]]
+
+
+def test_polygons_beside_the_slide_are_refused(tmp_path: Path) -> None:
+    away = [[5000, 5000], [6000, 5000], [6000, 6000], [5000, 5000]]
+    path = write(tmp_path / "a.geojson", [feature(away)])
+    with pytest.raises(ConfigError, match=r"none of its polygons lies on the slide.* there are 1200 x 800"):
+        read_tissue(path, full=FULL, wanted=WANTED, downsample=20)
+
+
+def test_a_black_mask_is_a_slide_without_tissue(tmp_path: Path) -> None:
+    Image.new("L", (60, 40)).save(tmp_path / "mask.png")
+    assert not read_tissue(tmp_path / "mask.png", full=FULL, wanted=WANTED, downsample=20).any()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"type": "Feature", "properties": {}},
+        feature([[]], kind="MultiPolygon"),
+        feature([]),
+    ],
+    ids=["no geometry", "an empty polygon of several", "an empty outline"],
+)
+def test_one_odd_member_does_not_cost_the_others(tmp_path: Path, odd: dict[str, Any]) -> None:
+    path = write(tmp_path / "a.geojson", [odd, feature(SQUARE, [])])
+    assert read_tissue(path, full=FULL, wanted=WANTED, downsample=20).sum() == 21 * 21

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.answers import enlarge, to_labels, to_probability
+from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import refer, runner
 from wsi_twostage.models.spec import CONTEXT_STRIDE, STRIDE
 from wsi_twostage.pixels import Image
-from wsi_twostage.selection import Rule, Selection, select
+from wsi_twostage.selection import Rule, Selection, ensure_rule, select
 from wsi_twostage.tiles import Box, TileGrid
-from wsi_twostage.uncertainty import of_bytes, tile_mean
+from wsi_twostage.uncertainty import ensure_uncertainty, of_bytes, tile_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +40,21 @@ def two_stage(
     ----------
     tissue
         (rows, cols): the tiles to look at; all, if None.
+
+    Raises
+    ------
+    ConfigError
+        An image, tissue, rule or uncertainty that is none.
     """
+    ensure_rule(rule)
+    ensure_uncertainty(uncertainty)
+    _ensure_rgb(image)
     spec, model = bundle.spec, runner(refer(bundle, device="cpu", precision="fp32")[0])
     x = Image(image)
     grid = TileGrid(x.height, x.width, spec.tile)
     tissue = np.ones((grid.rows, grid.cols), np.bool_) if tissue is None else tissue
+    if tissue.shape != (grid.rows, grid.cols):
+        raise ConfigError(f"tissue of {tissue.shape} tiles; expected {grid.rows, grid.cols}")
 
     # line 1: p = up(f1(down(x)))
     small, halo = x.coarser(spec.ratio), spec.coarse_halo
@@ -73,6 +84,11 @@ def two_stage(
             inside = grid.box(tile)
             labels[inside.slices] = to_labels(core, spec.decisions[1])[: inside.height, : inside.width]
     return TwoStage(labels, p, h, patches)
+
+
+def _ensure_rgb(image: NDArray[np.uint8]) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ConfigError(f"an image of {image.dtype}, {image.shape}; expected uint8, (H, W, 3)")
 
 
 def _per_pixel(tiles: NDArray[np.bool_], tile: int, height: int, width: int) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from wsi_twostage.models.header import find_bundle
 from wsi_twostage.preparing import drawn_on, end_of, prepare
 from wsi_twostage.result import Result
 from wsi_twostage.schedule import begin
-from wsi_twostage.selection import ALL, Duration, Rule
+from wsi_twostage.selection import ALL, Duration, Rule, ensure_rule
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide
 from wsi_twostage.tissue import tissue_tiles
@@ -61,6 +61,8 @@ def refine(
         As `segment`.
     """
     started, since = time.perf_counter(), time.time() if since is None else since
+    if rule is not None:
+        ensure_rule(rule)
     made = MaskPyramid.open(output).manifest
     if not made.get("chosen", True):
         raise StoreError(

@@ -103,7 +103,7 @@ def writing(
             remove_unfinished(mask.path)
             release()
         except Exception as error:
-            with suppress(OSError):
+            with suppress(OSError, StoreError):
                 release()
             if isinstance(error, OSError):
                 raise WriteError.of(path, error) from error

@@ -18,7 +18,7 @@ class Grid(NamedTuple):
     scale: float
     """Size of a pixel."""
     translation: float
-    """Centre of the first pixel; that of the first pixel of the finest level is 0."""
+    """Centre of the first pixel; that of the first pixel of the slide is 0."""
 
 
 def multiscale(name: str, grids: Sequence[Grid], *, colour: bool, method: str = "") -> "Multiscale":

@@ -17,7 +17,7 @@ from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import ModelRef, refer
 from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
 from wsi_twostage.quality import threshold_for
-from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold
+from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold, ensure_rule
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Identity, Slide, View, open_slide
 from wsi_twostage.tissue import TISSUES
@@ -117,6 +117,7 @@ def resolve(
             raise ConfigError(f"the model's threshold is of entropy; with {settings.uncertainty} give a rule")
         rule = Threshold(spec.threshold)
     if not isinstance(rule, TargetGap):
+        ensure_rule(rule)
         return rule, str(rule)
     found = Threshold(threshold_for(spec.calibration, rule.value, uncertainty=settings.uncertainty))
     assert spec.calibration is not None
@@ -177,4 +178,5 @@ def mask_spec(spec: BundleSpec, fine: View, overview: View) -> MaskSpec:
         overview_downsample=_overview(fine),
         overview_height=overview.height,
         overview_width=overview.width,
+        origin_um=round((fine.mpp - fine.mpp / fine.downsample) / 2, 6),
     )

@@ -18,6 +18,7 @@ from wsi_twostage.pictures import (
     tissue_at,
     uncertainty_at,
 )  # fmt: skip
+from wsi_twostage.pixels import read_around_holes
 from wsi_twostage.slide import Slide
 from wsi_twostage.tiles import Box, Tile
 
@@ -35,6 +36,7 @@ def write_preview(store: MaskPyramid, path: str | os.PathLike[str]) -> None:
     Left: the slide's thumbnail with the outlines of the mask and, in green, of the tissue. Middle: Model 1's
     uncertainty, light to dark, with the refined tiles framed in blue. Right: a close-up of the finest level
     at the most uncertain refined tile (or tissue tile, if none was refined), with the outline of the mask.
+    What cannot be read is black.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def _thumbnail(store: MaskPyramid, slide: Slide) -> RGB:
     """The slide at the panel's level with the outlines of the mask and of the tissue."""
     level = level_within(store, SIDE_PX)
     box = Box(0, 0, *store.shape(level))
-    image = slide.view(store.spec.mpp / slide.mpp * 2**level).read(box)
+    image, _ = read_around_holes(slide.view(store.spec.mpp / slide.mpp * 2**level), box)
     image[outline(tissue_at(store, level).astype(np.uint8))] = _TISSUE
     return _draw(image, store.read(box, level), store)
 
@@ -83,7 +85,8 @@ def _close_up(store: MaskPyramid, slide: Slide) -> RGB:
         best = int(np.argmax(np.nan_to_num(tiles["uncertainty"]) + (tiles["source"] == Source.MODEL_2)))
         tile = Tile(int(tiles["row"][best]), int(tiles["col"][best]))
     box = box_around(store, tile, CLOSE_PX)
-    return _draw(slide.view(store.spec.mpp / slide.mpp).read(box), store.read(box), store)
+    image, _ = read_around_holes(slide.view(store.spec.mpp / slide.mpp), box)
+    return _draw(image, store.read(box), store)
 
 
 def _draw(image: RGB, labels: NDArray[np.uint8], store: MaskPyramid) -> RGB:

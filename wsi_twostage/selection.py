@@ -56,8 +56,8 @@ class TileCount:
     value: int
 
     def __post_init__(self) -> None:
-        if self.value < 0:
-            raise ConfigError(f"budget={self.value} tiles; it cannot be negative")
+        if self.value < 0 or self.value != int(self.value):
+            raise ConfigError(f"budget={self.value} tiles; expected a whole number, 0 or more")
 
     def __str__(self) -> str:
         return f"budget {self.value} tiles"
@@ -78,8 +78,16 @@ class Duration:
 
 
 Rule = Threshold | Fraction | TileCount | Duration
+RULES = (Threshold, Fraction, TileCount, Duration)
 ALL = Fraction(1.0)
 NONE = Fraction(0.0)
+
+
+def ensure_rule(rule: object) -> None:
+    """Raise ConfigError for a number, a text, or whatever else says less than a rule does."""
+    if not isinstance(rule, RULES):
+        names = ", ".join(kind.__name__ for kind in RULES)
+        raise ConfigError(f"rule={rule!r}; give one of {names}, such as {Fraction(0.1)!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,13 @@ def select(
     """Choose among the tiles with ``tissue`` by ``scores``, both (rows, cols).
 
     A share is one ``of`` so many tiles; None: of these.
+
+    Raises
+    ------
+    ConfigError
+        No rule.
     """
+    ensure_rule(rule)
     candidates = np.flatnonzero(tissue)
     ranked = candidates[np.argsort(-scores.ravel()[candidates], kind="stable")]
     if isinstance(rule, Threshold):
@@ -105,7 +119,7 @@ def select(
     elif isinstance(rule, Fraction):
         order = ranked[: round(rule.value * (len(ranked) if of is None else of))]
     elif isinstance(rule, TileCount):
-        order = ranked[: rule.value]
+        order = ranked[: int(rule.value)]
     else:  # as many as there is time for
         order = ranked
     chosen = np.zeros(scores.shape, np.bool_)

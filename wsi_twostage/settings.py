@@ -11,7 +11,7 @@ from wsi_twostage import cluster
 from wsi_twostage.audit import LEAST
 from wsi_twostage.errors import ConfigError, did_you_mean, similar_file
 from wsi_twostage.tissue import TISSUES
-from wsi_twostage.uncertainty import UNCERTAINTIES
+from wsi_twostage.uncertainty import ensure_uncertainty
 from wsi_twostage.watchdog import PATIENCE_S
 
 
@@ -49,9 +49,7 @@ class Settings:
     """Replace a result of ours; nothing else is ever replaced."""
 
     def __post_init__(self) -> None:
-        if self.uncertainty not in UNCERTAINTIES:
-            near = did_you_mean(self.uncertainty, UNCERTAINTIES)
-            raise ConfigError(f"uncertainty={self.uncertainty!r}; use {', '.join(UNCERTAINTIES)}{near}")
+        ensure_uncertainty(self.uncertainty)
         if self.tissue not in TISSUES and not Path(self.tissue).is_file():
             near = did_you_mean(self.tissue, TISSUES) or similar_file(self.tissue)
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Where the tissue is: Otsu's threshold on the colourfulness of a small overview."""
+"""Where the tissue is: Otsu's threshold on the colourfulness of a small overview, and what is dark."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,11 @@ TISSUES = ("otsu", "none")
 # Colourfulness (largest minus smallest of R, G, B; 0..255) below the first is glass however the histogram
 # falls, above the second tissue: a blank slide has none, and one full of tissue is not split in two.
 _GLASS, _STAINED = 9, 22
+_STRONG = 30  # so colourful is ink, too, and all that is more counts as this: else ink outweighs pale tissue
+_DARK = (
+    24,
+    150,
+)  # the largest of R, G, B of what is dark: pigment, folds, silver; below it nothing was scanned
 _RADIUS_PX = 1  # of the smoothing box: 24 um at 8 um per pixel
 
 
@@ -22,8 +27,10 @@ def tissue_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     red, green, blue = np.moveaxis(_box_mean(rgb, _RADIUS_PX), 2, 0)  # (H, W) each
     largest, smallest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     colourfulness = largest - smallest
-    threshold = min(max(otsu(colourfulness), _GLASS), _STAINED)
-    return _erode(_dilate(colourfulness > threshold, 3), 2)
+    threshold = min(max(otsu(np.minimum(colourfulness, _STRONG)), _GLASS), _STAINED)
+    dark = (largest > _DARK[0]) & (largest < _DARK[1])
+    dark = _dilate(_erode(dark, 1), 1)  # no lines: what was not scanned has edges
+    return _erode(_dilate((colourfulness > threshold) | dark, 3), 2)
 
 
 def otsu(values: NDArray[np.uint8]) -> int:

@@ -37,12 +37,18 @@ def read_tissue(
     Raises
     ------
     ConfigError
-        Neither, or an image of another shape than the slide.
+        Neither, an image of another shape than the slide, or polygons beside it.
     """
     if path.exists() and not path.is_file():  # a pipe or a device may never end
         raise ConfigError(f"{path}: neither a mask image nor GeoJSON that can be read (not a file)")
     if path.suffix.lower() in _GEOJSON:
-        return _drawn(path, wanted, downsample)
+        drawn = _drawn(path, wanted, downsample)
+        if not drawn.any():
+            raise ConfigError(
+                f"{path}: none of its polygons lies on the slide; its coordinates are pixels of level 0, of "
+                f"which there are {full[1]} x {full[0]}"
+            )
+        return drawn
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its size
@@ -125,10 +131,13 @@ def _polygons(value: Any) -> Iterator[Any]:
     kind = value["type"]
     if kind == "FeatureCollection":
         yield from _polygons(value["features"])
-    elif kind == "Feature" and value["geometry"] is not None:
-        yield from _polygons(value["geometry"])
+    elif kind == "Feature":
+        if (geometry := value.get("geometry")) is not None:
+            yield from _polygons(geometry)
     elif kind == "GeometryCollection":
         yield from _polygons(value["geometries"])
     elif kind in ("Polygon", "MultiPolygon"):
         polygons = value["coordinates"] if kind == "MultiPolygon" else [value["coordinates"]]
-        yield from (rings for rings in polygons if rings)  # without any it is empty (RFC 7946, 3.1)
+        for rings in polygons:
+            if rings and rings[0]:  # else it is empty (RFC 7946, 3.1)
+                yield list(filter(None, rings))

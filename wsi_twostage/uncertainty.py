@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_twostage.errors import ConfigError, did_you_mean
+
 Floats = NDArray[np.float32]
 
 _DICE = 0.85  # to be expected of the whole
@@ -57,6 +59,13 @@ UNCERTAINTIES: dict[str, Callable[[Floats], Floats]] = {
     "paper": paper,
     "expected_gain": expected_gain,
 }
+
+
+def ensure_uncertainty(name: str) -> None:
+    """Raise ConfigError where no uncertainty has this name."""
+    if name not in UNCERTAINTIES:
+        near = did_you_mean(name, UNCERTAINTIES)
+        raise ConfigError(f"uncertainty={name!r}; use {', '.join(UNCERTAINTIES)}{near}")
 
 
 def of_bytes(name: str, probability: NDArray[np.uint8]) -> Floats:

@@ -13,7 +13,7 @@ RGB = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 def write_metadata(root: zarr.Group, spec: MaskSpec) -> None:
     """Describe the overview at ``root`` and the mask below it, in micrometres.
 
-    The origin is the centre of the first fine pixel.
+    The origin is the centre of the slide's first pixel, as in the slide's own OME-Zarr.
     """
     from ome_zarr_models.v05.image import ImageAttrs
     from ome_zarr_models.v05.image_label import ImageLabelAttrs
@@ -34,11 +34,11 @@ def write_metadata(root: zarr.Group, spec: MaskSpec) -> None:
 def _grids(spec: MaskSpec, downsample: float) -> list[Grid]:
     """Of every level.
 
-    A pixel of level i covers 2**i * downsample fine pixels, so its centre is half of that, less
-    half a fine pixel, away from the centre of the first fine pixel.
+    A pixel of level i covers 2**i * downsample fine pixels, so its centre is half of that, less half a fine
+    pixel, away from the centre of the first fine pixel.
     """
     sizes = [downsample * 2**level for level in range(spec.levels)]  # fine pixels
-    return [Grid(spec.mpp * size, spec.mpp * (size - 1) / 2) for size in sizes]
+    return [Grid(spec.mpp * size, spec.origin_um + spec.mpp * (size - 1) / 2) for size in sizes]
 
 
 def _label(spec: MaskSpec) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, Self
 
@@ -59,6 +59,8 @@ class MaskSpec:
     overview_height: int  # pixels of the overview (> 0)
     overview_width: int  # pixels of the overview (> 0)
     name: str = "segmentation"
+    origin_um: float = field(default=0.0, compare=False)
+    """Where the centre of the first fine pixel is, along both axes, from that of the slide's first pixel."""
 
     def __post_init__(self) -> None:
         _ensure_positive(self)
@@ -139,7 +141,7 @@ class MaskSpec:
 
 def _ensure_positive(spec: MaskSpec) -> None:
     """Sizes and scales are finite and above zero."""
-    for field in (
+    for name in (
         "height",
         "width",
         "mpp",
@@ -148,9 +150,9 @@ def _ensure_positive(spec: MaskSpec) -> None:
         "overview_height",
         "overview_width",
     ):
-        value = getattr(spec, field)
+        value = getattr(spec, name)
         if not (value > 0 and math.isfinite(value)):
-            raise ConfigError(f"a mask needs {field} > 0; got {value}")
+            raise ConfigError(f"a mask needs {name} > 0; got {value}")
 
 
 def _ensure_shards_shrink_to_whole_pixels(ratio: int) -> None:

@@ -262,13 +262,20 @@ class MaskPyramid:
 
     def _group(self) -> zarr.Group:
         """Our own group, opened anew: another process may have changed its attributes."""
+        self._ensure_there()
         return zarr.open_group(self.path, path=OURS, mode="r+")
 
     def _mask(self, level: int) -> zarr.Array[Any]:
         return self._array(f"labels/{self.spec.name}/{level}")
 
     def _array(self, name: str) -> zarr.Array[Any]:
+        self._ensure_there()
         return _open_array(self.path, self.spec, name)
+
+    def _ensure_there(self) -> None:
+        """What zarr does not find it takes for empty."""
+        if not self.path.exists():
+            raise StoreError(f"{self.path} is gone, or lies elsewhere by now")
 
 
 @lru_cache(maxsize=256)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
+from wsi_twostage.models.stage import ensure_numbers
 from wsi_twostage.models.twostage import TwoStageNet
 
 T = TypeVar("T")
@@ -89,7 +90,9 @@ class Compiled:
             request = getattr(self, f"_{stage}").create_infer_request()
             setattr(self._requests, stage, request)
         request.infer([np.ascontiguousarray(image)[None] for image in images])
-        return torch.from_numpy(request.get_output_tensor(0).data[0].copy())
+        answer = torch.from_numpy(request.get_output_tensor(0).data[0].copy())
+        ensure_numbers(answer, self.spec.name)
+        return answer
 
 
 def compile_bundle(bundle: ModelBundle, net: TwoStageNet, *, precision: str) -> Compiled:

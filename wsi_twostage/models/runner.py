@@ -22,7 +22,7 @@ from wsi_twostage.models.header import find_bundle, locate, read_spec, sha256_of
 from wsi_twostage.models.onnx_net import OnnxNet, onnx_device
 from wsi_twostage.models.room import is_full, reason, with_room, within_room
 from wsi_twostage.models.spec import BundleSpec
-from wsi_twostage.models.stage import Stage
+from wsi_twostage.models.stage import Stage, ensure_numbers
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import DecoderStep
 
@@ -179,7 +179,9 @@ class Runner:
 
     def _once(self, net: Callable[..., Tensor], *images: NDArray[np.uint8]) -> Tensor:
         with torch.inference_mode(), self._autocast():
-            return net(*map(self._input, images))[0]
+            answer = net(*map(self._input, images))[0]
+        ensure_numbers(answer, self.spec.name)
+        return answer
 
     def _input(self, rgb: NDArray[np.uint8]) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, H, W) float32 in 0..1, channels last in memory, as it was read."""

@@ -17,6 +17,14 @@ _LEAST = 1e-6  # of a probability whose logarithm is taken
 _KEYS = ("out", "logits")  # of the logits, where a network gives several tensors by name
 
 
+def ensure_numbers(answer: Tensor, name: str) -> None:
+    """Raise BundleError for NaN, which would quietly become background."""
+    if bool(answer.isnan().any()):
+        raise BundleError(
+            f"{name} gives numbers that are not finite (NaN); look at its weights, or use --precision fp32"
+        )
+
+
 class Stage(nn.Module):
     """f1 or f2 around a network.
 
