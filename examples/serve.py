@@ -24,6 +24,10 @@ class PartsOfFiles(SimpleHTTPRequestHandler):
     origin = ""
 
     def send_head(self) -> io.BytesIO | BinaryIO | None:
+        name = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
+        if name not in ("127.0.0.1", "localhost"):  # a page elsewhere, whose name was made to point here
+            self.send_error(HTTPStatus.FORBIDDEN)
+            return None
         path = Path(self.translate_path(self.path))
         asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if asked is None or not path.is_file():

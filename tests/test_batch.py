@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -235,3 +236,29 @@ def test_what_was_not_begun_is_skipped(folder: Path) -> None:
     assert done.returncode == 75, done.stderr
     summary = json.loads((folder / "out" / "summary.json").read_text())
     assert [row["status"] for row in summary] == ["stopped", "skipped"]
+
+
+def test_names_that_are_no_utf_8_and_previews_do_not_spoil_a_batch(folder: Path) -> None:
+    (folder / "b.tiff").rename(os.fsdecode(os.fsencode(folder) + b"/M\xfcller.tiff"))
+    (folder / "c.svs").unlink()
+    model = tiny_model(folder / "tiny.safetensors")
+    options = ("--model", model, "--tissue", "none", "--budget", "0%", "--preview", "-q")
+    for status in ("ok", "done"):
+        done = wsi_seg(".", *options, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        with (folder / "summary.csv").open(newline="", errors="surrogateescape") as file:
+            rows = list(csv.DictReader(file))
+        assert sorted((row["slide"], row["status"]) for row in rows) == [
+            ("M\udcfcller.tiff", status),
+            ("a.tiff", status),
+        ]
+    assert len(list(folder.glob("*.preview.png"))) == 2
+    assert entries([str(folder / "a.preview.png")], folder)  # by its name it may be one
+
+
+def test_what_is_refused_leaves_the_summary_of_before(folder: Path) -> None:
+    (folder / "summary.csv").write_text("slide,output,status,error\na.tiff,a.seg.ome.zarr,failed,\n")
+    before = (folder / "summary.csv").read_bytes()
+    done = wsi_seg(".", "--model", "gone.safetensors", cwd=folder)
+    assert done.returncode == 2
+    assert (folder / "summary.csv").read_bytes() == before

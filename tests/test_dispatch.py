@@ -1,5 +1,6 @@
 """Calls on a cluster: few in flight, each result once, and whoever is to blame is found."""
 
+import threading
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -88,6 +89,17 @@ def test_a_run_that_wants_to_be_alone_waits_for_the_others(processes: Client) ->
     assert one.room() == 0
     two.clear()
     assert one.room() > 0
+
+
+def test_a_run_that_is_held_back_ends_with_all_of_its_results(processes: Client) -> None:
+    other = dispatch._Desk(processes, 0)
+    other.submit(Call(die_of, (None, (1,))))
+    assert not other.claim() or not other.busy
+    opening = threading.Timer(2 * dispatch.TICK_S, other.clear)
+    opening.start()
+    results = list(dispatch.run(processes, (Call(double, (i,)) for i in range(20))))
+    assert sorted(results) == [2 * i for i in range(20)]
+    assert not opening.is_alive()
 
 
 @pytest.mark.timeout(600)

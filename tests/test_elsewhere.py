@@ -91,6 +91,9 @@ def test_the_server_of_the_examples_sends_parts_of_files(tmp_path: Path) -> None
         assert part("bytes=90-500") == (206, bytes(range(90, 100)))
         assert part("bytes=-7") == (206, bytes(range(93, 100)))
         assert part("bytes=100-")[0] == 416
+        evil = urllib.request.Request(f"{address}/file", headers={"Host": "evil.example:8000"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):  # a name that was made to point here
+            urllib.request.urlopen(evil, timeout=10)
 
 
 @needs_viv

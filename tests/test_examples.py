@@ -146,6 +146,33 @@ def test_an_array_task_is_queued_again_after_75_only(
     assert more == (["scontrol requeue 7_2"] if requeued else [])
 
 
+@pytest.mark.parametrize(("restarts", "again"), [(0, False), (1, True)])
+def test_an_array_task_has_options_of_its_own_and_begins_anew_but_once(
+    tmp_path: Path, restarts: int, again: bool
+) -> None:
+    programs = tmp_path / "bin"
+    fake(programs, "scontrol", "exit 1")
+    fake(programs, "wsi-seg", f'printf "%s\\n" "$@" >{tmp_path}/given; exit 75')
+    (tmp_path / "slides.txt").write_text("the first.svs\t--mpp\t0.25\t-o\tout/a b.seg.ome.zarr\n")
+    job = {
+        "SLURM_ARRAY_JOB_ID": "7",
+        "SLURM_ARRAY_TASK_ID": "1",
+        "SLURM_JOB_END_TIME": str(int(time.time()) + 60),  # less than the margin
+        "SLURM_RESTART_COUNT": str(restarts),
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+    }
+    script = [EXAMPLES / "slurm_array.sh", "slides.txt", "out", "--overwrite"]
+    done = subprocess.run(script, cwd=tmp_path, env=os.environ | job, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (
+        75,
+        b"it was not queued again\n",
+    )  # not what scontrol ended with
+    given = (tmp_path / "given").read_text().splitlines()
+    own = ["--mpp", "0.25", "-o", "out/a b.seg.ome.zarr"]
+    common = ["run", "the first.svs", "-o", "out", "--workers", "1", "--max-seconds", "1"]
+    assert given == [*common, *(["--overwrite"] if not again else []), *own]
+
+
 def test_an_array_task_without_a_slide_is_refused(tmp_path: Path) -> None:
     (tmp_path / "slides.txt").write_text("first.svs\n")
     job = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "SLURM_JOB_ID": "9"}

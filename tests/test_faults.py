@@ -1,10 +1,12 @@
 """What happens to workers in other processes: nothing is lost, nothing is done twice in the result."""
 
+import asyncio
 import os
 import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +18,7 @@ import pytest
 from distributed import Client, LocalCluster
 from faults import PARENT, BadView
 
-from wsi_twostage import cluster, fitness, preparing
+from wsi_twostage import cluster, fitness, preparing, stopping
 from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.errors import ClusterError, ConfigError, StoreError, WriteError
 from wsi_twostage.events import Event, Finished, Note, TilesDone
@@ -24,7 +26,7 @@ from wsi_twostage.mask import MaskPyramid, Shard, Source
 from wsi_twostage.pipeline import segment
 from wsi_twostage.preparing import Views, prepare
 from wsi_twostage.result import Result
-from wsi_twostage.selection import TileCount
+from wsi_twostage.selection import NONE, TileCount
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide
 from wsi_twostage.tiles import Tile
@@ -200,11 +202,49 @@ def test_what_is_to_be_overwritten_stays_where_a_worker_lacks_the_slide(
 
 
 def test_a_worker_that_does_not_answer_is_not_the_scheduler() -> None:
-    client = Mock(run=Mock(return_value={"tcp://away:1": OSError("timed out"), "tcp://here:1": ""}))
-    fitness._ask(client, fitness.missing)
-    client.run.return_value = {"tcp://here:1": RuntimeError("no driver")}
+    fitness._ensure_nothing_lacks({"tcp://away:1": OSError("timed out"), "tcp://here:1": ""})
     with pytest.raises(ConfigError, match=r"worker tcp://here:1 is of no use: RuntimeError: no driver"):
-        fitness._ask(client, fitness.missing)
+        fitness._ensure_nothing_lacks({"tcp://here:1": RuntimeError("no driver")})
+
+
+def test_a_worker_that_hangs_does_not_keep_a_run_from_ending() -> None:
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as workers,
+        Client(workers, set_as_default=False) as client,
+    ):
+        asking = threading.Timer(0.3, stopping.ASKED.set)
+        asking.start()
+        try:
+            began = time.monotonic()
+            with pytest.raises(ClusterError, match="stopped before all workers had answered"):
+                fitness._ask(client, hang)
+            assert time.monotonic() - began < 4  # s; it hangs for 5
+        finally:
+            stopping.ASKED.clear()
+
+
+async def hang() -> str:
+    await asyncio.sleep(5)
+    return ""
+
+
+def test_the_door_of_a_run_that_was_killed_lets_everybody_in(
+    tmp_path: Path, model: Path, slide: Path
+) -> None:
+    settings = replace(EVERYWHERE, overwrite=True)
+    store = segment(slide, tmp_path / "o.zarr", bundle=model, rule=NONE, settings=settings).store
+    work = replace(
+        preparing.prepare(slide, model, settings).work(store, settings), run="another-machine:1 1 nobody"
+    )
+    worker = Mock()
+    for held_by, leaves in ((None, False), ("somebody else", False), (work.run, True)):
+        store.note(held_by=held_by)
+        worker.reset_mock()
+        gone = replace(work, fine=replace(work.fine, path=str(tmp_path / "gone.tiff")))  # type: ignore[type-var]
+        fitness.Door(gone, gpus=False).setup(worker)
+        assert worker.loop.call_later.called is leaves
 
 
 def test_a_worker_that_comes_late_and_lacks_the_slide_is_sent_away(

@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "manifest": {"errors", "lock", "mask", "models", "slide"},
     "overview": {"mask", "pixels", "tiles", "work"},
     "batches": {"dispatch", "mask", "selection", "tiles", "work"},
-    "fitness": {"cluster", "errors", "lock", "models", "pixels", "work"},
+    "fitness": {"cluster", "errors", "lock", "models", "pixels", "stopping", "work"},
     "crew": {"batches", "cluster", "dispatch", "errors", "fine", "mask", "stopping", "work"},
     "schedule": {
         "audit", "batches", "coarse", "crew", "dispatch", "events", "fine", "fitness", "ledger", "mask",

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ from wsi_twostage.models.bundle import ModelBundle, load_bundle, load_net
 from wsi_twostage.models.halo import measured_halo
 from wsi_twostage.models.header import read_spec
 from wsi_twostage.models.own import bundle_of, pack
+from wsi_twostage.models.runner import refer, runner
 from wsi_twostage.models.spec import Contract
 from wsi_twostage.models.stage import Stage
 from wsi_twostage.pipeline import segment
@@ -222,6 +224,9 @@ def test_an_answer_that_is_no_number_ends_a_run_with_one_line(tmp_path: Path, sl
         (Tiny(), {"tile": 100}, "tile=100"),
         (Tiny(), {"std": (1.0, 0.0, 1.0)}, "std above 0"),
         (Tiny(), {"mean": (0.5,)}, "three numbers each"),
+        (Tiny(), {"mean": (123.675, 116.28, 103.53)}, "divide those of 0..255 by 255"),
+        (Tiny(), {"probabilities": True}, "which are no probabilities; if they are logits"),
+        (nn.Sequential(Tiny(3), nn.Sigmoid()), {"classes": ["a", "b"]}, "what look like probabilities"),
         ("net.pt", {}, "never loaded"),
         ("none.onnx", {}, "no such ONNX file"),
         (3, {}, "Model 1 is of .*int.*; use a torch module"),
@@ -457,3 +462,60 @@ def test_a_network_of_segmentation_models_pytorch_runs_in_memory_and_as_onnx(tmp
     pack(bundle, tmp_path / "smp.bundle")
     after = run(slide, tmp_path / "b.zarr", tmp_path / "smp.bundle")
     assert (before != after).mean() <= DIFFER
+
+
+class Keeping(nn.Module):
+    """Keeps on itself what it computes, for a while, as many networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 1, 9, padding=4)
+        nn.init.normal_(self.body.weight, std=0.3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.skip = self.body(x)
+        time.sleep(0.002)
+        return self.skip
+
+
+def test_a_network_that_keeps_what_it_computes_is_not_shared_by_threads() -> None:
+    torch.manual_seed(0)
+    bundle = bundle_of(Keeping(), **SMALL)
+    ref = refer(bundle, device="cpu", precision="fp32")[0]
+    images = [texture(128, 128, seed=seed) for seed in range(8)]
+    alone = [runner(ref).f1(image) for image in images]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(runner(ref).f1, images))
+    for one, two in zip(alone, found, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0)
+    twin, first = runner(ref)._own("f1"), bundle.f1
+    assert isinstance(twin, Stage)
+    assert isinstance(first, Stage)
+    assert twin is not first
+    assert next(twin.parameters()) is next(first.parameters())  # the weights are there once
+
+
+def position_map(x: torch.Tensor) -> torch.Tensor:
+    """Of a map of 500 px that was learned: larger windows do not fit it."""
+    if max(x.shape[-2:]) > 500:
+        raise ValueError("the size of tensor a must match")
+    return x[:, :1] - 0.5
+
+
+def test_a_network_that_is_too_small_for_a_window_is_refused_at_once() -> None:
+    with pytest.raises(BundleError, match=r"Model 2 cannot take 512 x 512 px \(the size of tensor a"):
+        bundle_of(position_map, **(SMALL | {"tile": 384, "halo": 64, "coarse_halo": 32}))
+
+
+def test_of_several_outputs_none_is_taken_unasked(tmp_path: Path) -> None:
+    both = "aux = Neg (x) {0} = Identity (x)"
+
+    def written(name: str) -> Path:
+        outputs = f"float[N,3,H,W] aux, float[N,3,H,W] {name}"
+        return onnx_file(tmp_path / f"{name}.onnx", both.format(name), y=outputs)
+
+    three = SMALL | {"classes": ["a", "b"]}
+    with pytest.raises(BundleError, match="gives aux, main; name the logits out or logits"):
+        bundle_of(written("main"), **three)
+    bundle = bundle_of(written("logits"), **three, probabilities=False)
+    assert (bundle.f1(torch.ones(1, 3, 64, 64)) > 0).all()

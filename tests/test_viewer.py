@@ -1,8 +1,13 @@
 """The viewer's tiles, and what it says of a result: against the store and the slide they come from."""
 
 import io
+import json
+import shutil
+import subprocess
+from importlib.resources import files
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from conftest import small_bundle, tiny_model
@@ -272,6 +277,31 @@ def test_while_another_run_writes_refining_is_refused(refinable: MaskPyramid) ->
         refiner.start(Box(0, 0, 100, 100))
 
 
+def test_a_result_that_is_lost_at_the_end_of_refining_ends_it(
+    refinable: MaskPyramid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refiner = Refiner(Scene.open(refinable.path))
+
+    def lose(tiles: Box) -> None:
+        refinable.path.rename(refinable.path.with_name("moved.zarr"))
+
+    monkeypatch.setattr(refiner, "_refine", lose)
+    refiner.start(Box(0, 0, 100, 100))
+    refiner.wait()
+    assert refiner.progress.failed
+    assert not refiner.progress.busy
+
+
+def test_near_the_uncertainty_of_many_classes_is_of_pixels_too(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(300, 300)])
+    bundle = small_bundle(classes=5)
+    store = segment(slide, tmp_path / "o.zarr", bundle=bundle, rule=NONE, settings=EVERYWHERE).store
+    scene = Scene.open(store.path)
+    png = Pictures(scene).tile("uncertainty", 0, Tile(0, 0))
+    assert png is not None
+    assert len(np.unique(imagecodecs.png_decode(png)[:30, :30].reshape(900, -1), axis=0)) > 10
+
+
 def test_what_goes_wrong_while_refining_is_said(refinable: MaskPyramid) -> None:
     Path(refinable.manifest["model"]["path"]).write_bytes(b"hello")
     refiner = Refiner(Scene.open(refinable.path))
@@ -280,3 +310,23 @@ def test_what_goes_wrong_while_refining_is_said(refinable: MaskPyramid) -> None:
     assert refiner.progress.failed
     assert "tiny.safetensors" in refiner.progress.text
     assert not refiner.progress.busy
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node on PATH")
+def test_the_page_shows_each_layer_once_whatever_comes_while_it_is_fetched(tmp_path: Path) -> None:
+    for path in files("wsi_twostage.viewer").joinpath("page").iterdir():
+        if path.name.endswith(".js"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    shutil.copy(Path(__file__).with_name("viewer_world.mjs"), tmp_path)
+    said = subprocess.run(
+        ["node", "viewer_world.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert [json.loads(line) for line in said.stdout.splitlines()] == [
+        [[1, 0.3], [2, 0.3]],  # the old one stays until the new one is there
+        [[2, 0]],
+        [],
+        [[3, 0.3]],
+        [[3, 0.3]],
+        [[1, 0.05], [2, 0.05]],
+    ]

@@ -281,14 +281,23 @@ def test_a_page_of_another_origin_may_not_ask(viewer: Viewer, token: str) -> Non
 def test_a_ticket_leads_to_the_page_once(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or True)
+    closed, fetched = threading.Event(), threading.Event()
+
+    def browser(url: str) -> None:  # that waits until it is closed
+        opened.append(url)
+        fetched.set()
+        closed.wait(60)
+
+    monkeypatch.setattr("webbrowser.open", browser)
     assert viewer.browse("#row=1")
+    assert fetched.wait(10)
     path = "/" + opened[0].split("/", 3)[3].removesuffix("#row=1")
     assert viewer.url not in opened[0]
     first = ask(viewer, path)
     assert first.status == 303
     assert viewer.url.endswith(first.headers["Location"])
     assert ask(viewer, path).status == 403
+    closed.set()
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "HEAD", "TRACE", "PATCH", "CONNECT"])
@@ -411,9 +420,41 @@ def test_a_result_that_is_lost_while_it_is_shown_is_one_line(
     for path, reply in zip(asked, replies, strict=True):
         assert reply.status == 422
         what = b"" if path.startswith("tiles/") else b"the tile table "
-        assert b"o.zarr: " + what + b"cannot be read" in reply.body
+        said = b"o.zarr does not exist" if lost == "gone" else b"o.zarr: " + what + b"cannot be read"
+        assert said in reply.body
         assert b"\n" not in reply.body
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("change", ["size", "classes", "slide"])
+def test_a_result_that_is_replaced_while_it_is_shown_is_not_drawn_over_the_old_slide(
+    tmp_path: Path, change: str
+) -> None:
+    slide, out = tmp_path / "slide.tiff", tmp_path / "o.zarr"
+    settings = Settings(tissue="none", workers=1, overwrite=True)
+    write_slide(slide, [texture(500, 400)])
+    segment(slide, out, bundle=small_bundle(), rule=Fraction(0.5), settings=settings)
+    viewer = open_viewer(out)
+    viewer.start()
+    path = urlsplit(viewer.url).path
+    assert ask(viewer, f"{path}facts").status == 200
+    segment(slide, out, bundle=small_bundle(), rule=Fraction(0.5), settings=settings)  # the same, anew
+    assert ask(viewer, f"{path}facts").status == 200
+    bundle = small_bundle(classes=3 if change == "classes" else 1)
+    if change != "classes":
+        height = 300 if change == "size" else 500
+        write_slide(slide, [texture(height, 400, seed=1)])
+    segment(slide, out, bundle=bundle, rule=Fraction(0.5), settings=settings)
+    replies = [ask(viewer, f"{path}{name}") for name in ("facts", "status")]
+    replies.append(ask(viewer, f"{path}stop", method="POST"))
+    viewer.close()
+    for reply in replies:
+        assert reply.status == 422
+        assert b"is another result by now; start wsi-seg view again" in reply.body
+
+
+def test_a_viewer_that_never_answered_can_be_closed(store: MaskPyramid) -> None:
+    open_viewer(store.path).close()
 
 
 def test_a_port_that_is_taken_is_one_clear_line(viewer: Viewer, store: MaskPyramid) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_twostage.drafts import whole_file
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.drafts import draft_of, whole_file
+from wsi_twostage.errors import ConfigError, WriteError
 from wsi_twostage.tissue import TISSUES
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ WRITING = 20
 """Times what writing the summary took, until it is written again while slides end."""
 
 _RESULT = ".seg.ome.zarr"
+_PREVIEW = ".preview.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,9 @@ def slides_in(folder: Path) -> list[str]:
 
 
 def _is_slide(path: Path) -> bool:
+    """Something that looks like one, and is nothing that a run of ours has left."""
+    if path.name.endswith(_PREVIEW):
+        return False
     return path.suffix.lower() in SUFFIXES if path.is_file() else _is_zarr(path)
 
 
@@ -129,6 +133,11 @@ def _is_zarr(path: Path) -> bool:
 def _target(slide: str, output: Path) -> Path:
     """Where the result of a slide goes: a.svs, a.ome.tiff and a.ome.zarr are all a."""
     return output / f"{stem_of(slide)}{_RESULT}"
+
+
+def picture_of(target: Path) -> Path:
+    """Where the preview of a result goes."""
+    return target.with_name(target.name.removesuffix(".zarr").removesuffix(".seg.ome") + _PREVIEW)
 
 
 def stem_of(slide: str) -> str:
@@ -219,6 +228,16 @@ class Summary:
                     f"--output"
                 )
 
+    def ensure_writable(self) -> None:
+        """Raise WriteError if it cannot be written; what is there stays."""
+        place = self._folder / "summary.csv"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with draft_of(place):
+                pass
+        except OSError as error:
+            raise WriteError.of(place, error) from error
+
     def add(self, entry: Entry, line: Line) -> None:
         """How a slide ended; on disk at once, unless that took too much of the time."""
         self._lines[entry] = line
@@ -237,7 +256,7 @@ class Summary:
 def _is_csv(path: Path) -> bool:
     """Whether a file is the table of a summary."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8", errors="surrogateescape") as file:
             return file.readline().startswith("slide,output,status,")
     except (OSError, ValueError):
         return False
@@ -260,7 +279,10 @@ def write_summary(folder: Path, lines: Iterable[Line]) -> Path:
         The folder cannot be written to.
     """
     rows: list[dict[str, Any]] = [{name: getattr(line, name) for name in Line.__slots__} for line in lines]
-    with whole_file(folder / "summary.csv") as draft, draft.open("w", newline="") as file:
+    with (
+        whole_file(folder / "summary.csv") as draft,
+        draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # whatever the names
+    ):
         writer = csv.DictWriter(file, Line.__slots__)
         writer.writeheader()
         writer.writerows(rows)

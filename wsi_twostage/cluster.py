@@ -117,7 +117,17 @@ def _local(threads: int, processes: int | None) -> Iterator[Client]:
     with (
         a_thread_for_a_window(),
         dask.config.set(told),
-        LocalCluster(
+        _cluster(threads, processes) as cluster,
+        Client(cluster, set_as_default=False) as client,  # the caller keeps its own scheduler
+    ):
+        if processes:
+            client.register_plugin(Prepare(ours=True))
+        yield client
+
+
+def _cluster(threads: int, processes: int | None) -> LocalCluster:
+    try:
+        return LocalCluster(
             n_workers=processes or 1,
             threads_per_worker=max(threads // (processes or 1), 1),
             processes=bool(processes),
@@ -128,12 +138,11 @@ def _local(threads: int, processes: int | None) -> Iterator[Client]:
             scheduler_kwargs={"dashboard": False},
             memory_limit=0,
             silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,  # the caller keeps its own scheduler
-    ):
-        if processes:
-            client.register_plugin(Prepare(ours=True))
-        yield client
+        )
+    except RuntimeError as error:
+        if stopping.ASKED.is_set():  # as its processes were, by the same signal
+            raise ClusterError("stopped before a worker came") from error
+        raise
 
 
 class _Reached(Client):  # type: ignore[misc]  # distributed has no types

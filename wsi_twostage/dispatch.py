@@ -82,9 +82,9 @@ def run(
                 for call in islice(ready, desk.room()):
                     desk.submit(call)
             if not desk.busy:
-                if not suspects or stop():
+                if stop() or not (suspects or desk.held):
                     return
-                if desk.claim():
+                if suspects and desk.claim():
                     alone = suspects.popleft()
                     desk.submit(alone)
             if (finished := desk.next()) is None:
@@ -132,6 +132,8 @@ class _Desk:
         self._calls: dict[Future, Call] = {}
         self._done: SimpleQueue[tuple[Future, Any]] = SimpleQueue()
         self._threads, self._counted, self._last_seen = 0, 0.0, time.monotonic()
+        self.held = False
+        """There was no room, because another run wants to be alone for a while."""
         self._gate = _GATES.setdefault(client, _Gate())
         with self._gate.lock:
             self._gate.desks.add(self)
@@ -153,7 +155,8 @@ class _Desk:
                 self._last_seen = now
             elif now - self._last_seen > NO_WORKER_S:
                 raise ClusterError(f"no worker is left, and none came for {NO_WORKER_S:.0f} s")
-        if self._gate.alone not in (None, self):
+        self.held = self._gate.alone not in (None, self)
+        if self.held:
             return 0
         return max(AHEAD * max(self._threads, 1) - len(self._calls), 0)
 

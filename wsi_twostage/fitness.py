@@ -1,8 +1,10 @@
 """Whether workers have what a run needs: those that are there, and those that come later."""
 
+import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -10,12 +12,15 @@ from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin
 
-from wsi_twostage import cluster
+from wsi_twostage import cluster, stopping
 from wsi_twostage.errors import ClusterError, ConfigError, WsiError
 from wsi_twostage.lock import is_here, this_process
 from wsi_twostage.models.runner import ModelRef, runner
 from wsi_twostage.pixels import Pixels
 from wsi_twostage.work import Work
+
+TICK_S = 0.2
+"""Between two looks at whether to stop, while workers answer."""
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +66,19 @@ def ensure_fit(client: Client, fine: Pixels, model: ModelRef, output: Path) -> N
 
 
 def _ask(client: Client, question: Callable[..., str], *arguments: object) -> None:
-    """Each worker says what it lacks; who does not answer is asked when it comes back, by the `Door`."""
+    """Each worker says what it lacks."""
     with cluster.reached(client):
-        said = client.run(question, *arguments, on_error="return")
+        asked = client.run(question, *arguments, on_error="return", asynchronous=True)
+        answer = asyncio.run_coroutine_threadsafe(asked, client.loop.asyncio_loop)
+        while not wait([answer], TICK_S).done:  # one that hangs is given up by the scheduler, in minutes
+            if stopping.ASKED.is_set():
+                raise ClusterError("stopped before all workers had answered")
+        said = answer.result()
+    _ensure_nothing_lacks(said)
+
+
+def _ensure_nothing_lacks(said: Mapping[str, object]) -> None:
+    """What each worker said; who did not answer is asked when it comes back, by the `Door`."""
     for address, what in said.items():
         if isinstance(what, OSError):
             log.warning("worker %s does not answer: %s", address, what)
@@ -81,6 +96,8 @@ class Door(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         self._work, self._gpus, self._version = work, gpus, version("wsi-twostage")
 
     def setup(self, worker: Worker) -> None:
+        if self._work.ended():  # and whoever led it had no time to take the door away
+            return
         here = version("wsi-twostage")
         what = (
             f"wsi_twostage {here}, the run has {self._version}"

@@ -67,6 +67,11 @@ class Work:
         self.slide.ensure_same()
         self.ensure_ours()
 
+    def ended(self) -> bool:
+        """Whether the store is there for this process, and another run holds it, or nobody."""
+        found = read_attributes(self.mask.path)
+        return found is not None and found["manifest"].get("held_by") != self.run
+
     def ensure_ours(self) -> None:
         """A task that outlived its run must not write into the next one's store.
 

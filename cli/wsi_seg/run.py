@@ -15,7 +15,7 @@ from wsi_seg import options
 from wsi_seg.help import Command, files
 from wsi_seg.progress import clock, listener
 from wsi_twostage import stopping
-from wsi_twostage.batch import Line, Summary, entries, is_batch, name_of
+from wsi_twostage.batch import Line, Summary, entries, is_batch, name_of, picture_of
 from wsi_twostage.errors import ConfigError, ExitCode, WriteError, WsiError
 from wsi_twostage.memory import keep_freed_memory
 
@@ -89,7 +89,7 @@ def run(
     since, beginning = psutil.Process().create_time(), time.perf_counter()
     rule = options.read_rule(threshold, budget, refine, target_gap)
     found = entries(slides, output)
-    pictures = {entry.output: _picture(entry.output) for entry in found} if preview else {}
+    pictures = {entry.output: picture_of(entry.output) for entry in found} if preview else {}
     for target, picture in pictures.items():
         if picture.exists() and not (overwrite or target.exists()):
             raise ConfigError(f"{picture} exists; give --overwrite or another --output")
@@ -103,7 +103,7 @@ def run(
     if batch := is_batch(slides, found):
         table.ensure_ours()
         try:
-            table.write()  # that it can be written shows before anything is spent
+            table.ensure_writable()  # before anything is spent
         except WriteError as error:
             raise ConfigError(str(error)) from error
     with stopping.on_signals():
@@ -169,11 +169,6 @@ def _line(outcome: "Outcome") -> Line:
         crashed=counts.crashed,
         seconds=round(result.seconds.total, 1),
     )
-
-
-def _picture(target: Path) -> Path:
-    """Where the preview of a result goes."""
-    return target.with_name(target.name.removesuffix(".zarr").removesuffix(".seg.ome") + ".preview.png")
 
 
 def _preview(result: "Result", path: Path, *, quiet: bool) -> None:

@@ -82,7 +82,7 @@ def read_spec(path: Path) -> BundleSpec:
             stored[name] = tuple(stored[name])
         stored["colours"] = tuple((r, g, b) for r, g, b in stored["colours"])
         return BundleSpec(**stored)
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, ConfigError) as error:
         raise BundleError(f"{path}: a damaged bundle header ({error!r})") from error
 
 

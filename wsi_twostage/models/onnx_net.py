@@ -34,7 +34,13 @@ class OnnxNet:
         session = self._session(1)
         self._inputs = [(each.name, _TYPES.get(each.type)) for each in session.get_inputs()]
         outputs = [each.name for each in session.get_outputs()]
-        self._output = next((key for key in _KEYS if key in outputs), outputs[0])
+        named = [key for key in _KEYS if key in outputs]
+        if len(outputs) > 1 and not named:
+            raise BundleError(
+                f"{name}: gives {', '.join(outputs)}; name the logits {' or '.join(_KEYS)}, or leave the "
+                f"others away"
+            )
+        self._output = (named or outputs)[0]
         _ensure_images(name, session.get_inputs())
 
     @property
@@ -48,7 +54,10 @@ class OnnxNet:
             for (name, kind), image in zip(self._inputs, images, strict=True)
         }
         # As many threads as torch would take, which in a run is one for each window at work.
-        (found,) = self._session(torch.get_num_threads()).run([self._output], fed)
+        try:
+            (found,) = self._session(torch.get_num_threads()).run([self._output], fed)
+        except Exception as error:  # its errors have no common base; torch's are RuntimeErrors
+            raise RuntimeError((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
         return torch.from_numpy(found)
 
     def on(self, device: str) -> "OnnxNet":

@@ -129,7 +129,15 @@ def bundle_of(
         contract=contract,
         card=dict(card or {}),
     )
+    with torch.inference_mode():  # windows as in a run, now that their size is known
+        for stage, side in zip(pair, _sides(spec), strict=True):
+            stage(*example(stage, side, side))
     return ModelBundle(spec, *pair)
+
+
+def _sides(spec: BundleSpec) -> tuple[int, int]:
+    """Pixels of a side of the smallest window of Model 1 and of Model 2 on a slide."""
+    return spec.tile // spec.ratio + 2 * spec.coarse_halo, spec.tile + 2 * spec.halo
 
 
 def pack(bundle: ModelBundle, path: str | os.PathLike[str], *, overwrite: bool = False) -> ModelBundle:
@@ -159,8 +167,8 @@ def pack(bundle: ModelBundle, path: str | os.PathLike[str], *, overwrite: bool =
     written = stages(
         one, two, first.contract, classes=first.classes, scale=first.scale, context=second.context
     )
-    for before, after in zip((first, second), written, strict=True):
-        _ensure_same(before, after)
+    for before, after, side in zip((first, second), written, _sides(bundle.spec), strict=True):
+        _ensure_same(before, after, side)
     tensors = {key: torch.from_numpy(np.frombuffer(data, np.uint8).copy()) for key, data in files.items()}
     write_bundle(path, tensors, bundle.spec)
     return load_bundle(path)
@@ -198,30 +206,30 @@ def _try(stage: Stage, probabilities: bool | None) -> None:
                 f"{stage.name} cannot take {height} x {width} px ({reason}); its windows have sides of "
                 f"multiples of {stage.contract.multiple} px: say multiple=N where it wants those of N"
             ) from error
-        if probabilities is None and _look_like_probabilities(found):
+        low, high = float(found.min()), float(found.max())
+        if probabilities and not 0 <= low <= high <= 1:
+            raise BundleError(
+                f"{stage.name} gives {low:.3g}..{high:.3g}, which are no probabilities; if they are logits, "
+                f"leave probabilities away"
+            )
+        if probabilities is None and 0 <= low < high <= 1:
             raise BundleError(
                 f"{stage.name} gives what look like probabilities, not logits; leave its last sigmoid or "
                 f"softmax away, or say probabilities=True (or False, if they are logits)"
             )
 
 
-def _look_like_probabilities(found: Tensor) -> bool:
-    low, high = float(found.min()), float(found.max())
-    if low < 0 or high > 1 or low == high:
-        return False
-    return found.shape[1] == 1 or bool(((found.sum(1) - 1).abs() < 1e-3).all())
-
-
 @torch.inference_mode()
-def _ensure_same(before: Stage, after: Stage) -> None:
-    """An exported network is the network, on a size that it was not exported with."""
-    images = example(before, 160 if not before.context else 128, 384)
-    one, two = (_probability(stage(*images)) for stage in (before, after))
-    if (worst := float((one - two).abs().max())) > EXPORTED:
-        raise BundleError(
-            f"{before.name}: its ONNX export differs from it by {worst:.2g} of probability; export it "
-            f"yourself and give the file"
-        )
+def _ensure_same(before: Stage, after: Stage, side: int) -> None:
+    """An exported network is the network, on other sizes than it was exported with; a window's ``side``."""
+    for height, width in ((160 if not before.context else 128, 384), (side, side)):
+        images = example(before, height, width)
+        one, two = (_probability(stage(*images)) for stage in (before, after))
+        if (worst := float((one - two).abs().max())) > EXPORTED:
+            raise BundleError(
+                f"{before.name}: its ONNX export differs from it by {worst:.2g} of probability, on {height} "
+                f"x {width} px; export it yourself and give the file"
+            )
 
 
 def _probability(logits: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """A bundle at work: loaded once per process, folded, on its device and in its precision."""
 
 import os
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -125,6 +126,8 @@ def choose_device(name: str) -> str:
     """``auto`` is a CUDA device where there is one, else the CPU."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "meta":  # torch's, of shapes alone
+        raise ConfigError("device 'meta' computes nothing; use auto or cpu")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -142,6 +145,7 @@ class Runner:
     bundle: ModelBundle
     device: torch.device
     precision: torch.dtype
+    _twins: threading.local = field(default_factory=threading.local)
 
     @property
     def spec(self) -> BundleSpec:
@@ -149,11 +153,11 @@ class Runner:
 
     def f1(self, coarse: NDArray[np.uint8]) -> Tensor:
         """(h, w, 3) -> logits (K, scale * h, scale * w); raises as `within_memory`."""
-        return self._answer(self.bundle.f1, coarse)
+        return self._answer(self._own("f1"), coarse)
 
     def f2(self, fine: NDArray[np.uint8], around: NDArray[np.uint8]) -> Tensor:
         """(H, W, 3) and (h, w, 3) -> logits (K, H, W); raises as `within_memory`."""
-        return self._answer(self.bundle.f2, fine, around)
+        return self._answer(self._own("f2"), fine, around)
 
     def within_memory(self, image: NDArray[np.uint8], work: Callable[[], T]) -> T:
         """What is made of an image on the device; beside other threads' work or, without room there, alone.
@@ -173,6 +177,15 @@ class Runner:
                 f"device {self.device}: no memory for {height} x {width} px ({reason(error)}); use "
                 f"fewer --workers, or --device cpu"
             ) from error
+
+    def _own(self, name: str) -> Callable[..., Tensor]:
+        """A stage for this thread alone, where it is a network of the user's."""
+        stage = getattr(self.bundle, name)
+        if not isinstance(stage, Stage):
+            return cast(Callable[..., Tensor], stage)
+        if not hasattr(self._twins, name):
+            setattr(self._twins, name, stage.twin())
+        return cast(Callable[..., Tensor], getattr(self._twins, name))
 
     def _answer(self, net: Callable[..., Tensor], *images: NDArray[np.uint8]) -> Tensor:
         return self.within_memory(images[0], lambda: self._once(net, *images))

@@ -7,7 +7,11 @@ from typing import Any
 from wsi_twostage.errors import BundleError, ConfigError
 
 STRIDE = 32  # sides of a network's input must be multiples of it
+LARGEST_TILE = 2048  # px: a tile lies in one shard of the mask
 CONTEXT_STRIDE = 4  # of the map that context joins: one pixel of a level four times coarser
+
+
+MOST_CHANNELS = 4096  # of a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +31,11 @@ class NetSpec:
                 f"widths={list(self.widths)} and depths={list(self.depths)}; expected five of each, at "
                 f"strides 16, 8, 4, 2 and 1"
             )
-        if min(*self.widths, *self.depths, self.scale) < 1:
+        numbers = (*self.widths, *self.depths, self.scale)
+        if not all(isinstance(number, int) and 1 <= number <= MOST_CHANNELS for number in numbers):
             raise ConfigError(
-                f"widths={list(self.widths)}, depths={list(self.depths)}, scale={self.scale}; expected 1 "
-                f"or more"
+                f"widths={list(self.widths)}, depths={list(self.depths)}, scale={self.scale}; expected whole "
+                f"numbers, 1 up to {MOST_CHANNELS}"
             )
 
 
@@ -54,6 +59,8 @@ class Contract:
                 f"mean={self.mean}, std={self.std}; three numbers each, of red, green and blue in 0..1, "
                 f"std above 0"
             )
+        if min(self.mean) < 0 or max(self.mean) > 1:
+            raise ConfigError(f"mean={self.mean}; expected 0..1: divide those of 0..255 by 255, and std, too")
         if self.multiple < 1:
             raise ConfigError(f"multiple={self.multiple} px; at least 1")
 
@@ -76,10 +83,12 @@ class Calibration:
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.threshold, self.threshold[1:], strict=False))
         alike = 0 < len(self.threshold) == len(self.gap) == len(self.refined)
-        if self.cases < 1 or not (rising and alike):
+        finite = all(map(math.isfinite, (*self.threshold, *self.gap, *self.refined)))
+        if self.cases < 1 or not (rising and alike and finite):
             raise BundleError(
                 f"calibration: cases={self.cases}, {len(self.threshold)} thresholds, {len(self.gap)} gaps, "
-                f"{len(self.refined)} shares; expected a case or more, rising thresholds, as many of each"
+                f"{len(self.refined)} shares; expected a case or more, rising thresholds, as many of each, "
+                f"all of them numbers"
             )
 
 
@@ -142,6 +151,10 @@ class BundleSpec:
         return self.ratio // self.scale
 
 
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
 def _ensure_sound(spec: BundleSpec) -> None:
     """What would only fail, or mislead, in a run."""
     names, colours = spec.classes, spec.colours
@@ -153,11 +166,13 @@ def _ensure_sound(spec: BundleSpec) -> None:
         ("mpp", 0 < spec.mpp < math.inf, "a number above 0"),
         ("ratio", spec.ratio >= 1 and spec.ratio & (spec.ratio - 1) == 0, "a power of two"),
         ("scale", spec.scale >= 1, "1 or more"),
-        ("tile", spec.tile > 0, "1 px or more"),
-        ("halo", spec.halo >= 0, "0 px or more"),
-        ("coarse_halo", spec.coarse_halo >= 0, "0 px or more"),
+        ("tile", _whole(spec.tile) and 0 < spec.tile <= LARGEST_TILE, f"1 px up to {LARGEST_TILE}"),
+        ("halo", _whole(spec.halo), "0 px or more"),
+        ("coarse_halo", _whole(spec.coarse_halo), "0 px or more"),
+        ("context_halo", _whole(spec.context_halo), "0 px or more"),
         ("threshold", 0 <= spec.threshold <= 1, "a number within 0..1"),
         ("temperature", 0 < spec.temperature < math.inf, "a number above 0"),
+        ("card", isinstance(spec.card, dict), "names and what they say"),
         ("decisions", len(spec.decisions) == 2 and all(0 < p < 1 for p in spec.decisions), "two in 0..1"),
     ):
         if not sound:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_twostage.errors import BundleError
+from wsi_twostage.errors import BundleError, WsiError
 from wsi_twostage.models.onnx_net import OnnxNet
+from wsi_twostage.models.room import is_full
 from wsi_twostage.models.spec import Contract
 
 Net = Callable[..., Any]
@@ -66,9 +67,21 @@ class Stage(nn.Module):
         Raises
         ------
         BundleError
-            The network gives another number of channels, another size, or numbers that are not finite.
+            The network fails, or gives another number of channels, another size, or numbers that are not
+            finite.
         """
-        z = self.answer(x, around)
+        try:
+            z = self.answer(x, around)
+        except WsiError:
+            raise
+        except Exception as error:  # a network may fail in any way
+            if isinstance(error, RuntimeError) and is_full(error):
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BundleError(
+                f"{self.name} cannot take {x.shape[-2]} x {x.shape[-1]} px ({reason}); a window may have "
+                f"this size"
+            ) from error
         if self.contract.probabilities:
             z = z.float().clamp(_LEAST, 1 - _LEAST)
             z = z.logit() if z.shape[1] == 1 else z.log()
@@ -92,6 +105,13 @@ class Stage(nn.Module):
                 f"whether mean and std are those of its training"
             )
         return found[..., : self.scale * x.shape[-2], : self.scale * x.shape[-1]]
+
+    def twin(self) -> "Stage":
+        """A copy with the same weights: many networks keep what they compute on themselves for a while."""
+        shared: list[Any] = [*self.parameters(), *self.buffers()]
+        if not isinstance(self.net, nn.Module):  # ONNX Runtime's, or a function, which is its owner's affair
+            shared.append(self.net)
+        return copy.deepcopy(self, {id(each): each for each in shared})
 
     def on(self, device: torch.device) -> "Stage":
         """A copy on another device; itself on the CPU, and where it is a plain function."""

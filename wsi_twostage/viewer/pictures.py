@@ -21,7 +21,7 @@ CACHE_BYTES = 2**26
 FROM_OVERVIEW = 16
 """Pixels of a stored level per pixel of a tile from which on a slide's tile is made from the overview."""
 PROBABILITIES = 4 * TILE**2
-"""Read for one tile of the uncertainty, at most; further out it shows the mean of each tile."""
+"""Read for one tile of the uncertainty, at most, but nearest; further out it shows the mean of each tile."""
 
 FRAME_PX = 2  # of the source of a tile
 
@@ -99,7 +99,7 @@ class Pictures:
     def _uncertainty(self, level: int, box: Box) -> bytes:
         """Of pixels, averaged; where that would read too much, the mean of each tile."""
         spec = self.scene.store.spec
-        if 4**level * TILE**2 * spec.channels > PROBABILITIES:
+        if level and 4**level * TILE**2 * spec.channels > PROBABILITIES:
             u = np.nan_to_num(self.scene.ledger.grid("uncertainty"))
             return paint.png(
                 self._of_tiles(np.rint(255 * u).astype(np.uint8), box, 2**level * spec.ratio), self._heat

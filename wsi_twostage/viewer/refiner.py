@@ -90,12 +90,6 @@ class Refiner:
         began, before = time.perf_counter(), self.scene.ledger.columns["source"] == Source.MODEL_2
         try:
             self._refine(tiles)
-        except WsiError as error:
-            self.progress = Progress(text=str(error), failed=True)
-        except Exception as error:  # nobody waits for this thread: the page has to be told
-            logging.getLogger(__name__).exception("refining failed")
-            self.progress = Progress(text=f"{type(error).__name__}: {error}", failed=True)
-        else:
             self.scene.look()
             columns = self.scene.ledger.columns
             new = (columns["source"] == Source.MODEL_2) & ~before
@@ -107,6 +101,11 @@ class Refiner:
                 f"{stopped}{count} refined in {spent:.0f} s; {100 * changed:.1f} % of their pixels changed."
             )
             self.progress = Progress(text=text)
+        except WsiError as error:
+            self.progress = Progress(text=str(error), failed=True)
+        except Exception as error:  # nobody waits for this thread: the page has to be told
+            logging.getLogger(__name__).exception("refining failed")
+            self.progress = Progress(text=f"{type(error).__name__}: {error}", failed=True)
         finally:
             stopping.ASKED.clear()
 

@@ -49,7 +49,9 @@ class Scene:
 
     def __init__(self, store: MaskPyramid, slide: Slide | None = None, notes: tuple[str, ...] = ()) -> None:
         self.store, self.slide, self.notes = store, slide, notes
-        self.uncertainty = str(store.manifest["uncertainty"])
+        manifest = store.manifest
+        self._fingerprint = manifest["slide"]["fingerprint"]
+        self.uncertainty = str(manifest["uncertainty"])
         """Its name."""
         spec = store.spec
         self.pyramids = {
@@ -102,14 +104,21 @@ class Scene:
         Raises
         ------
         StoreError
-            The result is gone, or damaged.
+            The result is gone, damaged, or another one by now.
         """
         with self._lock:
             stamp = _stamp(self.store.path)
             if stamp != self._stamp:
+                self._ensure_same()
                 self._ledger, self._stamp = Ledger.read(self.store), stamp
                 self._revision += 1
             return self._revision
+
+    def _ensure_same(self) -> None:
+        """What lies there now is of the slide that is shown, and of this shape."""
+        now = MaskPyramid.left(self.store.path)
+        if now.spec != self.store.spec or now.manifest["slide"]["fingerprint"] != self._fingerprint:
+            raise StoreError(f"{now.path} is another result by now; start wsi-seg view again")
 
     def facts(self) -> dict[str, Any]:
         """What a page needs to begin with, for JSON."""

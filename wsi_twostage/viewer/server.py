@@ -114,8 +114,13 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such thing")
             return
+        try:
+            told = _json(self._status())
+        except WsiError as error:
+            self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+            return
         self.close_connection = True  # whatever body is left is not taken for the next request
-        self._reply(HTTPStatus.ACCEPTED, _json(self._status()), _JSON, _CHANGES, {"Connection": "close"})
+        self._reply(HTTPStatus.ACCEPTED, told, _JSON, _CHANGES, {"Connection": "close"})
 
     def _admitted(self) -> str | None:
         """What a request that may ask asks for; else it is refused, and its connection ends."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from urllib.parse import urlsplit
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, ExitCode
 from wsi_twostage.viewer.refiner import Refiner, Tools
 from wsi_twostage.viewer.routes import LOCAL_NAMES
 from wsi_twostage.viewer.scene import Scene
@@ -24,6 +24,7 @@ class Viewer:
 
     def __init__(self, scene: Scene, refiner: Refiner, server: Server) -> None:
         self.scene, self.refiner, self._server = scene, refiner, server
+        self._thread: threading.Thread | None = None
 
     @property
     def port(self) -> int:
@@ -55,7 +56,10 @@ class Viewer:
             return False
         ticket = secrets.token_urlsafe(24)
         self._server.tickets.add(ticket)
-        return webbrowser.open(f"{self._origin}/ticket/{ticket}{at}")
+        link = f"{self._origin}/ticket/{ticket}{at}"
+        # Some browsers are waited for until they are closed, and would wait for an answer.
+        threading.Thread(target=webbrowser.open, args=(link,), name="browser", daemon=True).start()
+        return True
 
     def run(
         self, ready: Callable[[], object] = lambda: None, ending: Callable[[], object] = lambda: None
@@ -78,19 +82,24 @@ class Viewer:
             signal.signal(signal.SIGTERM, before)
             self._server.server_close()
             if self.refiner.progress.busy:
+                for number in (signal.SIGINT, signal.SIGTERM):  # whatever hangs
+                    signal.signal(number, lambda number, frame: os._exit(ExitCode.INTERRUPTED))
                 ending()
                 self.refiner.stop()
                 self.refiner.wait()
 
     def start(self) -> None:
         """Answer from a thread of its own, until `close`."""
-        threading.Thread(target=self._server.serve_forever, name="viewer", daemon=True).start()
+        self._thread = threading.Thread(target=self._server.serve_forever, name="viewer", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
-        """End what `start` began."""
+        """End what `start` began, if it did, and let go of the port."""
         self.refiner.stop()
         self.refiner.wait()
-        self._server.shutdown()
+        if self._thread is not None:  # else there is nobody to be waited for
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
 
 

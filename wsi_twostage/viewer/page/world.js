@@ -10,7 +10,8 @@ export class World {
   constructor(facts, layers) {
     this.facts = facts;
     this.layers = layers; // name -> {on, opacity}
-    this.images = {};
+    this.images = {}; // name -> its picture; null while a new one is fetched
+    this.turns = {};
     // OpenSeadragon would write a style into the page, which the page's policy forbids; viewer.css has it.
     document.head.append(element("style", "", { "data-openseadragon-mobile-css": "" }));
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -66,34 +67,52 @@ export class World {
   update(name) {
     if (!ORDER.includes(name)) return;
     const { on, opacity } = this.layers[name];
-    if (this.images[name]) this.images[name].setOpacity(on ? opacity / 100 : 0);
-    else if (on) this.add(name);
+    const shown = this.picturesOf(name);
+    if (on && !shown.length) this.add(name);
+    for (const item of shown) {
+      if (on || item === this.images[name]) item.setOpacity(on ? opacity / 100 : 0);
+      else this.osd.world.removeItem(item);
+    }
+  }
+
+  // The pictures of a layer, the oldest first: while a new one is fetched there are several.
+  picturesOf(name) {
+    const world = this.osd.world;
+    const items = Array.from({ length: world.getItemCount() }, (_, index) => world.getItemAt(index));
+    return items.filter((item) => item.layer === name);
   }
 
   add(name) {
     const { width, size } = this.facts.pyramids[name];
-    const before = this.images[name];
+    const turn = this.turn(name);
     this.images[name] = null;
-    const token = (this.tokens ??= {});
-    const turn = (token[name] = (token[name] ?? 0) + 1);
     this.osd.addTiledImage({
       tileSource: this.source(name),
       x: 0, y: 0, width: (width * size) / this.facts.width,
       opacity: this.layers[name].on ? this.layers[name].opacity / 100 : 0,
       success: ({ item }) => {
-        if (turn !== token[name]) return this.osd.world.removeItem(item);
+        if (turn !== this.turns[name]) return this.osd.world.removeItem(item);
         item.layer = name;
         this.images[name] = item;
         this.sort();
         this.update(name);
-        if (before) this.replace(before, item);
+        this.replace(name, item);
       },
     });
   }
 
-  // The old picture stays until the new one is there, so that nothing flickers.
-  replace(before, item) {
-    const remove = () => { if (this.osd.world.getIndexOfItem(before) >= 0) this.osd.world.removeItem(before); };
+  // The next picture of a layer; one that was asked for before is not wanted any more.
+  turn(name) {
+    this.turns[name] = (this.turns[name] ?? 0) + 1;
+    return this.turns[name];
+  }
+
+  // The old pictures stay until the new one is there, so that nothing flickers.
+  replace(name, item) {
+    const remove = () => {
+      const items = this.picturesOf(name);
+      items.slice(0, Math.max(items.indexOf(item), 0)).forEach((old) => this.osd.world.removeItem(old));
+    };
     if (item.getFullyLoaded() || item.getOpacity() === 0) remove();
     else item.whenFullyLoaded(remove);
   }
@@ -109,10 +128,10 @@ export class World {
   refresh(facts) {
     this.facts = facts;
     for (const name of ORDER.slice(1)) {
-      if (!this.images[name]) continue;
       if (this.layers[name].on) this.add(name);
       else {
-        this.osd.world.removeItem(this.images[name]);
+        this.turn(name);
+        this.picturesOf(name).forEach((item) => this.osd.world.removeItem(item));
         this.images[name] = null;
       }
     }
