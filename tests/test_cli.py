@@ -1,5 +1,6 @@
 """The command, as a user types it."""
 
+import io
 import json
 import os
 import subprocess
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 from command import wsi_seg
 from conftest import SVS
+from rich.console import Console
 from slides import texture, write_slide
 
 from wsi_seg.main import main
-from wsi_seg.progress import Counts, Json, clock
+from wsi_seg.progress import Bars, Counts, Json, Screen, clock
 from wsi_twostage.errors import (
     ClusterError,
     DeviceFull,
@@ -27,7 +29,7 @@ from wsi_twostage.errors import (
     WriteError,
     WsiError,
 )
-from wsi_twostage.events import TilesDone
+from wsi_twostage.events import Finished, Note, Started, TilesDone
 from wsi_twostage.mask import MaskPyramid, Source
 
 
@@ -293,3 +295,23 @@ def test_how_an_error_ends_the_command(
         main()
     assert ended.value.code == code
     assert capsys.readouterr().err.startswith("wsi-seg: slide.svs: what was found; what would work\n")
+
+
+def test_slides_at_work_at_the_same_time_share_one_display() -> None:
+    drawn, screen = io.StringIO(), Screen()
+    console = Console(file=drawn, force_terminal=True, width=100)
+    with Bars("a", console, screen) as one:
+        one(Started("stage 1", 10))
+        with Bars("b", console, screen) as two:
+            two(Started("stage 1", 20))
+            two(TilesDone("stage 1", 5, 1.0))
+            one(TilesDone("stage 1", 3, 1.0))
+            assert [task.completed for task in one._progress.tasks] == [3, 5]
+            two(Note("by the way"))
+            two(Finished("stage 1", 1.0))
+        assert one._progress is two._progress
+        assert [task.description for task in one._progress.tasks] == ["a: stage 1"]
+        one(Finished("stage 1", 1.0))
+    assert one._progress.finished
+    assert not one._progress.live.is_started
+    assert "by the way" in drawn.getvalue()

@@ -515,7 +515,7 @@ def test_of_several_outputs_none_is_taken_unasked(tmp_path: Path) -> None:
         return onnx_file(tmp_path / f"{name}.onnx", both.format(name), y=outputs)
 
     three = SMALL | {"classes": ["a", "b"]}
-    with pytest.raises(BundleError, match="gives aux, main; name the logits out or logits"):
+    with pytest.raises(BundleError, match="gives aux, main; name the logits 'out' or 'logits' or leave"):
         bundle_of(written("main"), **three)
     bundle = bundle_of(written("logits"), **three, probabilities=False)
     assert (bundle.f1(torch.ones(1, 3, 64, 64)) > 0).all()

@@ -64,7 +64,8 @@ class Plan:
     """Why so many tiles would be refined."""
     workers: int
     memory_gib: float
-    """Bound of the resident memory; it depends on the model and the workers, not on the slide."""
+    """Bound of the resident memory: of the model, the workers, and the largest window, which a small slide
+    has not; of several slides the largest says it."""
     output_mib: float
     seconds: float
     notes: tuple[str, ...]

@@ -68,7 +68,7 @@ def _text(made: "Plan") -> str:
     lines += [
         f"  tissue   {made.tissue} of {made.tiles} tiles",
         f"  refined  {share:.0%} of them: {made.rule}, {made.refined_from}",
-        f"  memory   {made.memory_gib:.1f} GiB at most, with {made.workers} workers and any size of slide",
+        f"  memory   {made.memory_gib:.1f} GiB at most, with {made.workers} workers",
         f"  output   about {made.output_mib:.0f} MiB",
         f"  time     about {made.seconds:.0f} s",
         *(f"  note     {note}" for note in made.notes),

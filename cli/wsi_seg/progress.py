@@ -1,7 +1,10 @@
 """Progress on stderr: a bar a stage with rate and time left on a terminal, plain lines elsewhere."""
 
 import json
+import sys
+import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
@@ -9,55 +12,91 @@ from typing import Self
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)  # fmt: skip
 
 from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
 
 _EVERY_S = 10.0  # between the lines of a log
 
 
+class Screen:
+    """One display for all slides that are at work at the same time; two would draw over each other."""
+
+    def __init__(self) -> None:
+        self._lock, self._users = threading.Lock(), 0
+        self._progress: Progress | None = None
+
+    def enter(self, console: Console) -> Progress:
+        """The display; it begins with the first who comes."""
+        with self._lock:
+            if self._progress is None:
+                self._progress = Progress(
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TextColumn("tiles  {task.fields[rate]}"),
+                    TimeRemainingColumn(),
+                    console=console,
+                    redirect_stdout=sys.stdout.isatty(),  # what goes to a file is not for the terminal
+                )
+                self._progress.start()
+            self._users += 1
+            return self._progress
+
+    def leave(self, tasks: Iterable[TaskID]) -> None:
+        """It ends with the last who leaves, whose bars stay; those of the others go."""
+        with self._lock:
+            assert self._progress is not None
+            self._users -= 1
+            if self._users:
+                for task in tasks:
+                    self._progress.remove_task(task)
+            else:
+                self._progress.stop()
+                self._progress = None
+
+
+_SCREEN = Screen()
+
+
 class Bars:
     """A listener that draws; for terminals."""
 
-    def __init__(self, name: str, console: Console) -> None:
-        self._name = name
-        self._tasks: dict[str, TaskID] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("tiles  {task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=console,
-        )
+    def __init__(self, name: str, console: Console, screen: Screen = _SCREEN) -> None:
+        self._name, self._console, self._screen = name, console, screen
+        self._tasks: dict[str, Task] = {}
 
     def __enter__(self) -> Self:
-        self._progress.__enter__()
+        self._progress = self._screen.enter(self._console)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._screen.leave(task.id for task in self._tasks.values())
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):
-            self._tasks[event.stage] = self._progress.add_task(
+            number = self._progress.add_task(
                 f"{self._name}: {event.stage}", total=event.total, rate="", megapixels=0.0
             )
+            self._tasks[event.stage] = next(task for task in self._progress.tasks if task.id == number)
         elif isinstance(event, TilesDone):
-            task = self._progress.tasks[self._tasks[event.stage]]
+            task = self._tasks[event.stage]
             megapixels = task.fields["megapixels"] + event.megapixels
             rate = f"{megapixels / max(task.elapsed or 0, 1e-3):.1f} Mpx/s"
             self._progress.update(task.id, advance=event.tiles, megapixels=megapixels, rate=rate)
         elif isinstance(event, Finished):
-            if event.stage in self._tasks:
-                self._progress.update(self._tasks[event.stage], completed=self._total(event.stage))
+            if (ended := self._tasks.get(event.stage)) is not None:
+                self._progress.update(ended.id, completed=ended.total)
         else:
             self._progress.console.print(f"wsi-seg: {event.text}", markup=False, highlight=False)
-
-    def _total(self, stage: str) -> float | None:
-        return self._progress.tasks[self._tasks[stage]].total
 
 
 class Lines:

@@ -37,8 +37,8 @@ class OnnxNet:
         named = [key for key in _KEYS if key in outputs]
         if len(outputs) > 1 and not named:
             raise BundleError(
-                f"{name}: gives {', '.join(outputs)}; name the logits {' or '.join(_KEYS)}, or leave the "
-                f"others away"
+                f"{name}: gives {', '.join(outputs)}; name the logits {_KEYS[0]!r} or {_KEYS[1]!r} or leave "
+                f"the others away"
             )
         self._output = (named or outputs)[0]
         _ensure_images(name, session.get_inputs())
