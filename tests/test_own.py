@@ -519,3 +519,18 @@ def test_of_several_outputs_none_is_taken_unasked(tmp_path: Path) -> None:
         bundle_of(written("main"), **three)
     bundle = bundle_of(written("logits"), **three, probabilities=False)
     assert (bundle.f1(torch.ones(1, 3, 64, 64)) > 0).all()
+
+
+def test_numbers_of_numpy_are_packed_as_pythons_own(tmp_path: Path) -> None:
+    changes = {"mpp": np.float32(0.5), "colours": np.array([[1, 2, 3]])}
+    packed = pack(bundle_of(Tiny(), **(SMALL | changes)), tmp_path / "a.bundle")
+    assert (packed.spec.mpp, packed.spec.colours) == (0.5, ((1, 2, 3),))
+
+
+def test_a_module_that_cannot_be_copied_is_one_line() -> None:
+    net = Tiny()
+    net.seen = net.skip(torch.zeros(1, 3, 8, 8))  # type: ignore[assignment]
+    with pytest.raises(
+        BundleError, match=r"Model 1: cannot be copied .*; give the module as its code builds it"
+    ):
+        bundle_of(net, **SMALL)

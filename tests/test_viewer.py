@@ -302,6 +302,14 @@ def test_near_the_uncertainty_of_many_classes_is_of_pixels_too(tmp_path: Path) -
     assert len(np.unique(imagecodecs.png_decode(png)[:30, :30].reshape(900, -1), axis=0)) > 10
 
 
+def test_a_result_that_cannot_be_written_to_is_not_refined(
+    refinable: MaskPyramid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(StoreError, match="cannot be written to"):
+        Refiner(Scene.open(refinable.path)).start(Box(0, 0, 100, 100))
+
+
 def test_what_goes_wrong_while_refining_is_said(refinable: MaskPyramid) -> None:
     Path(refinable.manifest["model"]["path"]).write_bytes(b"hello")
     refiner = Refiner(Scene.open(refinable.path))

@@ -494,6 +494,7 @@ def test_listening_to_others_is_said_aloud(store: MaskPyramid) -> None:
     viewer.start()
     viewer.close()
     assert "everyone who can reach 0.0.0.0" in viewer.notes[0]
+    assert "in the place of 0.0.0.0" in viewer.notes[1]
 
 
 def test_ctrl_c_while_model_2_is_at_work_leaves_a_sound_result(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -113,9 +113,9 @@ def bundle_of(
     unit = STRIDE * max(ratio, CONTEXT_STRIDE)
     spec = BundleSpec(
         name=name or "own",
-        mpp=mpp,
+        mpp=float(mpp),
         classes=named,
-        colours=_palette(len(named)) if colours is None else tuple(colours),
+        colours=_palette(len(named)) if colours is None else _plain(colours),
         ratio=ratio,
         scale=scale,
         tile=max(TILE, unit) if tile is None else tile,
@@ -179,7 +179,14 @@ def _net(net: Net | str | os.PathLike[str], name: str) -> Net:
     if isinstance(net, str | os.PathLike):
         return OnnxNet(read_onnx(Path(net)), name=str(net))
     if isinstance(net, nn.Module):
-        return copy.deepcopy(net).cpu().eval().requires_grad_(False)
+        try:
+            return copy.deepcopy(net).cpu().eval().requires_grad_(False)
+        except (RuntimeError, TypeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BundleError(
+                f"{name}: cannot be copied ({reason}); give the module as its code builds it, with its "
+                f"weights loaded"
+            ) from error
     if not callable(net):
         raise ConfigError(f"{name} is of {type(net)}; use a torch module, a function or an ONNX file")
     return net
@@ -234,6 +241,11 @@ def _ensure_same(before: Stage, after: Stage, side: int) -> None:
 
 def _probability(logits: Tensor) -> Tensor:
     return logits.float().sigmoid() if logits.shape[1] == 1 else logits.float().softmax(1)
+
+
+def _plain(colours: Sequence[tuple[int, int, int]]) -> tuple[tuple[int, int, int], ...]:
+    """Python's own numbers, which a header can hold; whether there are three of each is seen elsewhere."""
+    return cast(tuple[tuple[int, int, int], ...], tuple(tuple(map(int, colour)) for colour in colours))
 
 
 def _palette(count: int) -> tuple[tuple[int, int, int], ...]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import tempfile
 import threading
 import time
@@ -69,6 +70,8 @@ class Refiner:
             if not shown.left:
                 raise StoreError("no tile here is left to be refined")
             store = self.scene.store
+            if not os.access(store.path, os.W_OK):
+                raise StoreError(f"{store.path} cannot be written to, so that nothing can be refined")
             with locked(store.path, store.manifest.get("held_by")):
                 pass  # somebody else's run would refuse ours only after the model is loaded
             stopping.ASKED.clear()

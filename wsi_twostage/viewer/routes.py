@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+ALL_ADDRESSES = ("0.0.0.0", "::")
 PAGES = {
     "": "text/html; charset=utf-8",
     "viewer.css": "text/css; charset=utf-8",
@@ -76,7 +77,7 @@ def host_is_ours(header: str | None, host: str) -> bool:
     name = found[1].strip("[]").lower()
     if name in (*LOCAL_NAMES, host.lower()):
         return True
-    return host in ("0.0.0.0", "::") and _is_address(name)
+    return host in ALL_ADDRESSES and _is_address(name)
 
 
 def _is_address(name: str) -> bool:

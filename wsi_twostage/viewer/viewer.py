@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from wsi_twostage.errors import ConfigError, ExitCode
 from wsi_twostage.viewer.refiner import Refiner, Tools
-from wsi_twostage.viewer.routes import LOCAL_NAMES
+from wsi_twostage.viewer.routes import ALL_ADDRESSES, LOCAL_NAMES
 from wsi_twostage.viewer.scene import Scene
 from wsi_twostage.viewer.server import Server
 
@@ -45,7 +45,12 @@ class Viewer:
         """What the user should know, a line each."""
         host = self._server.host
         open_to_all = f"everyone who can reach {host} and knows the address can look, and refine"
-        return (*self.scene.notes, *(() if host in LOCAL_NAMES else (open_to_all,)))
+        instead = f"from elsewhere, put a number of this machine (no name) in the place of {host}"
+        return (
+            *self.scene.notes,
+            *(() if host in LOCAL_NAMES else (open_to_all,)),
+            *((instead,) if host in ALL_ADDRESSES else ()),
+        )
 
     def browse(self, at: str = "") -> bool:
         """Open a browser, if there is one with a screen; on a ticket, since all users see command lines.
