@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "dispatch": {"cluster", "errors"},
     "notebook": {"errors", "mask", "pictures", "tiles"},
     "result": {"errors", "export", "mask", "notebook", "work"},
-    "ledger": {"mask", "selection", "tiles"},
+    "ledger": {"errors", "mask", "selection", "tiles"},
     "audit": {"fine", "ledger", "mask", "models", "tiles"},
     "manifest": {"errors", "lock", "mask", "models", "slide"},
     "overview": {"mask", "pixels", "tiles", "work"},

@@ -401,6 +401,22 @@ def test_an_unfinished_store_is_refused_alone(store: MaskPyramid, tmp_path: Path
         write_report([store.path], tmp_path / "r.html")
 
 
+def test_a_result_that_is_replaced_meanwhile_has_no_report_of_both(
+    store: MaskPyramid, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.zarr"
+    shutil.copytree(store.path, other)
+
+    def replace_it(event: Event) -> None:
+        if isinstance(event, Started) and event.stage == "pictures":
+            store.path.rename(tmp_path / "old.zarr")
+            other.rename(store.path)
+
+    with pytest.raises(StoreError, match="was replaced while it was read; run again"):
+        write_report([store.path], tmp_path / "r.html", listener=replace_it)
+    assert not (tmp_path / "r.html").exists()
+
+
 def test_the_command_writes_and_overwrites_only_when_told(store: MaskPyramid, tmp_path: Path) -> None:
     def report(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return wsi_seg("report", store.path.name, "-q", *arguments, cwd=tmp_path)

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_twostage.errors import StoreError
 from wsi_twostage.mask import FAILED, MaskPyramid, Source
 from wsi_twostage.selection import Rule, Selection, select
 from wsi_twostage.tiles import Tile
@@ -193,7 +194,7 @@ class Ledger:
         try:
             yield
         except Exception:
-            with suppress(OSError):
+            with suppress(OSError, StoreError):
                 self.commit()
             raise
         self.commit()

@@ -202,11 +202,9 @@ def _new_file(path: Path, mask: MaskPyramid, *, overwrite: bool) -> Iterator[Pat
         The system does not let it be written.
     """
     _ensure_may_be_written(path, mask, overwrite=overwrite)
-    before = mask.path.stat().st_ino
     with whole_file(path) as new:
-        yield new
-        if not mask.path.exists() or mask.path.stat().st_ino != before:
-            raise StoreError(f"{mask.path} was replaced while it was exported; run again")
+        with mask.unreplaced("exported"):
+            yield new
         _ensure_may_be_written(path, mask, overwrite=overwrite)  # again: a block takes time
 
 

@@ -240,6 +240,22 @@ class MaskPyramid:
                 else f"{self.path}: cannot be read ({kind}: {reason}); wsi-seg verify says what is damaged"
             ) from error
 
+    @contextmanager
+    def unreplaced(self, while_it: str) -> Iterator[None]:
+        """Around what reads several parts, ``while_it`` is "exported": they are of one result.
+
+        Raises
+        ------
+        StoreError
+            Another one lies there at the end.
+        """
+        self._ensure_there()
+        before = self.path.stat().st_ino
+        yield
+        self._ensure_there()
+        if self.path.stat().st_ino != before:
+            raise StoreError(f"{self.path} was replaced while it was {while_it}; run again")
+
     @property
     def manifest(self) -> dict[str, Any]:
         """What made this result.

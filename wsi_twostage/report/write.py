@@ -79,7 +79,7 @@ def write_report(
 def _section(found: Found, path: Path, detail: Detail, number: int, listener: Listener) -> Section:
     """All of one result."""
     store = MaskPyramid.open(path)
-    with store.readable():
+    with store.unreplaced("read"), store.readable():
         facts = facts_of(store, measure(store, listener=listener))
         if found.status == "failed":
             facts = replace(facts, failed=found.error or "it does not say why")
