@@ -39,7 +39,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
     example = ROOT / "examples" / "segment_slide.py"
     done = subprocess.run([sys.executable, example, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "refined 3 of 66 tissue tiles" in done.stdout
+    assert "refined 3 of 68 tissue tiles" in done.stdout
     assert (tmp_path / "cmu.preview.png").exists()
 
 

@@ -309,7 +309,7 @@ def test_when_the_result_is_gone_the_page_says_so(browser: Any, store: MaskPyram
     with running(MaskPyramid.open(copy)) as viewer:
         open_at(browser, viewer)
         shutil.rmtree(copy)
-        wait(browser, "document.getElementById('said').textContent.includes('cannot be read')")
+        wait(browser, "document.getElementById('said').textContent.includes('does not exist')")
 
 
 def test_when_the_server_has_ended_the_page_says_so(browser: Any, store: MaskPyramid) -> None:
