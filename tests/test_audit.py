@@ -98,6 +98,20 @@ def test_a_sample_without_a_difference_bounds_how_many_tiles_have_one() -> None:
     assert (gap, bound) == (0, pytest.approx(0.139 * 80 * 1e3 / 2e5, rel=1e-2))
 
 
+def test_a_stray_pixel_is_no_difference() -> None:
+    """Two networks never agree to the pixel; one tile in a hundred may be all wrong for all that."""
+    stray = np.zeros(50)
+    stray[7] = 1
+    group = np.arange(50) % 5
+    gap, bound = remaining_gap(stray, stray, group, np.full(5, 200), known=2e6, fullest=1e3)
+    assert 0 < gap < 1e-4
+    assert bound == pytest.approx((1 - 0.05 ** (1 / 50)) * 950 * 1e3 / 2e6, rel=1e-2)
+
+
+def test_a_class_that_the_sample_has_hardly_met_is_promised_nothing() -> None:
+    assert no_difference(20, of=100, known=2e5, fullest=5)[1] == 1
+
+
 def test_a_class_that_the_sample_has_not_met_is_promised_nothing() -> None:
     assert no_difference(20, of=100, known=10, fullest=0) == (0, 1)
 

@@ -312,6 +312,11 @@ def test_slides_at_work_at_the_same_time_share_one_display() -> None:
         assert one._progress is two._progress
         assert [task.description for task in one._progress.tasks] == ["a: stage 1"]
         one(Finished("stage 1", 1.0))
+        for _ in range(2):  # slides with an audit have a second stage 2
+            with Bars("c", console, screen) as three:
+                three(Started("stage 2", 1))
+                three(Started("stage 2", 1))
+        assert len(one._progress.tasks) == 1
     assert one._progress.finished
     assert not one._progress.live.is_started
     assert "by the way" in drawn.getvalue()

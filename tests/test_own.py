@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -534,3 +535,40 @@ def test_a_module_that_cannot_be_copied_is_one_line() -> None:
         BundleError, match=r"Model 1: cannot be copied .*; give the module as its code builds it"
     ):
         bundle_of(net, **SMALL)
+
+
+class Locking(nn.Module):
+    """Keeps a lock on itself, once it has been used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Tiny()
+        self.lock: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.lock = self.lock or threading.Lock()
+        with self.lock:
+            answer: Tensor = self.net(x)
+        return answer
+
+
+def test_a_network_that_cannot_be_copied_any_more_is_shared(tmp_path: Path, slide: Path) -> None:
+    assert run(slide, tmp_path / "a.zarr", bundle_of(Locking(), **SMALL)).any()
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        lambda x: sum(0.1 * torch.sigmoid(20 * x[:, :1]) for _ in range(10)),  # up to 1.0000001
+        nn.Sequential(Tiny(), nn.Sigmoid(), nn.AvgPool2d(4), nn.Upsample(scale_factor=4, mode="bicubic")),
+    ],
+    ids=["a mean of networks", "enlarged"],
+)
+def test_probabilities_may_lie_a_little_beside_0_and_1(net: Any) -> None:
+    bundle_of(net, **SMALL, probabilities=True)
+
+
+def test_sizes_are_whole_numbers() -> None:
+    assert type(bundle_of(Tiny(), **(SMALL | {"tile": np.int64(128)})).spec.tile) is int
+    with pytest.raises(ConfigError, match=r"halo=32\.0; expected a whole number"):
+        bundle_of(Tiny(), **(SMALL | {"halo": 32.0}))

@@ -107,7 +107,7 @@ def test_what_is_no_rule_is_refused(rule: object) -> None:
         select(np.zeros((2, 2), np.float32), np.ones((2, 2), np.bool_), rule)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("count", [-1, 2.5])
+@pytest.mark.parametrize("count", [-1, 2.5, float("nan"), float("inf")])
 def test_a_count_of_tiles_is_whole(count: int) -> None:
     with pytest.raises(ConfigError, match="expected a whole number"):
         TileCount(count)

@@ -40,6 +40,17 @@ def test_a_slide_full_of_tissue_is_not_split_in_two() -> None:
     assert tissue_mask(image).all()
 
 
+@pytest.mark.parametrize("factor", [0.6, 0.3])
+def test_dim_glass_is_glass(factor: float) -> None:
+    image = noisy(GLASS)
+    image[20:40, 15:35] = noisy(PINK)[:20, :20]
+    mask = tissue_mask((image * factor).astype(np.uint8))
+    assert mask[21:39, 16:34].all()
+    assert mask.mean() < 0.3
+    for gray in (30, 90, 149):
+        assert not tissue_mask(noisy((gray, gray, gray))).any()
+
+
 def test_small_gaps_are_closed_and_large_ones_stay() -> None:
     image = noisy(PINK)
     image[10:13, 10:13] = GLASS

@@ -134,14 +134,14 @@ def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.geojson", "a.png"])
 def test_nothing_is_moved_where_the_slide_is_no_multiple_of_the_grid(tmp_path: Path, name: str) -> None:
-    # 3 px of 32 px of level 0, and 31 px more; what is drawn lies in the last of the 3
+    # 3 px of 32 px of level 0, and 31 px more; what is drawn lies in the last but one
     if name == "a.geojson":
         write(tmp_path / name, feature([[65, 1], [95, 1], [95, 31], [65, 31], [65, 1]]))
     else:
         mask = np.zeros((127, 127), np.uint8)
         mask[1:31, 65:95] = 255
         Image.fromarray(mask).save(tmp_path / name)
-    tissue = read_tissue(tmp_path / name, full=(127, 127), wanted=(3, 3), downsample=32)
+    tissue = read_tissue(tmp_path / name, full=(127, 127), wanted=(4, 4), downsample=32)
     assert np.argwhere(tissue).tolist() == [[0, 2]]
 
 

@@ -23,6 +23,9 @@ LEAST = 8
 
 _STRATA = 5  # at most
 
+HARDLY = 0.01
+"""Of a tile's foreground: two networks never agree to the pixel."""
+
 Floats = NDArray[np.float64]
 
 
@@ -71,7 +74,8 @@ def remaining_gap(
 
     A stratified estimate of the total; Student's quantile with Satterthwaite's degrees of freedom (Biometrics
     1946), corrected for skew (Johnson, JASA 1978), since a few tiles differ much and most hardly. A sample
-    that meets no difference bounds the share of tiles that have one; each of them may be all wrong.
+    that hardly differs bounds the share of tiles that do, each of which may be all wrong; one that has not
+    met the class bounds nothing.
 
     Parameters
     ----------
@@ -90,10 +94,6 @@ def remaining_gap(
     """
     from scipy.special import stdtrit  # here: it is large, and few runs need it
 
-    if not differ.any():
-        rest = float(sizes.sum() - len(differ)) * (1 - (1 - CONFIDENCE) ** (1 / len(differ)))
-        known_too_little = fullest == 0 and known > 0 and rest > 0
-        return 0.0, 1.0 if known_too_little else min(rest * fullest / max(known, 1.0), 1.0)
     left, more, variance, third, uncertain = 0.0, 0.0, 0.0, 0.0, 0.0
     for h, size in enumerate(sizes):
         inside = differ[group == h]
@@ -110,7 +110,13 @@ def remaining_gap(
     t = float(stdtrit(max(variance**2 / uncertain, 1) if uncertain else 1, _QUANTILE))
     skewed = third * (1 + 2 * t**2) / (6 * variance) if variance > 0 and third > 0 else 0.0
     total = max(known + more, 1.0)
-    return left / total, min((left + t * variance**0.5 + skewed) / total, 1.0)
+    bound = (left + t * variance**0.5 + skewed) / total
+    rest = float(sizes.sum()) - len(differ)
+    if rest and fullest < known / 2 / float(sizes.sum()):  # less than an average tile: it was not met
+        return left / total, 1.0
+    if differ.max(initial=0) < HARDLY * fullest:
+        bound = max(bound, rest * (1 - (1 - CONFIDENCE) ** (1 / len(differ))) * fullest / total)
+    return left / total, min(bound, 1.0)
 
 
 def choose_sample(ledger: Ledger, count: int, number: int) -> None:

@@ -56,7 +56,7 @@ class TileCount:
     value: int
 
     def __post_init__(self) -> None:
-        if self.value < 0 or self.value != int(self.value):
+        if not self.value >= 0 or self.value % 1:  # of what is no number, or none that ends, too
             raise ConfigError(f"budget={self.value} tiles; expected a whole number, 0 or more")
 
     def __str__(self) -> str:

@@ -12,10 +12,9 @@ TISSUES = ("otsu", "none")
 # falls, above the second tissue: a blank slide has none, and one full of tissue is not split in two.
 _GLASS, _STAINED = 9, 22
 _STRONG = 30  # so colourful is ink, too, and all that is more counts as this: else ink outweighs pale tissue
-_DARK = (
-    24,
-    150,
-)  # the largest of R, G, B of what is dark: pigment, folds, silver; below it nothing was scanned
+# Pigment, folds and silver are dark: the largest of R, G, B is below the second, and well below that of the
+# glass, which in a dim scan is dark itself. Below the first nothing was scanned.
+_DARK, _DARKER = (24, 150), 0.62
 _RADIUS_PX = 1  # of the smoothing box: 24 um at 8 um per pixel
 
 
@@ -28,9 +27,15 @@ def tissue_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     largest, smallest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     colourfulness = largest - smallest
     threshold = min(max(otsu(np.minimum(colourfulness, _STRONG)), _GLASS), _STAINED)
-    dark = (largest > _DARK[0]) & (largest < _DARK[1])
+    dark = (largest > _DARK[0]) & (largest < min(_DARK[1], _DARKER * _brightest(largest)))
     dark = _dilate(_erode(dark, 1), 1)  # no lines: what was not scanned has edges
     return _erode(_dilate((colourfulness > threshold) | dark, 3), 2)
+
+
+def _brightest(values: NDArray[np.uint8]) -> int:
+    """What a hundredth at most is brighter than."""
+    count = np.bincount(values.ravel(), minlength=256).cumsum()
+    return int(np.searchsorted(count, 0.99 * count[-1]))
 
 
 def otsu(values: NDArray[np.uint8]) -> int:

@@ -1,6 +1,7 @@
 """Where the tissue is, as somebody else says: a mask image or GeoJSON."""
 
 import json
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ _FARTHEST_PX = 2**20  # of the grid, from the slide's corner: a line is drawn in
 def read_tissue(
     path: Path, *, full: tuple[int, int], wanted: tuple[int, int], downsample: float
 ) -> NDArray[np.bool_]:
-    """Tissue on a grid that covers the slide, but for what is left over at its far edges.
+    """Tissue on a grid that covers the slide.
 
     Parameters
     ----------
@@ -65,11 +66,15 @@ def read_tissue(
         raise ConfigError(f"{path}: a mask of too many pixels; a smaller one will do ({error})") from error
     except (UnidentifiedImageError, OSError, ValueError) as error:
         raise ConfigError(f"{path}: neither a mask image nor GeoJSON that can be read ({error})") from error
-    bottom, right = (
-        size * min(n * downsample / of, 1) for size, n, of in zip(some.size[::-1], wanted, full, strict=True)
+    (
+        bottom,
+        right,
+    ) = (  # of the grid, in the image's pixels: its last row and column may reach beyond the slide
+        size * n * downsample / of for size, n, of in zip(some.size[::-1], wanted, full, strict=True)
     )
-    whole = (0.0, 0.0, right, bottom)
-    return np.asarray(some.convert("F").resize(wanted[::-1], Image.Resampling.BOX, whole)) > 0
+    larger = (max(some.width, math.ceil(right)), max(some.height, math.ceil(bottom)))
+    framed = some.convert("F").crop((0, 0, *larger))
+    return np.asarray(framed.resize(wanted[::-1], Image.Resampling.BOX, (0, 0, right, bottom))) > 0
 
 
 def _not_black(image: Image.Image) -> NDArray[np.bool_]:

@@ -73,19 +73,21 @@ class Bars:
     def __init__(self, name: str, console: Console, screen: Screen = _SCREEN) -> None:
         self._name, self._console, self._screen = name, console, screen
         self._tasks: dict[str, Task] = {}
+        self._drawn: list[TaskID] = []
 
     def __enter__(self) -> Self:
         self._progress = self._screen.enter(self._console)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._screen.leave(task.id for task in self._tasks.values())
+        self._screen.leave(self._drawn)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):
             number = self._progress.add_task(
                 f"{self._name}: {event.stage}", total=event.total, rate="", megapixels=0.0
             )
+            self._drawn.append(number)
             self._tasks[event.stage] = next(task for task in self._progress.tasks if task.id == number)
         elif isinstance(event, TilesDone):
             task = self._tasks[event.stage]

@@ -5,6 +5,7 @@ import copy
 import math
 import os
 from collections.abc import Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from wsi_twostage.models.stage import Net, Stage, stages
 
 TILE = 512  # fine pixels, where the ratio allows it
 DEFAULT_HALO = 64  # pixels of a network that is not measured, as it takes a second image
+_BESIDE = 0.5  # by which probabilities that were enlarged may lie beside 0..1
 EXPORTED = 1e-2
 """Of the probability: what an exported network may differ from its torch module, at most."""
 
@@ -90,10 +92,17 @@ def bundle_of(
     named = (classes,) if isinstance(classes, str) else tuple(classes)
     if not named or not (mpp > 0 and math.isfinite(mpp)):
         raise ConfigError(f"mpp={mpp}, classes={named}; a model needs both")
+    ratio, scale, multiple = (
+        _whole(key, value) for key, value in (("ratio", ratio), ("scale", scale), ("multiple", multiple))
+    )
     if ratio < 1 or ratio & (ratio - 1):
         raise ConfigError(f"ratio={ratio}; use a power of two")
     if scale < 1 or ratio % scale:
         raise ConfigError(f"scale={scale}; use one that divides ratio={ratio}")
+    tile, halo, coarse_halo = (
+        None if value is None else _whole(key, value)
+        for key, value in (("tile", tile), ("halo", halo), ("coarse_halo", coarse_halo))
+    )
     contract = Contract(tuple(mean), tuple(std), multiple, bool(probabilities))
     one, two = _net(first, "Model 1"), None if second is None else _net(second, "Model 2")
     two = one if two is None else two
@@ -214,7 +223,7 @@ def _try(stage: Stage, probabilities: bool | None) -> None:
                 f"multiples of {stage.contract.multiple} px: say multiple=N where it wants those of N"
             ) from error
         low, high = float(found.min()), float(found.max())
-        if probabilities and not 0 <= low <= high <= 1:
+        if probabilities and not -_BESIDE <= low <= high <= 1 + _BESIDE:
             raise BundleError(
                 f"{stage.name} gives {low:.3g}..{high:.3g}, which are no probabilities; if they are logits, "
                 f"leave probabilities away"
@@ -241,6 +250,14 @@ def _ensure_same(before: Stage, after: Stage, side: int) -> None:
 
 def _probability(logits: Tensor) -> Tensor:
     return logits.float().sigmoid() if logits.shape[1] == 1 else logits.float().softmax(1)
+
+
+def _whole(name: str, value: int) -> int:
+    """Python's own, whoever made it."""
+    try:
+        return index(value)
+    except TypeError as error:
+        raise ConfigError(f"{name}={value!r}; expected a whole number") from error
 
 
 def _plain(colours: Sequence[tuple[int, int, int]]) -> tuple[tuple[int, int, int], ...]:

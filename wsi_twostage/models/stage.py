@@ -107,11 +107,17 @@ class Stage(nn.Module):
         return found[..., : self.scale * x.shape[-2], : self.scale * x.shape[-1]]
 
     def twin(self) -> "Stage":
-        """A copy with the same weights: many networks keep what they compute on themselves for a while."""
+        """A copy with the same weights: many networks keep what they compute on themselves for a while.
+
+        Itself, if it keeps what cannot be copied, such as a lock.
+        """
         shared: list[Any] = [*self.parameters(), *self.buffers()]
         if not isinstance(self.net, nn.Module):  # ONNX Runtime's, or a function, which is its owner's affair
             shared.append(self.net)
-        return copy.deepcopy(self, {id(each): each for each in shared})
+        try:
+            return copy.deepcopy(self, {id(each): each for each in shared})
+        except Exception:  # of whatever it keeps
+            return self
 
     def on(self, device: torch.device) -> "Stage":
         """A copy on another device; itself on the CPU, and where it is a plain function."""

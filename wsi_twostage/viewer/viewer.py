@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from urllib.parse import urlsplit
 
@@ -87,11 +88,10 @@ class Viewer:
             signal.signal(signal.SIGTERM, before)
             self._server.server_close()
             if self.refiner.progress.busy:
-                for number in (signal.SIGINT, signal.SIGTERM):  # whatever hangs
-                    signal.signal(number, lambda number, frame: os._exit(ExitCode.INTERRUPTED))
                 ending()
                 self.refiner.stop()
-                self.refiner.wait()
+                with _ended_at_once():
+                    self.refiner.wait()
 
     def start(self) -> None:
         """Answer from a thread of its own, until `close`."""
@@ -106,6 +106,21 @@ class Viewer:
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
+
+
+@contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """SIGINT and SIGTERM end the process, whatever hangs in it."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os._exit(ExitCode.INTERRUPTED)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def open_viewer(
