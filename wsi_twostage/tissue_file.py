@@ -66,10 +66,8 @@ def read_tissue(
         raise ConfigError(f"{path}: a mask of too many pixels; a smaller one will do ({error})") from error
     except (UnidentifiedImageError, OSError, ValueError) as error:
         raise ConfigError(f"{path}: neither a mask image nor GeoJSON that can be read ({error})") from error
-    (
-        bottom,
-        right,
-    ) = (  # of the grid, in the image's pixels: its last row and column may reach beyond the slide
+    # the grid's far edges in the image's pixels: its last row and column may reach beyond the slide
+    bottom, right = (
         size * n * downsample / of for size, n, of in zip(some.size[::-1], wanted, full, strict=True)
     )
     larger = (max(some.width, math.ceil(right)), max(some.height, math.ceil(bottom)))

@@ -81,8 +81,6 @@ def main() -> None:
         error.show()
         code = ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
-        click.echo(
-            "wsi-seg: interrupted; what is on disk is kept, and the same command ends the work", err=True
-        )
+        click.echo("wsi-seg: interrupted; what is on disk is kept; give the same command again", err=True)
         code = ExitCode.INTERRUPTED
     sys.exit(code)
