@@ -212,7 +212,8 @@ def test_a_bad_row_does_not_stop_the_rest(folder: Path) -> None:
     assert "wsi-seg: a.tiff: threshold=1.5" in done.stderr
     done = wsi_seg("list.csv", "--model", model, "--tissue", "none", "--json", cwd=folder)
     assert json.loads(done.stdout.splitlines()[0]) == {
-        "event": "failed", "slide": "a.tiff", "error": "threshold=1.5; it must be within 0..1",
+        "event": "failed", "slide": "a.tiff", "path": "./a.tiff", "output": "a.seg.ome.zarr",
+        "error": "threshold=1.5; it must be within 0..1",
     }  # fmt: skip
 
 
@@ -262,3 +263,63 @@ def test_what_is_refused_leaves_the_summary_of_before(folder: Path) -> None:
     done = wsi_seg(".", "--model", "gone.safetensors", cwd=folder)
     assert done.returncode == 2
     assert (folder / "summary.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("header", ["wsi, mpp", "WSI,MPP", "wsi ,Mpp "])
+def test_a_column_is_found_whatever_its_case_and_blanks(folder: Path, header: str) -> None:
+    (folder / "list.csv").write_text(f"{header}\na.tiff, 0.25\n")
+    assert [entry.mpp for entry in entries([str(folder / "list.csv")], folder)] == [0.25]
+
+
+def test_a_list_in_another_encoding_says_what_to_do(folder: Path) -> None:
+    (folder / "list.csv").write_bytes(b"wsi\nM\xfcller.tiff\n")
+    with pytest.raises(ConfigError, match="save it as UTF-8"):
+        entries([str(folder / "list.csv")], folder)
+
+
+def test_exports_are_no_slides_and_links_to_nowhere_are(folder: Path) -> None:
+    for name in ("a.seg.ome.tif", "a.seg.png", "a.preview.png"):
+        (folder / name).write_bytes(b"")
+    (folder / "lost.svs").symlink_to("nowhere")
+    for given in (folder, folder / "*"):
+        found = {Path(entry.slide).name for entry in entries([str(given)], folder)}
+        assert {"a.tiff", "b.tiff", "lost.svs"} <= found
+        assert not any(name.startswith("a.seg") or "preview" in name for name in found)
+
+
+def test_a_path_that_cannot_be_looked_at_is_one_slide_that_failed(folder: Path) -> None:
+    """As in a folder without permission, which root does not know."""
+    (folder / "b.tiff").rename(folder / f"{'b' * 235}.tiff")  # its result's name is too long
+    (folder / "c.svs").unlink()
+    model = tiny_model(folder / "tiny.safetensors")
+    done = wsi_seg(".", "--model", model, "--tissue", "none", "--budget", "0%", "-q", cwd=folder)
+    assert done.returncode == 3, done.stderr
+    assert "1 ok, 0 partial, 1 failed" in done.stdout
+    assert "File name too long" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_does_not_end_the_batch(folder: Path) -> None:
+    (folder / "c.svs").unlink()
+    model = tiny_model(folder / "tiny.safetensors")
+    script = Path(sys.executable).with_name("wsi-seg")
+    command = [script, ".", "--model", model, "--tissue", "none", "--budget", "0%", "-q", "--json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=folder, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+    rows = json.loads((folder / "summary.json").read_text())
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+
+
+def test_the_summary_keeps_other_batches_and_what_slides_took(folder: Path) -> None:
+    model = tiny_model(folder / "tiny.safetensors")
+    options = ("--model", model, "--tissue", "none", "--budget", "0%", "-q")
+    assert wsi_seg(".", *options, cwd=folder).returncode == 3
+    before = {row["slide"]: row for row in json.loads((folder / "summary.json").read_text())}
+    (folder / "again.csv").write_text("wsi\na.tiff\n")
+    assert wsi_seg("again.csv", *options, cwd=folder).returncode == 0
+    after = {Path(row["slide"]).name: row for row in json.loads((folder / "summary.json").read_text())}
+    assert {name: row["status"] for name, row in after.items()} == {
+        "a.tiff": "done", "b.tiff": "ok", "c.svs": "failed",
+    }  # fmt: skip
+    assert after["a.tiff"]["seconds"] == before["a.tiff"]["seconds"]

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -320,3 +321,33 @@ def test_slides_at_work_at_the_same_time_share_one_display() -> None:
     assert one._progress.finished
     assert not one._progress.live.is_started
     assert "by the way" in drawn.getvalue()
+
+
+def test_a_sigterm_before_the_work_begins_ends_with_75(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("wsi_seg.main.commands", lambda **how: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 75
+    assert "give the same command again" in capsys.readouterr().err
+
+
+def test_what_the_system_says_of_a_path_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def locked(**how: object) -> None:
+        raise PermissionError(13, "Permission denied", "locked/x.tiff")
+
+    monkeypatch.setattr("wsi_seg.main.commands", locked)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (ended.value.code, capsys.readouterr().err) == (1, "wsi-seg: locked/x.tiff: Permission denied\n")

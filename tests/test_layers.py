@@ -73,7 +73,8 @@ ALLOWED: dict[str, set[str]] = {
         "schedule", "selection", "settings", "slide", "tissue", "tissue_file",
     },
     "many": {
-        "batch", "errors", "events", "pipeline", "preparing", "result", "selection", "settings", "stopping",
+        "batch", "errors", "events", "pipeline", "preparing", "result", "selection", "settings", "slide",
+        "stopping",
     },
     "verification": {"errors", "events", "ledger", "mask", "tiles", "tissue", "uncertainty"},
     "export": {"drafts", "errors", "events", "mask", "pictures", "pixels", "tiles", "uncertainty"},

@@ -29,7 +29,7 @@ from slides import pyramid, texture, write_slide
 
 from wsi_twostage import cluster, stopping
 from wsi_twostage.batches import batches
-from wsi_twostage.errors import BundleError, ConfigError, LostSlide, StoreError, WriteError
+from wsi_twostage.errors import BundleError, ConfigError, LostSlide, SlideError, StoreError, WriteError
 from wsi_twostage.events import Event, Finished, Note, TilesDone
 from wsi_twostage.further import refine
 from wsi_twostage.ledger import Ledger
@@ -666,6 +666,18 @@ def test_a_region_beside_the_tissue_but_on_the_slide_is_refused(
     segment(slide, out, bundle=model, rule=NONE, settings=replace(EVERYWHERE, tissue=str(tissue)))
     with pytest.raises(ConfigError, match=r"r\.geojson: touches no tissue of .*; its coordinates are pixels"):
         refine(out, region=region)
+
+
+def test_a_slide_that_was_moved_is_known_once_it_was_found(tmp_path: Path, model: Path, slide: Path) -> None:
+    old, new, out = tmp_path / "old.tiff", tmp_path / "new.tiff", tmp_path / "o.zarr"
+    shutil.copy(slide, old)
+    segment(old, out, bundle=model, rule=NONE, settings=EVERYWHERE)
+    old.rename(new)
+    with pytest.raises(SlideError, match=r"old\.tiff: not there any more; --slide says where it is now"):
+        refine(out, Fraction(0.1))
+    refine(out, Fraction(0.1), slide=new)
+    assert MaskPyramid.open(out).manifest["slide"]["path"] == str(new)
+    refine(out, Fraction(0.1))
 
 
 def test_a_round_that_was_stopped_is_finished(tmp_path: Path, model: Path, slide: Path) -> None:

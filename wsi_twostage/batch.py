@@ -30,6 +30,8 @@ WRITING = 20
 
 _RESULT = ".seg.ome.zarr"
 _PREVIEW = ".preview.png"
+_OURS = (_PREVIEW, ".seg.ome.tif", ".seg.ome.tiff", ".seg.png")
+"""Ends of the names that pictures of results have, if nobody gave them others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,13 @@ def expand(given: str, output: Path) -> Iterator[Entry]:
     path = Path(given)
     if path.suffix.lower() == ".csv":
         yield from _manifest(path, output)
-    elif "://" in given or path.is_file() or _is_zarr(path) or _is_result(path):
+    elif "://" in given or os.path.isfile(path) or _is_zarr(path) or _is_result(path):
         yield Entry(given, _target(given, output))
-    elif path.is_dir():
-        inside = slides_in(path)
+    elif os.path.isdir(path):
+        try:
+            inside = slides_in(path)
+        except OSError as error:
+            raise ConfigError(f"{given}: cannot be looked into ({error.strerror})") from error
         if not inside:
             raise ConfigError(f"{given}: a directory without slides ({', '.join(SUFFIXES)}, OME-Zarr)")
         yield from (Entry(slide, _target(slide, output)) for slide in inside)
@@ -112,15 +117,15 @@ def slides_in(folder: Path) -> list[str]:
 
 
 def _is_slide(path: Path) -> bool:
-    """Something that looks like one, and is nothing that a run of ours has left."""
-    if path.name.endswith(_PREVIEW):
-        return False
-    return path.suffix.lower() in SUFFIXES if path.is_file() else _is_zarr(path)
+    """Looks like one, and is no picture of a result; opening it says whether it can be read."""
+    if os.path.isdir(path):
+        return _is_zarr(path)
+    return path.suffix.lower() in SUFFIXES and not path.name.endswith(_OURS)
 
 
 def _is_result(path: Path) -> bool:
     """A result of ours, by its name; opening it as a slide says what it is."""
-    return path.name.endswith(_RESULT) and path.is_dir()
+    return path.name.endswith(_RESULT) and os.path.isdir(path)
 
 
 def _is_zarr(path: Path) -> bool:
@@ -154,10 +159,14 @@ def _manifest(path: Path, output: Path) -> Iterator[Entry]:
     """Rows of a CSV; paths in it are relative to its folder."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or ()]
+            rows = list(reader)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: does not exist") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read as CSV ({error}); save it as UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise ConfigError(f"{path}: cannot be read as CSV ({error})") from error
     if not rows or "wsi" not in rows[0]:
         found = f"; found {', '.join(filter(None, rows[0]))}" if rows else ""
@@ -212,11 +221,16 @@ class Line:
 
 
 class Summary:
-    """Of a batch, written as its slides end; of many that end at once not each time."""
+    """Of a batch, written as its slides end; of many that end at once not each time.
+
+    What it says of other results, which earlier batches made, stays.
+    """
 
     def __init__(self, folder: Path, entries: Sequence[Entry]) -> None:
         self._folder, self._entries, self._lines = folder, entries, dict[Entry, Line]()
         self._written = self._took = 0.0
+        ours = {str(entry.output) for entry in entries}
+        self._before = [line for line in _lines_of(folder / "summary.json") if line.output not in ours]
 
     def ensure_ours(self) -> None:
         """Raise ConfigError if a file of another kind has the name of a summary; it would be replaced."""
@@ -247,7 +261,8 @@ class Summary:
     def write(self) -> Path:
         """All there is; gives the place of the first file, and raises as `write_summary`."""
         start = time.perf_counter()
-        place = write_summary(self._folder, [self._lines[e] for e in self._entries if e in self._lines])
+        lines = [self._lines[entry] for entry in self._entries if entry in self._lines]
+        place = write_summary(self._folder, [*self._before, *lines])
         self._written = time.perf_counter()
         self._took = self._written - start
         return place
@@ -260,6 +275,14 @@ def _is_csv(path: Path) -> bool:
             return file.readline().startswith("slide,output,status,")
     except (OSError, ValueError):
         return False
+
+
+def _lines_of(path: Path) -> list[Line]:
+    """Of a summary; none where there is none, or one of another version."""
+    try:
+        return [Line(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def _is_json(path: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from distributed import Client
 
 from wsi_twostage import cluster
-from wsi_twostage.errors import ConfigError, StoreError
+from wsi_twostage.errors import ConfigError, SlideError, StoreError
 from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.manifest import writing
@@ -20,6 +20,7 @@ from wsi_twostage.schedule import begin
 from wsi_twostage.selection import ALL, Duration, Rule, ensure_rule
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide
+from wsi_twostage.slide.contents import is_url
 from wsi_twostage.tissue import tissue_tiles
 
 
@@ -77,7 +78,10 @@ def refine(
     )
     if bundle is None:
         bundle = find_bundle(made["model"]["path"], made["model"]["sha256"]) or made["model"]["path"]
-    ready = prepare(slide or made["slide"]["path"], bundle, settings, elsewhere=cluster.is_elsewhere(client))
+    before = made["slide"]["path"]
+    if slide is None and not is_url(before) and not os.path.exists(before):
+        raise SlideError(f"{before}: not there any more; --slide says where it is now")
+    ready = prepare(slide or before, bundle, settings, elsewhere=cluster.is_elsewhere(client))
     inside = None
     if region is not None:
         drawn = drawn_on(region, ready.slide, ready.views.overview)

@@ -1,6 +1,7 @@
 """What made a result, and whether an earlier one is of the same making and can be gone on with."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -76,7 +77,7 @@ def writing(
         What it is written to, or from, went away meanwhile.
     """
     path = path.absolute()
-    if path.exists() and read_attributes(path) is not None:
+    if os.path.exists(path) and read_attributes(path) is not None:
         before = (read_attributes(path) or {}).get("manifest", {})
         with locked(path, before.get("held_by")):
             if overwrite:
@@ -98,7 +99,9 @@ def writing(
 
     with locked(path, mask.manifest.get("held_by")):
         try:
-            mask.note(held_by=holder)
+            told = mask.manifest
+            slide = {**told["slide"], "path": manifest["slide"]["path"]}  # where it is now
+            mask.note(held_by=holder, slide=slide)
             yield mask
             remove_unfinished(mask.path)
             release()

@@ -18,6 +18,7 @@ from wsi_twostage.preparing import model_of, resolve
 from wsi_twostage.result import Result
 from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold
 from wsi_twostage.settings import Settings
+from wsi_twostage.slide.contents import cannot_open
 
 AT_ONCE = 4
 """Slides at the same time on a scheduler's workers: while one ends, or is looked at, the others fill them."""
@@ -112,6 +113,9 @@ def segment_many(
                 entry = at_work.pop(future)
                 try:
                     outcome = future.result()
+                except OSError as error:  # a path that the system will not even look at
+                    outcome = Outcome(entry, error=cannot_open(entry.slide, error))
+                    ended |= fail_fast
                 except WsiError as error:
                     outcome = Outcome(entry, error=error)
                     ended |= fail_fast or isinstance(error, ClusterError)

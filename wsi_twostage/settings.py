@@ -1,9 +1,9 @@
 """Settings: how a run is made, checked before anything is opened."""
 
 import math
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 from distributed import Client
 
@@ -50,7 +50,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         ensure_uncertainty(self.uncertainty)
-        if self.tissue not in TISSUES and not Path(self.tissue).is_file():
+        if self.tissue not in TISSUES and not os.path.isfile(self.tissue):
             near = did_you_mean(self.tissue, TISSUES) or similar_file(self.tissue)
             raise ConfigError(
                 f"tissue={self.tissue!r}; use {', '.join(TISSUES)} or a mask image or GeoJSON{near}"

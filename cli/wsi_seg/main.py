@@ -1,6 +1,8 @@
 """Entry point: commands, exit codes, and one line for each error a user can cause."""
 
+import signal
 import sys
+from types import FrameType
 
 import click
 
@@ -67,6 +69,11 @@ def commands() -> None:
 
 def main() -> None:
     """The console script."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)  # until a run has its own way to end
     try:
         code = commands(prog_name="wsi-seg", standalone_mode=False)
     except WsiError as error:
@@ -80,6 +87,10 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = ExitCode.USAGE
+    except OSError as error:  # a path that the system will not even look at, a full disk
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"wsi-seg: {where}{error.strerror or error}", err=True)
+        code = ExitCode.FAILED
     except (KeyboardInterrupt, click.Abort):
         click.echo("wsi-seg: interrupted; what is on disk is kept; give the same command again", err=True)
         code = ExitCode.INTERRUPTED

@@ -1,6 +1,7 @@
 """Progress on stderr: a bar a stage with rate and time left on a terminal, plain lines elsewhere."""
 
 import json
+import os
 import sys
 import threading
 import time
@@ -226,6 +227,15 @@ def say(console: Console, text: str) -> None:
     """A line; if nobody listens any more, or a log's disk is full, the work goes on without."""
     with suppress(OSError, SystemExit):  # the latter is rich's, of a broken pipe
         console.print(f"wsi-seg: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def tell(text: str, *, err: bool = False) -> None:
+    """A result, on stdout; if nobody listens any more, or a disk is full, the work goes on without."""
+    try:
+        click.echo(text, err=err)
+    except OSError:
+        with suppress(OSError, ValueError):  # what is left in its buffer goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def clock(seconds: float) -> str:

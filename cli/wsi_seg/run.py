@@ -13,7 +13,7 @@ import psutil
 
 from wsi_seg import options
 from wsi_seg.help import Command, files
-from wsi_seg.progress import clock, listener
+from wsi_seg.progress import clock, listener, tell
 from wsi_twostage import stopping
 from wsi_twostage.batch import Line, Summary, entries, is_batch, name_of, picture_of
 from wsi_twostage.errors import ConfigError, ExitCode, WriteError, WsiError
@@ -125,16 +125,15 @@ def run(
             if outcome.error is not None:
                 name = name_of(entry.slide)
                 if as_json:
-                    click.echo(
-                        json.dumps({"event": outcome.status, "slide": name, "error": str(outcome.error)})
-                    )
+                    told = {"event": outcome.status, "slide": name, "path": entry.slide}
+                    tell(json.dumps(told | {"output": str(entry.output), "error": str(outcome.error)}))
                 if not batch:
                     raise outcome.error
                 where = "" if name in str(outcome.error) else f"{name}: "
                 with suppress(OSError):  # as of a log whose disk is full
                     click.echo(f"wsi-seg: {where}{outcome.error}", err=True)
             elif result is not None:
-                click.echo(
+                tell(
                     as_json_of(entry.slide, entry.output, result)
                     if as_json
                     else summary(entry.slide, entry.output, result)
@@ -144,7 +143,7 @@ def run(
     spent = clock(time.perf_counter() - beginning)
     shown = [f"{ended[s]} {s}" for s in STATUSES if ended[s] or s in ("ok", "partial", "failed")]
     where = f" -> {table.write()}" if batch else ""
-    click.echo(f"wsi-seg: {', '.join(shown)} in {spent}{where}", err=as_json)
+    tell(f"wsi-seg: {', '.join(shown)} in {spent}{where}", err=as_json)
     if ended["stopped"] or (ended["skipped"] and not (fail_fast and ended["failed"])):
         again = "the same command" + (" without --overwrite" if overwrite else "")
         click.echo(f"wsi-seg: stopped; what is on disk is valid, and {again} goes on with it", err=True)
@@ -160,14 +159,16 @@ def _line(outcome: "Outcome") -> Line:
     line = Line(entry.slide, str(entry.output), outcome.status, str(outcome.error or ""))
     if result is None:
         return line
-    counts = result.counts
+    counts, spent = result.counts, result.seconds.total
+    if result.status == "done":  # before
+        spent = result.store.manifest.get("seconds", {}).get("total", spent)
     return replace(
         line,
         tissue=counts.tissue,
         refined=counts.refined,
         unreadable=counts.unreadable,
         crashed=counts.crashed,
-        seconds=round(result.seconds.total, 1),
+        seconds=round(spent, 1),
     )
 
 
@@ -180,7 +181,7 @@ def _preview(result: "Result", path: Path, *, quiet: bool) -> None:
     except (WsiError, OSError) as error:
         click.echo(f"wsi-seg: no preview: {error}", err=True)
     else:
-        click.echo(f"  picture  {path}", err=quiet)
+        tell(f"  picture  {path}", err=quiet)
 
 
 def as_json_of(slide: str, target: Path, result: "Result") -> str:
@@ -189,6 +190,7 @@ def as_json_of(slide: str, target: Path, result: "Result") -> str:
         {
             "event": "result",
             "slide": name_of(slide),
+            "path": slide,
             "output": str(target),
             "status": result.status,
             **result.counts.as_json(),

@@ -1,6 +1,7 @@
 """Groups and arrays of a new store, and how it takes its place on disk."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -118,7 +119,7 @@ def remove_unfinished(root: Path) -> None:
 
 def ensure_in_no_zarr(path: Path) -> None:
     """Raise StoreError for a place inside of a store."""
-    around = next((one for one in path.parents if any((one / name).is_file() for name in _NODES)), None)
+    around = next((one for one in path.parents if any(os.path.isfile(one / name) for name in _NODES)), None)
     if around is not None:
         raise StoreError(f"{path} lies in {around}, which is a Zarr of its own; give another --output")
 
@@ -126,7 +127,7 @@ def ensure_in_no_zarr(path: Path) -> None:
 def ensure_may_be_written(path: Path, *, overwrite: bool) -> None:
     """A path is free, or holds a result of ours that the user gave up; and it is no part of another store."""
     ensure_in_no_zarr(path)
-    if not (path.exists() or path.is_symlink()):
+    if not os.path.lexists(path):
         return
     if not overwrite:
         raise StoreError(f"{path} exists; give --overwrite or another --output")

@@ -81,7 +81,7 @@ class MaskPyramid:
             Nothing is there, or not a result of ours.
         """
         path = Path(path).absolute()
-        if not path.exists():
+        if not os.path.exists(path):
             raise StoreError(f"{path} does not exist{similar_file(path)}")
         attributes = read_attributes(path)
         if attributes is None:

@@ -29,7 +29,7 @@ def locate(bundle: str | os.PathLike[str] | None = None) -> Path:
     if bundle is None:
         return SHIPPED
     path = Path(bundle)
-    return path if path.is_file() else shipped().get(os.fspath(bundle), path)
+    return path if os.path.isfile(path) else shipped().get(os.fspath(bundle), path)
 
 
 def find_bundle(path: str, sha256: str) -> Path | None:
@@ -51,7 +51,7 @@ def read_spec(path: Path) -> BundleSpec:
     BundleError
         No such file, or not a bundle.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         names = shipped()
         raise BundleError(
             f"{path}: no such model; give a .safetensors bundle, or a shipped one's name: {', '.join(names)}"

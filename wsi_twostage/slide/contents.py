@@ -28,7 +28,7 @@ def is_url(path: str) -> bool:
 def description_of(folder: str | os.PathLike[str]) -> Path | None:
     """The file that says what the zarr group in a folder is; None where there is none."""
     told = (Path(folder) / name for name in _DESCRIPTIONS)
-    return next((place for place in told if place.is_file()), None)
+    return next((place for place in told if os.path.isfile(place)), None)
 
 
 class FileKey(NamedTuple):
