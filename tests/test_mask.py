@@ -294,6 +294,12 @@ def test_the_overview_is_averaged_level_by_level(pyramid: MaskPyramid) -> None:
         expected = np.floor(expected.reshape(shape).mean((2, 4)) + 0.5).astype(int)
 
 
+def test_a_level_that_is_not_there_is_one_line(pyramid: MaskPyramid) -> None:
+    for read in (lambda: pyramid.lazy(9), lambda: pyramid.read(Box(0, 0, 1, 1), 9)):
+        with pytest.raises(ConfigError, match=r"the mask has no level 9; levels: 0\.\.3"):
+            read()
+
+
 def test_tissue_and_source_come_back(pyramid: MaskPyramid) -> None:
     tissue = blobs(276, 576).astype(bool)
     source = np.full((5, 9), Source.MODEL_2, np.uint8)

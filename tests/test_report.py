@@ -395,6 +395,11 @@ def test_results_of_models_in_memory_of_several_classes_and_without_tissue_have_
     assert "all classes, mm²" in text
 
 
+def test_one_result_needs_no_list(store: MaskPyramid, tmp_path: Path) -> None:
+    for one in (store, store.path, str(store.path)):
+        write_report(one, tmp_path / "r.html", overwrite=True)
+
+
 def test_an_unfinished_store_is_refused_alone(store: MaskPyramid, tmp_path: Path) -> None:
     store.note(whole=False)
     with pytest.raises(StoreError, match="stopped before the mask was whole"):

@@ -229,8 +229,9 @@ class Summary:
     def __init__(self, folder: Path, entries: Sequence[Entry]) -> None:
         self._folder, self._entries, self._lines = folder, entries, dict[Entry, Line]()
         self._written = self._took = 0.0
-        ours = {str(entry.output) for entry in entries}
-        self._before = [line for line in _lines_of(folder / "summary.json") if line.output not in ours]
+        ours = {os.path.abspath(entry.output) for entry in entries}
+        before = _lines_of(folder / "summary.json")
+        self._before = [line for line in before if os.path.abspath(line.output) not in ours]
 
     def ensure_ours(self) -> None:
         """Raise ConfigError if a file of another kind has the name of a summary; it would be replaced."""

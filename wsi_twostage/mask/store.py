@@ -282,6 +282,7 @@ class MaskPyramid:
         return zarr.open_group(self.path, path=OURS, mode="r+")
 
     def _mask(self, level: int) -> zarr.Array[Any]:
+        self.spec.shards(level)  # says that there is no such level
         return self._array(f"labels/{self.spec.name}/{level}")
 
     def _array(self, name: str) -> zarr.Array[Any]:

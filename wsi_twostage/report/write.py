@@ -19,7 +19,7 @@ from wsi_twostage.report.page import Section, render, section_of
 
 
 def write_report(
-    results: Sequence[str | os.PathLike[str]],
+    results: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
@@ -33,7 +33,7 @@ def write_report(
     Parameters
     ----------
     results
-        Stores, folders of them, and ``summary.json`` of batches.
+        Stores, folders of them, and ``summary.json`` of batches; or one of these.
 
     Raises
     ------
@@ -46,7 +46,8 @@ def write_report(
     """
     path = Path(path)
     _ensure_free(path, overwrite=overwrite)
-    found = find([Path(result) for result in results])
+    given = [results] if isinstance(results, str | os.PathLike) else results
+    found = find([Path(result) for result in given])
     detail, sections, lost = Detail.for_batch(len(found)), list[Section](), list[Found]()
     inside = listener if len(found) == 1 else ignore
     if len(found) > 1:
