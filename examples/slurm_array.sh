@@ -23,7 +23,7 @@ MAX_TRIES=50  # a task that ends with 75 so often is not getting anywhere
 list=$1
 results=$2
 shift 2
-IFS=$'\t' read -r -a line <<<"$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$list")"
+IFS=$'\t' read -r -a line <<<"$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$list" | tr -d '\r')"
 if [ "${#line[@]}" -eq 0 ]; then
     echo "$list has no line $SLURM_ARRAY_TASK_ID" >&2
     exit 2

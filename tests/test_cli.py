@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from unittest.mock import Mock
@@ -323,31 +324,38 @@ def test_slides_at_work_at_the_same_time_share_one_display() -> None:
     assert "by the way" in drawn.getvalue()
 
 
-def test_a_sigterm_before_the_work_begins_ends_with_75(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("wsi_seg.main.commands", lambda **how: os.kill(os.getpid(), signal.SIGTERM))
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    """The command takes it for its own; here it is put back."""
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert ended.value.code == 75
-    assert "give the same command again" in capsys.readouterr().err
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
-def test_what_the_system_says_of_a_path_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def kill_yourself(**how: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def look_at_what_is_locked(**how: object) -> None:
+    raise PermissionError(13, "Permission denied", "locked/x.tiff")
+
+
+@pytest.mark.usefixtures("sigterm")
+@pytest.mark.parametrize(
+    ("commands", "code", "said"),
+    [
+        (kill_yourself, 75, "interrupted; what is on disk is kept; give the same command again"),
+        (look_at_what_is_locked, 1, "locked/x.tiff: Permission denied"),
+    ],
+)
+def test_what_happens_before_a_run_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    commands: object,
+    code: int,
+    said: str,
 ) -> None:
-    def locked(**how: object) -> None:
-        raise PermissionError(13, "Permission denied", "locked/x.tiff")
-
-    monkeypatch.setattr("wsi_seg.main.commands", locked)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert (ended.value.code, capsys.readouterr().err) == (1, "wsi-seg: locked/x.tiff: Permission denied\n")
+    monkeypatch.setattr("wsi_seg.main.commands", commands)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (code, f"wsi-seg: {said}\n")

@@ -153,7 +153,7 @@ def test_an_array_task_has_options_of_its_own_and_begins_anew_but_once(
     programs = tmp_path / "bin"
     fake(programs, "scontrol", "exit 1")
     fake(programs, "wsi-seg", f'printf "%s\\n" "$@" >{tmp_path}/given; exit 75')
-    (tmp_path / "slides.txt").write_text("the first.svs\t--mpp\t0.25\t-o\tout/a b.seg.ome.zarr\n")
+    (tmp_path / "slides.txt").write_text("the first.svs\t--mpp\t0.25\t-o\tout/a b.seg.ome.zarr\r\n")
     job = {
         "SLURM_ARRAY_JOB_ID": "7",
         "SLURM_ARRAY_TASK_ID": "1",
