@@ -11,9 +11,9 @@ from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import refer, runner
 from wsi_twostage.models.spec import CONTEXT_STRIDE, STRIDE
 from wsi_twostage.pixels import Image
-from wsi_twostage.selection import Rule, Selection, ensure_rule, select
+from wsi_twostage.selection import Rule, Selection, select
 from wsi_twostage.tiles import Box, TileGrid
-from wsi_twostage.uncertainty import ensure_uncertainty, of_bytes, tile_mean
+from wsi_twostage.uncertainty import of_bytes, tile_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +46,6 @@ def two_stage(
     ConfigError
         An image, tissue, rule or uncertainty that is none.
     """
-    ensure_rule(rule)
-    ensure_uncertainty(uncertainty)
     _ensure_rgb(image)
     spec, model = bundle.spec, runner(refer(bundle, device="cpu", precision="fp32")[0])
     x = Image(image)

@@ -89,6 +89,11 @@ class DeviceFull(WsiError):
     """A device without the memory for a window; what is on disk is valid, and can be gone on with."""
 
 
+def one_line(error: BaseException) -> str:
+    """The first line of what an error of another library says; its kind, if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def did_you_mean(given: object, known: Iterable[str]) -> str:
     """The end of a line about an unknown word: the known one that is nearest to it, if one is near.
 

@@ -70,6 +70,7 @@ def ensure_uncertainty(name: str) -> None:
 
 def of_bytes(name: str, probability: NDArray[np.uint8]) -> Floats:
     """The named uncertainty of 255 times the probability, (C, H, W) -> (H, W)."""
+    ensure_uncertainty(name)
     u = UNCERTAINTIES[name]
     if len(probability) > 1:
         return u(np.divide(probability, 255, dtype=np.float32))

@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from types import FrameType
 
 import click
 
@@ -69,11 +68,7 @@ def commands() -> None:
 
 def main() -> None:
     """The console script."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, end)  # until a run has its own way to end
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a run has its own way to end
     try:
         code = commands(prog_name="wsi-seg", standalone_mode=False)
     except WsiError as error:

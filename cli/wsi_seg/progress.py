@@ -230,10 +230,12 @@ def say(console: Console, text: str) -> None:
 
 
 def tell(text: str, *, err: bool = False) -> None:
-    """A result, on stdout; if nobody listens any more, or a disk is full, the work goes on without."""
+    """What a run gave; if nobody listens any more, or a disk is full, the work goes on without."""
     try:
         click.echo(text, err=err)
     except OSError:
+        if err:
+            return
         with suppress(OSError, ValueError):  # what is left in its buffer goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -3,7 +3,6 @@
 import json
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,8 +129,7 @@ def run(
                 if not batch:
                     raise outcome.error
                 where = "" if name in str(outcome.error) else f"{name}: "
-                with suppress(OSError):  # as of a log whose disk is full
-                    click.echo(f"wsi-seg: {where}{outcome.error}", err=True)
+                tell(f"wsi-seg: {where}{outcome.error}", err=True)
             elif result is not None:
                 tell(
                     as_json_of(entry.slide, entry.output, result)

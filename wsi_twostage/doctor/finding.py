@@ -29,8 +29,3 @@ def note(what: str, found: str, advice: str) -> Finding:
 def problem(what: str, found: str, advice: str) -> Finding:
     """A run would fail."""
     return Finding("problem", what, found, advice)
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of what an error says."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import psutil
 
-from wsi_twostage.doctor.finding import Finding, note, ok, one_line
+from wsi_twostage.doctor.finding import Finding, note, ok
+from wsi_twostage.errors import one_line
 
 _FEW_FILES = 1024
 _FULL = 0.8

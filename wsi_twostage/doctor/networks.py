@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsi_twostage.doctor.finding import Finding, note, ok, one_line, problem
-from wsi_twostage.errors import WsiError
+from wsi_twostage.doctor.finding import Finding, note, ok, problem
+from wsi_twostage.errors import WsiError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor

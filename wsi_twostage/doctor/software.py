@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from packaging.requirements import Requirement
 
-from wsi_twostage.doctor.finding import Finding, note, ok, one_line, problem
+from wsi_twostage.doctor.finding import Finding, note, ok, problem
+from wsi_twostage.errors import one_line
 
 NAME = "wsi-twostage"
 _SHOWN = ("torch", "torchvision", "zarr", "dask", "distributed", "tifffile", "imagecodecs", "numpy")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from wsi_twostage.errors import BundleError
+from wsi_twostage.errors import BundleError, one_line
 from wsi_twostage.models.halo import example
 from wsi_twostage.models.onnx_net import OnnxNet, missing
 from wsi_twostage.models.stage import Stage, tensor_of
@@ -63,7 +63,7 @@ def as_onnx(stage: Stage) -> bytes:
         assert program is not None
         return bytes(program.model_proto.SerializeToString())
     except Exception as error:  # a network may fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = one_line(error)
         raise BundleError(
             f"{stage.name} cannot be exported to ONNX ({reason}); export it yourself and give the file"
         ) from error

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsi_twostage.errors import BundleError, ConfigError
+from wsi_twostage.errors import BundleError, ConfigError, one_line
 
 _CUDA = "CUDAExecutionProvider"
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -57,7 +57,7 @@ class OnnxNet:
         try:
             (found,) = self._session(torch.get_num_threads()).run([self._output], fed)
         except Exception as error:  # its errors have no common base; torch's are RuntimeErrors
-            raise RuntimeError((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+            raise RuntimeError(one_line(error)) from error
         return torch.from_numpy(found)
 
     def on(self, device: str) -> "OnnxNet":
@@ -84,7 +84,7 @@ class OnnxNet:
         try:
             session = runtime.InferenceSession(self.data, options, providers=providers)
         except Exception as error:  # its errors have no common base
-            reason = str(error).strip().splitlines()[0]
+            reason = one_line(error)
             raise BundleError(f"{self.name}: not a sound ONNX file ({reason})") from error
         if kind == "cuda" and session.get_providers()[0] != _CUDA:
             raise ConfigError(f"device {self.device!r}: ONNX Runtime cannot use it; use cpu")
@@ -141,7 +141,7 @@ def read_onnx(path: Path) -> bytes:
             raise BundleError(f"{path}: not a sound ONNX file (no network in it)")
         return bytes(model.SerializeToString())
     except (DecodeError, EncodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = one_line(error)
         raise BundleError(f"{path}: not a sound ONNX file ({reason})") from error
 
 

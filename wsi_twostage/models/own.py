@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsi_twostage.errors import BundleError, ConfigError
+from wsi_twostage.errors import BundleError, ConfigError, one_line
 from wsi_twostage.models.bundle import ModelBundle, load_bundle, write_bundle
 from wsi_twostage.models.export import as_onnx
 from wsi_twostage.models.halo import example, measured_halo
@@ -191,7 +191,7 @@ def _net(net: Net | str | os.PathLike[str], name: str) -> Net:
         try:
             return copy.deepcopy(net).cpu().eval().requires_grad_(False)
         except (RuntimeError, TypeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = one_line(error)
             raise BundleError(
                 f"{name}: cannot be copied ({reason}); give the module as its code builds it, with its "
                 f"weights loaded"
@@ -217,7 +217,7 @@ def _try(stage: Stage, probabilities: bool | None) -> None:
         except (BundleError, ConfigError):
             raise
         except Exception as error:  # a network may fail in any way
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = one_line(error)
             raise BundleError(
                 f"{stage.name} cannot take {height} x {width} px ({reason}); its windows have sides of "
                 f"multiples of {stage.contract.multiple} px: say multiple=N where it wants those of N"

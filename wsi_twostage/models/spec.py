@@ -9,9 +9,7 @@ from wsi_twostage.errors import BundleError, ConfigError
 STRIDE = 32  # sides of a network's input must be multiples of it
 LARGEST_TILE = 2048  # px: a tile lies in one shard of the mask
 CONTEXT_STRIDE = 4  # of the map that context joins: one pixel of a level four times coarser
-
-
-MOST_CHANNELS = 4096  # of a step
+MOST_CHANNELS = 4096  # of a step of a decoder
 
 
 @dataclass(frozen=True, slots=True)

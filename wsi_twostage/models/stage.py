@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_twostage.errors import BundleError, WsiError
+from wsi_twostage.errors import BundleError, WsiError, one_line
 from wsi_twostage.models.onnx_net import OnnxNet
 from wsi_twostage.models.room import is_full
 from wsi_twostage.models.spec import Contract
@@ -77,7 +77,7 @@ class Stage(nn.Module):
         except Exception as error:  # a network may fail in any way
             if isinstance(error, RuntimeError) and is_full(error):
                 raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = one_line(error)
             raise BundleError(
                 f"{self.name} cannot take {x.shape[-2]} x {x.shape[-1]} px ({reason}); a window may have "
                 f"this size"

@@ -6,12 +6,11 @@ import signal
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from wsi_twostage.errors import ConfigError, ExitCode
+from wsi_twostage import stopping
+from wsi_twostage.errors import ConfigError
 from wsi_twostage.viewer.refiner import Refiner, Tools
 from wsi_twostage.viewer.routes import ALL_ADDRESSES, LOCAL_NAMES
 from wsi_twostage.viewer.scene import Scene
@@ -74,11 +73,7 @@ class Viewer:
 
         ``ready`` is called when the first request can be answered, ``ending`` if Model 2 is waited for.
         """
-
-        def end(number: int, frame: FrameType | None) -> None:
-            raise KeyboardInterrupt
-
-        before = signal.signal(signal.SIGTERM, end)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             ready()
             self._server.serve_forever()
@@ -90,7 +85,7 @@ class Viewer:
             if self.refiner.progress.busy:
                 ending()
                 self.refiner.stop()
-                with _ended_at_once():
+                with stopping.on_signals():  # it was asked to: one more ends the process, whatever hangs
                     self.refiner.wait()
 
     def start(self) -> None:
@@ -106,21 +101,6 @@ class Viewer:
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
-
-
-@contextmanager
-def _ended_at_once() -> Iterator[None]:
-    """SIGINT and SIGTERM end the process, whatever hangs in it."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        os._exit(ExitCode.INTERRUPTED)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def open_viewer(
