@@ -117,6 +117,14 @@ def test_results_of_one_name_and_nothing_found_are_refused(folder: Path) -> None
         entries([str(folder)], Path("x.zarr"))
 
 
+@pytest.mark.parametrize("name", ["mask.tif", "out/mask.PNG", "cells.geojson"])
+def test_a_result_is_not_named_like_a_file(folder: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"a result is a folder, \w+\.ome\.zarr; `wsi-seg export` makes \."):
+        entries([str(folder / "a.tiff")], folder / name)
+    (folder / name).mkdir(parents=True)  # a folder of the user's
+    assert entries([str(folder / "a.tiff")], folder / name)[0].output == folder / name / "a.seg.ome.zarr"
+
+
 def test_a_result_is_no_slide(folder: Path) -> None:
     store = folder / "a.seg.ome.zarr"
     segment(folder / "a.tiff", store, bundle=tiny_model(folder / "tiny.safetensors"), rule=NONE)
@@ -195,7 +203,10 @@ def test_a_manifest_runs_with_each_slides_own_threshold(folder: Path) -> None:
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert {"started", "tilesdone", "finished", "result"} <= {event["event"] for event in events}
     assert [event["refined"] for event in events if event["event"] == "result"] == [12, 0]
+    assert not any(event["event"] == "note" for event in events)
     assert MaskPyramid.open(folder / "y.zarr").manifest["rule"] == "threshold 1"
+    done = wsi_seg("list.csv", "--model", model, "--tissue", "none", "--budget", "10%", cwd=folder)
+    assert "threshold 1, as the list says, not budget 10%" in done.stderr
 
 
 def test_a_bad_row_does_not_stop_the_rest(folder: Path) -> None:

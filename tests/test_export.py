@@ -27,7 +27,7 @@ from scipy.ndimage import distance_transform_edt
 from skimage.measure import label, perimeter_crofton, regionprops
 from slides import change_tile, texture, write_slide
 
-from wsi_twostage.errors import ConfigError, StoreError, WriteError
+from wsi_twostage.errors import ConfigError, StoreError, WriteError, WsiError
 from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
 from wsi_twostage.export import Options, export, images
 from wsi_twostage.export import geojson as geojson_module
@@ -440,6 +440,22 @@ def test_without_its_slide_the_overlay_is_on_the_overview(tmp_path: Path, labels
     assert any(isinstance(event, Note) and "overview" in event.text for event in events)
 
 
+def test_the_overlay_is_on_the_slide_where_that_was_moved_to(
+    tmp_path: Path, mask: MaskPyramid, labels: NDArray[np.uint8]
+) -> None:
+    slide = mask.manifest["slide"]
+    moved = shutil.copy(slide["path"], tmp_path / "moved.tiff")
+    other = write_store(tmp_path / "a.zarr", labels, path="/gone.tiff", fingerprint=slide["fingerprint"])
+    here = export(mask, tmp_path / "a.png", options=Options(mpp=0.5, overlay=True)).path
+    there = export(other, tmp_path / "b.png", options=Options(mpp=0.5, overlay=True, slide=str(moved))).path
+    assert there.read_bytes() == here.read_bytes()
+    another = write_slide(tmp_path / "another.tiff", [texture(64, 64)])
+    for place, message in ((another, "is not the slide that"), (tmp_path / "no.tiff", "no.tiff")):
+        with pytest.raises(WsiError, match=message):
+            export(other, tmp_path / "c.png", options=Options(overlay=True, slide=str(place)))
+    assert not (tmp_path / "c.png").exists()
+
+
 # What is refused
 
 
@@ -450,6 +466,8 @@ def test_without_its_slide_the_overlay_is_on_the_overview(tmp_path: Path, labels
         ({"target": "a.xyz"}, "a.xyz does not say it"),
         ({}, "--to is missing"),
         ({"to": "csv", "options": Options(overlay=True)}, "--overlay is for --to png, not for csv"),
+        ({"to": "csv", "options": Options(slide="s")}, "--slide is for --to png and dicom-seg, not for csv"),
+        ({"to": "png", "options": Options(slide="s")}, "--slide is for a PNG with --overlay"),
         ({"to": "png", "options": Options(split=True)}, "--split is for --to geojson and csv and parquet"),
         ({"to": "geojson", "options": Options(kind="cell")}, "use annotation or detection"),
         ({"to": "geojson", "options": Options(min_area_um2=-1)}, "--min-area -1; it must be 0 or more"),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from slides import texture, write_slide
 
-from wsi_twostage.errors import ConfigError, StoreError
+from wsi_twostage.errors import ConfigError, SlideError, StoreError
 from wsi_twostage.events import Event, Note, Started, TilesDone
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, MaskSpec, Source
@@ -398,6 +398,19 @@ def test_results_of_models_in_memory_of_several_classes_and_without_tissue_have_
 def test_one_result_needs_no_list(store: MaskPyramid, tmp_path: Path) -> None:
     for one in (store, store.path, str(store.path)):
         write_report(one, tmp_path / "r.html", overwrite=True)
+
+
+def test_a_report_finds_a_slide_that_was_moved(store: MaskPyramid, made: Path, tmp_path: Path) -> None:
+    change_slide(store, path="/nowhere/slide.tiff")
+    moved = shutil.copy(made / "slide.tiff", tmp_path / "moved.tiff")
+    lost = "cannot be opened where it was"
+    assert lost in write_report(store, tmp_path / "r.html").read_text()
+    assert lost not in write_report(store, tmp_path / "moved.html", slide=moved).read_text()
+    with pytest.raises(SlideError, match=r"no\.tiff"):
+        write_report(store, tmp_path / "no.html", slide=tmp_path / "no.tiff")
+    with pytest.raises(ConfigError, match="slide of one result is; here are 2"):
+        write_report([store, made / "a.seg.ome.zarr"], tmp_path / "no.html", slide=moved)
+    assert not (tmp_path / "no.html").exists()
 
 
 def test_an_unfinished_store_is_refused_alone(store: MaskPyramid, tmp_path: Path) -> None:

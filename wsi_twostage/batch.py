@@ -28,6 +28,9 @@ COLUMNS = ("wsi", "mpp", "mask", "threshold", "output")
 WRITING = 20
 """Times what writing the summary took, until it is written again while slides end."""
 
+_FILES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".dcm", ".geojson", ".json", ".csv", ".parquet", ".npy")
+"""Ends of the names of files, which no result is."""
+
 _RESULT = ".seg.ome.zarr"
 _PREVIEW = ".preview.png"
 _OURS = (_PREVIEW, ".seg.ome.tif", ".seg.ome.tiff", ".seg.png")
@@ -62,8 +65,14 @@ def entries(inputs: Sequence[str], output: Path) -> list[Entry]:
     Raises
     ------
     ConfigError
-        Nothing is found, a manifest cannot be read, or two results would have one name.
+        Nothing is found, a manifest cannot be read, two results would have one name, or ``output`` is named
+        as no folder is.
     """
+    if output.suffix.lower() in _FILES and not output.is_dir():
+        raise ConfigError(
+            f"--output {output}: a result is a folder, {output.stem}.ome.zarr; `wsi-seg export` makes "
+            f"{output.suffix} of it"
+        )
     found = [entry for given in inputs for entry in expand(given, output)]
     if output.suffix == ".zarr":
         if len(found) > 1:

@@ -12,7 +12,7 @@ from distributed import Client
 from wsi_twostage import stopping
 from wsi_twostage.batch import Entry
 from wsi_twostage.errors import ClusterError, ConfigError, WsiError
-from wsi_twostage.events import Listener, ignore
+from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.pipeline import segment
 from wsi_twostage.preparing import model_of, resolve
 from wsi_twostage.result import Result
@@ -86,11 +86,14 @@ def segment_many(
 
     def work(number: int, entry: Entry, client: Client) -> Outcome:
         with listener_of(entry) as listener:
+            own = None if entry.threshold is None else Threshold(entry.threshold)
+            if own and rule:
+                listener(Note(f"{own}, as the list says, not {rule}"))
             result = segment(
                 entry.slide,
                 entry.output,
                 bundle=bundle,
-                rule=rule if entry.threshold is None else Threshold(entry.threshold),
+                rule=own or rule,
                 settings=entry.settings(settings),
                 listener=listener,
                 since=time.time() if since is None or number else since,

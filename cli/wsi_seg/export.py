@@ -63,6 +63,7 @@ from wsi_seg.progress import listener
 @click.option("--gzip", is_flag=True, help="GeoJSON, CSV: compress; also where -o ends in .gz.")
 @click.option("--mpp", type=float, help="PNG, DICOM: the level nearest to this.")
 @click.option("--overlay", is_flag=True, help="PNG: the outlines on the slide.")
+@options.moved
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: its cores, up to 8]")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

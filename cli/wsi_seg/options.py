@@ -99,6 +99,8 @@ as_json = click.option(
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress.")
 
+moved = click.option("--slide", shell_complete=files, help="Where the slide is now.  [default: where it was]")
+
 _RULE = (
     click.option("--threshold", type=float, help="Refine tiles at least this uncertain, 0..1."),
     click.option(
@@ -112,7 +114,7 @@ _RULE = (
     ),
 )
 _MADE_FROM = (
-    click.option("--slide", shell_complete=files, help="Where the slide is now.  [default: where it was]"),
+    moved,
     click.option(
         "--model",
         type=click.Path(path_type=Path),

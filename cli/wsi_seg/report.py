@@ -24,10 +24,13 @@ from wsi_seg.progress import listener
     show_default=True,
     help="The file to write.",
 )
+@options.moved
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @options.quiet
-def report(results: tuple[Path, ...], output: Path, overwrite: bool, as_json: bool, quiet: bool) -> None:
+def report(
+    results: tuple[Path, ...], output: Path, slide: str | None, overwrite: bool, as_json: bool, quiet: bool
+) -> None:
     """Write one HTML file about RESULTS: pictures, areas, quality, warnings; nothing in it needs a network.
 
     RESULTS are results of wsi-seg, folders of them, or the summary.json of a batch. Of several there is a
@@ -36,7 +39,7 @@ def report(results: tuple[Path, ...], output: Path, overwrite: bool, as_json: bo
     from wsi_twostage.report import write_report
 
     with listener(output.name, quiet=quiet) as listen:
-        write_report(results, output, overwrite=overwrite, listener=listen)
+        write_report(results, output, slide=slide, overwrite=overwrite, listener=listen)
     size = output.stat().st_size
     if as_json:
         click.echo(json.dumps({"path": str(output), "bytes": size}))

@@ -30,8 +30,8 @@ def ensure_dicom() -> None:
         ) from error
 
 
-def source_of(mask: MaskPyramid) -> Path:
-    """The file of the slide's finest level.
+def source_of(mask: MaskPyramid, moved: str | None = None) -> Path:
+    """The file of the slide's finest level, where it was or beside ``moved``.
 
     Raises
     ------
@@ -45,11 +45,10 @@ def source_of(mask: MaskPyramid) -> Path:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    path = Path(mask.manifest["slide"]["path"])
+    path = Path(moved or mask.manifest["slide"]["path"])
     if not path.is_file():
-        raise SlideError(
-            f"{path}: the slide is not there any more, and DICOM SEG names its patient and study"
-        )
+        where = "no such file" if moved else "the slide is not there any more; --slide says where it is now"
+        raise SlideError(f"{path}: {where}; DICOM SEG names its patient and study")
     wanted = ["SeriesInstanceUID", "TotalPixelMatrixColumns", "ImageType"]
     try:
         series = pydicom.dcmread(path, specific_tags=wanted).SeriesInstanceUID
@@ -59,7 +58,7 @@ def source_of(mask: MaskPyramid) -> Path:
             f"take --to geojson or --to ome-tiff"
         ) from error
 
-    slide_of(mask)  # another one may lie there by now, of another patient
+    slide_of(mask, path)  # another one may lie there by now, of another patient
 
     def levels() -> Iterator[tuple[int, Path]]:
         for file in sorted(path.parent.iterdir()):

@@ -110,12 +110,23 @@ def level_at(
 
 
 def write_png(
-    path: Path, mask: MaskPyramid, level: int, listener: Listener, *, overlay: bool = False
+    path: Path,
+    mask: MaskPyramid,
+    level: int,
+    listener: Listener,
+    *,
+    overlay: bool = False,
+    slide: str | None = None,
 ) -> None:
     """A level of the mask: an indexed PNG whose values are the labels, background transparent.
 
     ``overlay``: instead, the slide at that level with the outline of each object in its class's colour;
-    where the slide is not to be had any more, its overview from the store.
+    where the slide is not to be had any more, its overview from the store. ``slide`` says where it is now.
+
+    Raises
+    ------
+    SlideError, StoreError
+        At ``slide`` is none that can be read, or another one.
     """
     grid = TileGrid(*mask.shape(level), _BAND)
     bands = [
@@ -123,7 +134,8 @@ def write_png(
     ]
     listener(Started("export", len(bands)))
     if overlay:
-        path.write_bytes(imagecodecs.png_encode(_overlay(mask, level, bands, listener), level=6))
+        drawn = _overlay(mask, level, bands, listener, slide)
+        path.write_bytes(imagecodecs.png_encode(drawn, level=6))
         return
     labels = np.empty(mask.shape(level), np.uint8)
     for band in bands:
@@ -134,12 +146,14 @@ def write_png(
     picture.save(path, "PNG", transparency=0, optimize=False)
 
 
-def _overlay(mask: MaskPyramid, level: int, bands: list[Box], listener: Listener) -> NDArray[np.uint8]:
+def _overlay(
+    mask: MaskPyramid, level: int, bands: list[Box], listener: Listener, moved: str | None
+) -> NDArray[np.uint8]:
     """The slide with the outlines, (H, W, 3)."""
     height, width = mask.shape(level)
     picture = np.empty((height, width, 3), np.uint8)
     try:
-        slide = slide_of(mask)
+        slide = slide_of(mask, moved)
         view = slide.view(mask.spec.mpp / slide.mpp * 2**level)
         holes = 0
         for band in bands:
@@ -148,6 +162,8 @@ def _overlay(mask: MaskPyramid, level: int, bands: list[Box], listener: Listener
         if holes:
             listener(Note(f"{holes / (height * width):.2%} of the slide cannot be read; it is black"))
     except (SlideError, StoreError) as error:
+        if moved is not None:
+            raise
         listener(Note(f"the overview is drawn instead of the slide: {error}"))
         with mask.readable("the overview"):
             picture[...] = overview_at(mask, level)

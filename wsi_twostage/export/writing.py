@@ -51,6 +51,8 @@ class Options:
     """PNG and DICOM: write the level that is nearest."""
     overlay: bool = False
     """PNG: outlines on the slide, instead of the mask."""
+    slide: str | None = None
+    """PNG with ``overlay``, and DICOM: where the slide is now; None: where it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +141,9 @@ def _write_pixels(path: Path, mask: MaskPyramid, to: str, options: Options, list
         images.write_ome_tiff(path, mask, listener)
     elif to == "png":
         level = images.level_at(mask, options.mpp)
-        images.write_png(path, mask, level, listener, overlay=options.overlay)
+        images.write_png(path, mask, level, listener, overlay=options.overlay, slide=options.slide)
     else:
-        source = dicom_seg.source_of(mask)
+        source = dicom_seg.source_of(mask, options.slide)
         level = images.level_at(mask, options.mpp, usual_px=images.MOST_PX)
         dicom_seg.write_dicom_seg(path, mask, level, source, listener)
 
@@ -176,9 +178,12 @@ def _ensure_fits(to: str, options: Options) -> None:
         (options.gzip, "--gzip", text),
         (options.mpp is not None, "--mpp", ("png", "dicom-seg")),
         (options.overlay, "--overlay", ("png",)),
+        (options.slide is not None, "--slide", ("png", "dicom-seg")),
     ):
         if given and to not in formats:
             raise ConfigError(f"{name} is for --to {' and '.join(formats)}, not for {to}")
+    if options.slide is not None and to == "png" and not options.overlay:
+        raise ConfigError("--slide is for a PNG with --overlay; without it the slide is not drawn")
     if options.kind not in ("", *geojson.KINDS):
         near = did_you_mean(options.kind, geojson.KINDS)
         raise ConfigError(f"--as {options.kind} is unknown; use {' or '.join(geojson.KINDS)}{near}")

@@ -1,5 +1,6 @@
 """All that a report says of one result, in numbers and words; read from the store, without HTML."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -147,8 +148,14 @@ class Facts:
         return self.made.get("seconds") or {}
 
 
-def facts_of(store: MaskPyramid, measured: Measured) -> Facts:
-    """Read what a store says of itself; the slide is opened, but not read."""
+def facts_of(store: MaskPyramid, measured: Measured, moved: str | os.PathLike[str] | None = None) -> Facts:
+    """Read what a store says of itself; the slide is opened, but not read.
+
+    Raises
+    ------
+    SlideError, StoreError
+        At ``moved``, where the slide is to be by now, is none that can be read, or another one.
+    """
     spec, made, table = store.spec, store.manifest, store.tiles()
     audit = _audit(made.get("audit"))
     tissue_mm2 = float(store.read_tissue().sum()) * (spec.overview_downsample * spec.mpp) ** 2 / 1e6
@@ -161,11 +168,12 @@ def facts_of(store: MaskPyramid, measured: Measured) -> Facts:
             spec.classes, spec.colours, measured.pixels.tolist(), measured.objects.tolist(), strict=True
         )
     )
-    slide, lost = _slide(store, str(made["slide"]["path"]))
+    was = str(made["slide"]["path"])
+    slide, lost = _slide(store, was) if moved is None else (slide_of(store, moved), "")
     path = _find_bundle(str(made["model"]["path"]), str(made["model"]["sha256"]))
     return Facts(
         path=store.path,
-        name=name_of(str(made["slide"]["path"])),
+        name=name_of(was),
         spec=spec,
         made=made,
         table=table,

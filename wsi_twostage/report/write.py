@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from wsi_twostage.drafts import whole_file
-from wsi_twostage.errors import StoreError, WsiError
+from wsi_twostage.errors import ConfigError, StoreError, WsiError
 from wsi_twostage.events import Listener, Note, Started, TilesDone, ignore
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.mask.layout import ensure_in_no_zarr
@@ -22,6 +22,7 @@ def write_report(
     results: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
+    slide: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     listener: Listener = ignore,
 ) -> Path:
@@ -34,13 +35,17 @@ def write_report(
     ----------
     results
         Stores, folders of them, and ``summary.json`` of batches; or one of these.
+    slide
+        Of one result: where its slide is now; None: where it was.
 
     Raises
     ------
     ConfigError
-        An input is none of these.
+        An input is none of these, or ``slide`` is given for several results.
+    SlideError
+        ``slide`` cannot be read.
     StoreError
-        ``path`` exists and ``overwrite`` is not given; or no result could be read.
+        ``path`` exists and ``overwrite`` is not given; no result could be read; or ``slide`` is another one.
     WriteError
         ``path`` cannot be written.
     """
@@ -51,13 +56,15 @@ def write_report(
     detail, sections, lost = Detail.for_batch(len(found)), list[Section](), list[Found]()
     inside = listener if len(found) == 1 else ignore
     if len(found) > 1:
+        if slide is not None:
+            raise ConfigError(f"--slide is where the slide of one result is; here are {len(found)}")
         listener(Started("slides", len(found)))
     for one in found:
         if one.path is None:
             lost.append(one)
             continue
         try:
-            sections.append(_section(one, one.path, detail, len(sections) + 1, inside))
+            sections.append(_section(one, one.path, slide, detail, len(sections) + 1, inside))
             if len(found) > 1:
                 listener(TilesDone("slides", 1, _megapixels(sections[-1])))
         except WsiError as error:
@@ -77,11 +84,18 @@ def write_report(
     return path
 
 
-def _section(found: Found, path: Path, detail: Detail, number: int, listener: Listener) -> Section:
+def _section(
+    found: Found,
+    path: Path,
+    slide: str | os.PathLike[str] | None,
+    detail: Detail,
+    number: int,
+    listener: Listener,
+) -> Section:
     """All of one result."""
     store = MaskPyramid.open(path)
     with store.unreplaced("read"), store.readable():
-        facts = facts_of(store, measure(store, listener=listener))
+        facts = facts_of(store, measure(store, listener=listener), slide)
         if found.status == "failed":
             facts = replace(facts, failed=found.error or "it does not say why")
         listener(Started("pictures", 1))
