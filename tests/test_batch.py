@@ -12,13 +12,14 @@ from command import wsi_seg
 from conftest import tiny_model
 from slides import texture, write_slide
 
-from wsi_twostage import batch
-from wsi_twostage.batch import Entry, Line, Summary, entries, is_batch
+from wsi_twostage import summary
+from wsi_twostage.batch import Entry, entries, is_batch
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import NONE
 from wsi_twostage.slide import open_slide
+from wsi_twostage.summary import Line, Summary
 
 
 @pytest.fixture
@@ -140,12 +141,12 @@ def test_slides_that_end_at_once_are_summed_up_together(
 ) -> None:
     found = [Entry(f"{i}.svs", tmp_path / f"{i}.zarr") for i in range(100)]
     sizes = list[int]()
-    monkeypatch.setattr(batch, "write_summary", lambda folder, lines: sizes.append(len(lines)) or folder)
-    monkeypatch.setattr(batch, "WRITING", 1e12)
-    summary = Summary(tmp_path, found)
+    monkeypatch.setattr(summary, "write_summary", lambda folder, lines: sizes.append(len(lines)) or folder)
+    monkeypatch.setattr(summary, "WRITING", 1e12)
+    table = Summary(tmp_path, found)
     for entry in found:
-        summary.add(entry, Line(entry.slide, str(entry.output), "ok"))
-    summary.write()
+        table.add(entry, Line(entry.slide, str(entry.output), "ok"))
+    table.write()
     assert sizes == [1, 100]
 
 

@@ -16,7 +16,7 @@ from pages import blocks, page
 
 from wsi_seg.main import main
 from wsi_twostage import Fraction, open_slide, segment
-from wsi_twostage.batch import Line, write_summary
+from wsi_twostage.summary import Line, write_summary
 
 LONG = [pytest.param(name, marks=pytest.mark.pages) for name in ("start", "choosing", "training")]
 RUN = ("method", "python", "runs", "store", "slides", "report", "exports", "viewer", *LONG)

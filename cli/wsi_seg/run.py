@@ -14,9 +14,10 @@ from wsi_seg import options
 from wsi_seg.help import Command, files
 from wsi_seg.progress import clock, listener, tell
 from wsi_twostage import stopping
-from wsi_twostage.batch import Line, Summary, entries, is_batch, name_of, picture_of
+from wsi_twostage.batch import entries, is_batch, name_of, picture_of
 from wsi_twostage.errors import ConfigError, ExitCode, WriteError, WsiError
 from wsi_twostage.memory import keep_freed_memory
+from wsi_twostage.summary import Line, Summary
 
 if TYPE_CHECKING:
     from wsi_twostage.many import Outcome
