@@ -21,4 +21,4 @@ tiles = result.tiles
 worst = tiles["uncertainty"].argmax()
 print(f"most uncertain tile: row {tiles['row'][worst]}, col {tiles['col'][worst]}")
 
-write_preview(result.store, folder / "cmu.preview.png")
+write_preview(result.store, folder / "cmu.preview.png", overwrite=True)

@@ -5,6 +5,7 @@ import errno
 import gzip
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -189,7 +190,7 @@ def test_positions_count_from_where_qupath_crops(tmp_path: Path) -> None:
 def test_the_same_mask_gives_the_same_bytes_on_any_number_of_threads(
     tmp_path: Path, mask: MaskPyramid, geojson: Path
 ) -> None:
-    four = export(mask, tmp_path / "a.geojson", workers=4, options=Options(gzip=True)).path
+    four = export(mask, tmp_path / "a.geojson.gz", workers=4, options=Options(gzip=True)).path
     again = export(mask, tmp_path / "b.json.gz", workers=2).path
     assert four.read_bytes() == again.read_bytes()
     assert gzip.decompress(four.read_bytes()) == geojson.read_bytes()
@@ -474,6 +475,10 @@ def test_the_overlay_is_on_the_slide_where_that_was_moved_to(
         ({"to": "geojson", "options": Options(simplify_px=float("nan"))}, "--simplify nan"),
         ({"to": "png", "options": Options(mpp=-1)}, "--mpp -1; it must be above 0"),
         ({"to": "png", "options": Options(mpp=math.inf)}, "--mpp inf; it must be above 0"),
+        ({"to": "csv", "target": "a.parquet"}, "--to csv, but a.parquet is named like parquet"),
+        ({"to": "geojson", "target": "a.csv.gz"}, "--to geojson, but a.csv.gz is named like csv"),
+        ({"target": "a.csv", "options": Options(gzip=True)}, "a.csv does not end in .gz; call it a.csv.gz"),
+        ({"to": "csv", "workers": 0}, "workers=0; it must be 1 or more"),
     ],
 )
 def test_bad_options_are_one_line(mask: MaskPyramid, arguments: dict[str, Any], message: str) -> None:
@@ -499,6 +504,21 @@ def test_what_is_there_is_kept(
         export(mask, target(mask, tmp_path), to="csv")
     assert (tmp_path / "there.csv").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_and_a_dash_are_no_files(
+    tmp_path: Path, mask: MaskPyramid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    monkeypatch.chdir(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match="is a device or a pipe; name a file"):
+            export(mask, "pipe.csv", overwrite=overwrite)
+        with pytest.raises(StoreError, match="nothing is written to stdout"):
+            export(mask, "-", to="csv", overwrite=overwrite)
+    assert (tmp_path / "pipe.csv").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.csv"]
 
 
 def test_the_slide_is_not_overwritten(mask: MaskPyramid) -> None:

@@ -18,10 +18,13 @@ import pytest
 from distributed import Client, LocalCluster
 from faults import PARENT, BadView
 
-from wsi_twostage import cluster, fitness, preparing, stopping
+from wsi_twostage import cluster, dispatch, fitness, preparing, stopping
 from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.errors import ClusterError, ConfigError, StoreError, WriteError
 from wsi_twostage.events import Event, Finished, Note, TilesDone
+from wsi_twostage.fine import give_up_shard, refine_shard
+from wsi_twostage.further import refine
+from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, Shard, Source
 from wsi_twostage.pipeline import segment
 from wsi_twostage.preparing import Views, prepare
@@ -142,6 +145,8 @@ def test_a_tile_that_ends_its_worker_keeps_model_1s_answer(
     np.testing.assert_array_equal(result.store.read(box), first)
     again = segment(slide, tmp_path / "o.zarr", bundle=model, rule=RULE, settings=EVERYWHERE)
     assert again.counts.crashed == 1  # it is not tried on this process
+    assert refine(tmp_path / "o.zarr").status == "ok"  # but there
+    assert_same(again.store, whole)
 
 
 def test_an_overview_that_ends_its_workers_is_black_and_the_stages_look_for_themselves(
@@ -318,6 +323,52 @@ def test_a_task_that_outlived_its_run_writes_nothing(
         mask.read_probability(mask.spec.coarse.box(Tile(0, 0))),
         whole.read_probability(mask.spec.coarse.box(Tile(0, 0))),
     )
+
+
+def test_what_a_task_wrote_before_its_worker_died_goes_if_the_next_try_is_told_to_stop(
+    tmp_path: Path, model: Path, slide: Path
+) -> None:
+    out, shard = tmp_path / "o.zarr", Shard(0, 0, 0)
+    mask = segment(slide, out, bundle=model, rule=TileCount(0), settings=EVERYWHERE).store
+    mask.note(held_by="process 1 on elsewhere, run 1")
+    work = prepare(slide, model, EVERYWHERE).work(mask, EVERYWHERE)
+    first = mask.read(mask.box(shard))
+    tiles = tuple(Tile(0, col) for col in range(4))
+    answered = refine_shard(work, shard, tiles, frozenset())  # and nobody hears of it
+    assert answered.tiles == tiles
+    assert (mask.read(mask.box(shard)) != first).any()
+    stopped = refine_shard(replace(work, until=0.0), shard, tiles, frozenset(tiles[:1]))
+    assert stopped.tiles == ()
+    left, kept = mask.read(mask.box(shard)), mask.spec.tiles.box(tiles[0]).slices
+    assert (left[kept] != first[kept]).any()  # it was entered
+    left[kept] = first[kept]
+    np.testing.assert_array_equal(left, first)
+    refine_shard(work, shard, tiles, frozenset())
+    assert give_up_shard(work, shard, tiles, frozenset()).crashed == tiles
+    np.testing.assert_array_equal(mask.read(mask.box(shard)), first)
+
+
+def test_a_stop_while_a_task_is_suspected_leaves_the_levels_to_the_next_run(
+    tmp_path: Path,
+    model: Path,
+    slide: Path,
+    whole: MaskPyramid,
+    processes: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, box = tmp_path / "o.zarr", whole.spec.tiles.box(a_refined_tile(whole))
+    spoil(monkeypatch, "crash", (box.top + 64, box.left + 64), tmp_path / "flag")
+    monkeypatch.setattr(dispatch._Desk, "claim", lambda desk: stopping.ASKED.set())  # a suspect, and a stop
+    try:
+        stopped = segment(slide, out, bundle=model, rule=RULE, settings=EVERYWHERE, client=processes)
+    finally:
+        stopping.ASKED.clear()
+    assert stopped.status == "stopped"
+    assert not stopped.store.manifest["levels"]
+    assert Ledger.read(stopped.store).open.any()
+    monkeypatch.undo()
+    assert segment(slide, out, bundle=model, rule=RULE, settings=EVERYWHERE).store.manifest["levels"]
+    assert_same(MaskPyramid.open(out), whole)
 
 
 @pytest.fixture

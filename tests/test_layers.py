@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "algorithm": {"answers", "errors", "models", "pixels", "selection", "tiles", "uncertainty"},
     "training": {"answers", "drafts", "errors", "models", "quality", "tiles", "uncertainty"},
-    "paper": {"drafts", "errors", "selection", "training", "uncertainty"},
+    "paper": {"drafts", "errors", "lock", "selection", "training", "uncertainty"},
     "curves": {
         "batch", "drafts", "errors", "manifest", "mask", "models", "paper", "pipeline", "preparing",
         "selection", "settings", "slide", "tiles", "training",
@@ -78,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
         "stopping",
     },
     "verification": {"errors", "events", "ledger", "mask", "tiles", "tissue", "uncertainty"},
-    "export": {"drafts", "errors", "events", "mask", "pictures", "pixels", "tiles", "uncertainty"},
+    "export": {"drafts", "errors", "events", "mask", "pictures", "pixels", "target", "tiles", "uncertainty"},
     "planning": {
         "answers", "batches", "cluster", "coarse", "errors", "fine", "mask", "models", "overview",
         "preparing", "selection", "settings", "slide", "tiles", "tissue", "work",
@@ -86,11 +86,12 @@ ALLOWED: dict[str, set[str]] = {
     "card": {"models", "quality"},
     "report": {
         "audit", "batch", "card", "drafts", "errors", "events", "export", "fine", "mask", "models",
-        "pictures", "slide", "tiles",
+        "pictures", "selection", "slide", "target", "tiles",
     },
+    "target": {"errors", "mask", "pictures"},
     "doctor": {"cluster", "errors", "models"},
     "pictures": {"errors", "mask", "pixels", "slide", "tiles", "uncertainty"},
-    "preview": {"mask", "pictures", "pixels", "slide", "tiles"},
+    "preview": {"drafts", "mask", "pictures", "pixels", "slide", "target", "tiles"},
     "viewer": {
         "errors", "events", "further", "ledger", "lock", "mask", "pictures", "pixels", "settings", "slide",
         "stopping", "tiles", "uncertainty",

@@ -393,6 +393,39 @@ def test_a_slide_with_a_hole_has_a_preview(tmp_path: Path) -> None:
     assert imagecodecs.imread(tmp_path / "out.png").any()
 
 
+def test_a_preview_replaces_nothing_unasked_and_never_the_slide(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(300, 300)])
+    store = segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), rule=NONE, settings=EVERYWHERE).store
+    write_preview(store, tmp_path / "out.png")
+    before, inside = slide.read_bytes(), store.path / "out.png"
+    for path, overwrite, message in (
+        (tmp_path / "out.png", False, "exists; give --overwrite"),
+        (slide, True, "is the slide"),
+        (inside, True, "is a part of the result"),
+        (tmp_path, True, "is a folder"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            write_preview(store, path, overwrite=overwrite)
+    assert slide.read_bytes() == before
+    assert not inside.exists()
+    write_preview(store, tmp_path / "out.png", overwrite=True)
+
+
+def test_what_lies_outside_of_a_result_is_refused(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(300, 300)])
+    store = segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), rule=NONE, settings=EVERYWHERE).store
+    for box in (Box(-5, 0, 10, 10), Box(0, 295, 10, 10), Box(0, 0, 10, 301)):
+        with pytest.raises(ConfigError, match=r"is not inside level 0 of .*, 300 x 300 px"):
+            store.read(box)
+    with pytest.raises(ConfigError, match="no level 99"):
+        store.read_overview(level=99)
+    store.note(whole=False, held_by="process 7 on there, run 1")
+    with pytest.raises(
+        StoreError, match="process 7 on there is at work on it, or was killed before the mask was"
+    ):
+        MaskPyramid.open(store.path)
+
+
 def test_a_result_that_is_gone_is_not_an_empty_mask(tmp_path: Path) -> None:
     slide = write_slide(tmp_path / "slide.tiff", [texture(300, 300)])
     store = segment(slide, tmp_path / "o.zarr", bundle=small_bundle(), rule=ALL, settings=EVERYWHERE).store

@@ -195,6 +195,8 @@ def test_the_calibration_is_read_at_the_threshold_of_the_run(made: Path) -> None
     assert "On the 20 slides" in text
     assert "left the mask 0.250 of Dice" in text
     assert "not whole slides" not in text
+    stopped = replace(calibrated, made={**told.made, "complete": False})
+    assert "finished runs, and this one is not" in said(stopped, "What the model’s calibration says")
     other = replace(told.model, calibration=replace(known, uncertainty="margin"))
     assert "It is of margin" in said(replace(told, model=other), "What the model’s calibration says")
     assert "not where it was" in said(replace(told, model=None), "What the model’s calibration says")
@@ -235,7 +237,7 @@ WARNINGS: dict[str, tuple[Callable[[MaskPyramid], None], str]] = {
     "enlarged": (lambda store: change_slide(store, mpp=1.0), "the slide was enlarged"),
     "slide gone": (lambda store: change_slide(store, path="/nowhere/s.svs"), "cannot be opened where it was"),
     "another slide": (lambda store: change_slide(store, fingerprint="1"), "another file is there now"),
-    "time": (lambda store: store.note(timed=True), "on another machine other tiles"),
+    "time": (lambda store: store.note(further=["budget 600s"]), "on another machine other tiles"),
     "version": (lambda store: store.note(version="0.0.1"), "version 0.0.1 of wsi_twostage"),
     "model gone": (
         lambda store: store.note(model={"name": "m", "path": "/nowhere", "sha256": "0"}),
@@ -411,6 +413,27 @@ def test_a_report_finds_a_slide_that_was_moved(store: MaskPyramid, made: Path, t
     with pytest.raises(ConfigError, match="slide of one result is; here are 2"):
         write_report([store, made / "a.seg.ome.zarr"], tmp_path / "no.html", slide=moved)
     assert not (tmp_path / "no.html").exists()
+
+
+@pytest.mark.parametrize("lost", [3, None])
+def test_what_could_not_be_read_is_not_full_resolution(
+    store: MaskPyramid, tmp_path: Path, lost: int | None
+) -> None:
+    source = store.tiles()["source"]
+    source[:] = Source.MODEL_2
+    source[:lost] = Source.UNREADABLE
+    store.write_tile_column("source", source)
+    page = write_report(store, tmp_path / "r.html").read_text()
+    for claim in ("Model 2 saw all", "This is the full-resolution result", "has seen all tissue"):
+        assert claim not in page
+    assert "the rest cannot be read" in page
+    assert "is not known" in said(facts(store), "What is left")
+    assert change_of(store.tiles(), store.spec, None).left is None
+
+
+def test_without_results_there_is_no_report(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no results were given"):
+        write_report([], tmp_path / "r.html")
 
 
 def test_an_unfinished_store_is_refused_alone(store: MaskPyramid, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ from wsi_twostage.errors import BundleError, ConfigError, LostSlide, SlideError,
 from wsi_twostage.events import Event, Finished, Note, TilesDone
 from wsi_twostage.further import refine
 from wsi_twostage.ledger import Ledger
+from wsi_twostage.lock import new_holder
 from wsi_twostage.mask import MaskPyramid, Source, majority
 from wsi_twostage.models.bundle import build, save_bundle
 from wsi_twostage.models.header import read_spec
@@ -52,6 +53,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, slide: Path) ->
     path = tmp_path_factory.mktemp("whole") / "o.zarr"
     segment(slide, path, bundle=model, rule=RULE, settings=EVERYWHERE)
     return path
+
+
+@pytest.fixture
+def stoppable() -> Iterator[None]:
+    """A test may ask for a stop; the next one is not stopped."""
+    try:
+        yield
+    finally:
+        stopping.ASKED.clear()
 
 
 def content(store: Path) -> dict[str, bytes]:
@@ -530,7 +540,7 @@ def test_another_run_is_refused_and_what_differs_is_said(
         ("model [0-9a-f]{16}, now [0-9a-f]{16}", {"bundle": other_model}),
         ("uncertainty entropy, now margin", {"settings": replace(EVERYWHERE, uncertainty="margin")}),
         ("precision fp32, now bf16", {"settings": replace(EVERYWHERE, precision="bf16")}),
-        ("now in memory", {"bundle": small_bundle()}),
+        ("now a model in memory", {"bundle": small_bundle()}),
     ):
         given = {"slide": slide, "bundle": model, "settings": EVERYWHERE, **changed}
         with pytest.raises(StoreError, match=f"holds another result .*{message}.*--overwrite"):
@@ -641,6 +651,120 @@ def test_a_budget_of_time_is_spent_once(tmp_path: Path, model: Path, slide: Path
         for seconds in (0.001, 0.001, 600)
     ]
     assert [(run.status, run.counts.refined) for run in runs] == [("ok", 0), ("done", 0), ("ok", 324)]
+
+
+def test_a_budget_of_time_stays_spent_when_more_is_refined_or_nothing_was_to_do(
+    tmp_path: Path, model: Path, slide: Path
+) -> None:
+    out, again = tmp_path / "o.zarr", {"bundle": model, "rule": Duration(0.001), "settings": EVERYWHERE}
+    segment(slide, out, **again)  # type: ignore[arg-type]
+    assert refine(out, TileCount(5)).counts.refined == 5
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Finished) and event.stage == "selection":
+            raise Killed
+
+    with pytest.raises(Killed):
+        segment(slide, out, **again, listener=kill)  # type: ignore[arg-type]
+    longer = Ledger.read(MaskPyramid.open(out))
+    assert MaskPyramid.open(out).manifest["spent"]
+    assert not longer.open.any()
+    assert segment(slide, out, **again).status == "done"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_budget_of_time_that_was_cut_short_leaves_nothing_to_the_slides_own_command(
+    tmp_path: Path, model: Path, slide: Path, how: str, stoppable: None
+) -> None:
+    out = tmp_path / "o.zarr"
+    segment(slide, out, bundle=model, rule=Fraction(0.1), settings=EVERYWHERE)
+
+    def end(event: Event) -> None:
+        if isinstance(event, TilesDone) and event.stage == "stage 2":
+            if how == "killed":
+                raise Killed
+            stopping.ASKED.set()
+
+    with suppress(Killed):
+        assert refine(out, Duration(600), listener=end).status == "stopped"
+    stopping.ASKED.clear()
+    before = Ledger.read(MaskPyramid.open(out)).settled.sum()
+    result = segment(slide, out, bundle=model, rule=Fraction(0.1), settings=EVERYWHERE)
+    assert result.counts.refined == before < 324
+    assert result.status in ("ok", "done")
+
+
+def test_an_audit_that_was_cut_short_is_of_its_whole_sample(
+    tmp_path: Path, model: Path, slide: Path, stoppable: None
+) -> None:
+    out, stages = tmp_path / "o.zarr", list[str]()
+
+    def end(event: Event) -> None:
+        if isinstance(event, Finished):
+            stages.append(event.stage)
+        if isinstance(event, TilesDone) and "stage 2" in stages:
+            stopping.ASKED.set()
+
+    audited = replace(EVERYWHERE, audit=80)
+    first = segment(slide, out, bundle=model, rule=Duration(0.001), settings=audited, listener=end)
+    assert first.status == "stopped"
+    assert first.counts.refined < 80
+    stopping.ASKED.clear()
+    result = refine(out, settings=audited)
+    assert (result.counts.refined, result.audited) == (80, 80)
+
+
+def test_the_audit_of_a_budget_of_time_does_not_do_what_an_earlier_run_left(
+    tmp_path: Path, model: Path, slide: Path
+) -> None:
+    out = tmp_path / "o.zarr"
+
+    def kill(event: Event) -> None:
+        if isinstance(event, TilesDone) and event.stage == "stage 2":
+            raise Killed
+
+    with pytest.raises(Killed):
+        segment(slide, out, bundle=model, rule=Fraction(0.8), settings=EVERYWHERE, listener=kill)
+    before = Ledger.read(MaskPyramid.open(out)).settled.sum()
+    result = refine(out, Duration(0.001), settings=replace(EVERYWHERE, audit=16))
+    assert result.counts.refined == before + 16
+    assert result.audited == 16
+    assert Ledger.read(result.store).open.any()
+    assert not refine(out).audit  # it was of a mask with fewer tiles refined
+
+
+def test_glass_costs_a_budget_of_time_nothing(
+    tmp_path: Path, model: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Levels are to be written over what is refined, however large the slide is."""
+    out = tmp_path / "o.zarr"
+    segment(slide, out, bundle=model, rule=Fraction(0.9), settings=EVERYWHERE)
+    monkeypatch.setattr("wsi_twostage.schedule.LEVELS_S", 20.0)  # one or two shards of four have tiles left
+    within = tmp_path / "r.geojson"
+    ring = [[0, 0], [250, 0], [250, 250], [0, 250], [0, 0]]
+    within.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    free = Ledger.read(MaskPyramid.open(out)).having(Source.MODEL_1)[:2, :2].sum()
+    refined = refine(out, Duration(25), region=within).counts.refined
+    assert refined == round(0.9 * 324) + free
+
+
+def test_a_result_that_comes_between_two_looks_is_not_gone_on_with(
+    tmp_path: Path, model: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, other = tmp_path / "o.zarr", replace(EVERYWHERE, uncertainty="margin", overwrite=True)
+    segment(slide, out, bundle=model, rule=NONE, settings=EVERYWHERE)
+
+    def overtaken() -> str:
+        """It is called while nobody has the lock."""
+        monkeypatch.undo()
+        segment(slide, out, bundle=model, rule=NONE, settings=other)
+        return new_holder()
+
+    monkeypatch.setattr("wsi_twostage.manifest.new_holder", overtaken)
+    with pytest.raises(StoreError, match="uncertainty margin, now entropy"):
+        segment(slide, out, bundle=model, rule=ALL, settings=EVERYWHERE)
+    assert verify(out).problems == ()
+    assert MaskPyramid.open(out).manifest["uncertainty"] == "margin"
 
 
 def test_a_region_beside_the_tissue_is_refused(tmp_path: Path, model: Path, slide: Path) -> None:

@@ -29,6 +29,8 @@ class Crew:
     def __init__(self, work: Work, client: Client, *, priority: int = 0) -> None:
         self._work, self._mask, self._client, self._priority = work, work.mask, client, priority
         self._told = False
+        self.forsaken = set[Shard]()
+        """Shards of jobs that a stop left once their workers had died: they may be written, or not."""
         with cluster.reached(client):
             self.threads = max(cluster.threads(client), 1)
 
@@ -73,11 +75,22 @@ class Crew:
                 parted(first.shard)
                 parts = [[half] for half in first.halves()]
             else:
-                parts = [[replace(first, task=first.instead)]]
+                parts = [[replace(first, task=first.instead, instead=None)]]
             return [replace(call, arguments=(work, part)) for part in parts]
 
+        def forsaken(call: Call) -> None:
+            self.forsaken |= {job.shard for job in call.arguments[1]}
+
         with closing(
-            dispatch.run(self._client, calls, then=then, stop=over, instead=halves, priority=self._priority)
+            dispatch.run(
+                self._client,
+                calls,
+                then=then,
+                stop=over,
+                instead=halves,
+                forsaken=forsaken,
+                priority=self._priority,
+            )
         ) as several:
             for results in several:
                 yield from results

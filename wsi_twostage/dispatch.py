@@ -51,6 +51,7 @@ def run(
     then: Callable[[Any], Iterable[Call]] = lambda result: (),
     stop: Callable[[], bool] = lambda: False,
     instead: Callable[[Call], Iterable[Call]] = hopeless,
+    forsaken: Callable[[Call], None] = lambda call: None,
     priority: int = 0,
 ) -> Generator[Any, None, None]:
     """Run calls with few in flight, and yield results as they come.
@@ -66,6 +67,8 @@ def run(
         Once it says so no more are begun, but for those of ``then``; what is at work is waited for.
     instead
         Calls in the place of one that is to blame: its halves, until the cause stands alone.
+    forsaken
+        Hears of each call that was begun, and has no answer when a stop ends the run: its workers died.
     priority
         Of several runs on one cluster, the higher goes first.
 
@@ -83,13 +86,13 @@ def run(
                     desk.submit(call)
             if not desk.busy:
                 if stop() or not (suspects or desk.held):
-                    return
+                    break
                 if suspects and desk.claim():
                     alone = suspects.popleft()
                     desk.submit(alone)
             if (finished := desk.next()) is None:
                 if desk.deserted and stop():  # nobody will ever do it
-                    return
+                    break
                 continue
             call, outcome = finished
             if isinstance(outcome, KilledWorker):
@@ -108,6 +111,8 @@ def run(
             if call is alone:
                 alone = None
                 desk.unclaim()
+        for call in (*suspects, *desk.unanswered):
+            forsaken(call)
     finally:
         desk.clear()
 
@@ -143,6 +148,11 @@ class _Desk:
     @property
     def busy(self) -> bool:
         return bool(self._calls)
+
+    @property
+    def unanswered(self) -> list[Call]:
+        """What is in flight."""
+        return list(self._calls.values())
 
     def room(self) -> int:
         """How many more may be submitted; follows workers that come and go."""

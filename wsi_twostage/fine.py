@@ -1,6 +1,6 @@
 """Line 3 of Algorithm 1 over a slide: Model 2 on the chosen tiles, one shard a task."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from wsi_twostage.models.compiled import Compiled
 from wsi_twostage.models.runner import Runner, runner
 from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
 from wsi_twostage.tiles import Box, Tile, Window, merge
-from wsi_twostage.work import Clock, Done, WindowShape, Work, through_windows
+from wsi_twostage.work import Clock, Done, WindowShape, Work, given_up, through_windows
 
 LIMIT_PX = 768  # Model 2's windows have at most the pixels of such a square, halo excluded: memory
 
@@ -32,24 +32,33 @@ def restore_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> Clock:
     clock, own = Clock(), work.mask.box(shard)
     with clock.of("write"), work.watched(f"writing {shard}"):
         first = coarse_labels(work.mask, work.spec, own, tiles)
-        boxes = [work.mask.spec.tiles.box(tile) for tile in tiles]
-        _put(work, shard, {box: first[box.relative_to(own).slices] for box in boxes})
+        _put(work, shard, _parts(first, own, map(work.mask.spec.tiles.box, tiles)))
     return clock
 
 
-def _put(work: Work, shard: Shard, fresh: Mapping[Box, NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Put labels (H, W) into boxes of a shard, and give all of its labels.
+def give_up_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...], before: frozenset[Tile]) -> Done:
+    """In the place of a job that ends its workers: Model 1's answer, whatever they wrote before they died."""
+    return given_up(tiles, restore_shard(work, shard, tiles))
+
+
+def _parts(labels: NDArray[np.uint8], of: Box, boxes: Iterable[Box]) -> dict[Box, NDArray[np.uint8]]:
+    """What the labels of a box, (H, W), say of boxes in it."""
+    return {box: labels[box.relative_to(of).slices] for box in boxes}
+
+
+def _put(work: Work, shard: Shard, parts: Mapping[Box, NDArray[np.uint8]]) -> None:
+    """Put labels (H, W) into boxes of a shard, which is written if that changes it.
 
     The shard is read now, not when the work on the labels began: what others wrote meanwhile stays.
     """
     own = work.mask.box(shard)
     work.ensure_ours()
-    labels = read_labels(work.mask, own)
-    for box, part in fresh.items():
+    before = read_labels(work.mask, own)
+    labels = before.copy()
+    for box, part in parts.items():
         labels[box.relative_to(own).slices] = part
-    if fresh:
+    if (labels != before).any():
         work.mask.write(shard, labels)
-    return labels
 
 
 def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: frozenset[Tile]) -> Done:
@@ -82,11 +91,15 @@ def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: fro
             done.append(tile)
     with clock.of("write"), work.watched(f"writing {shard}"):
         work.ensure_sound()
-        labels = _put(work, shard, fresh)
-        changed = labels != coarse_labels(work.mask, spec, own, tuple(done))
+        without = [tile for tile in chosen if tile not in before and grid.box(tile) not in fresh]
+        first = coarse_labels(work.mask, spec, own, (*done, *without))
+        # Model 1's where there is no answer: a worker may have died after it wrote one, and not told
+        _put(work, shard, _parts(first, own, map(grid.box, without)) | fresh)
     return Done(
         tuple(done),
-        np.array([changed[box.relative_to(own).slices].mean() for box in fresh], np.float32),
+        np.array(
+            [(part != first[box.relative_to(own).slices]).mean() for box, part in fresh.items()], np.float32
+        ),
         tuple(unreadable),
         clock,
         tuple(round(1000 * cost, 1) for cost in costs),

@@ -42,10 +42,11 @@ def refine(
     ----------
     rule
         Which of the tiles that Model 2 has not seen; a share is one of all tissue tiles. None: every one of
-        ``region``; without one, what was chosen before and is not done.
+        ``region``; without one, what was chosen before and is not done. Tiles that ended their worker are
+        tried again.
     region
         GeoJSON or a mask image, as for `Settings.tissue`: only tiles that it touches. What was chosen before
-        and is not done elsewhere waits on, unless there is an audit, which is of the whole mask.
+        and is not done elsewhere waits on.
     slide, bundle
         Where they are now; None: where they were.
     settings
@@ -103,20 +104,18 @@ def refine(
             )
         with run.timed("selection"):
             run.restore(tiles)
-            if made.get("timed"):
-                tiles.release_last()  # what there was no time for
+            run.let_go(tiles)
             waiting = 0 if inside is None else int((tiles.open & ~inside).sum())
+            mask.note(complete=False)  # first: tiles that wait are in no complete result
+            tiles.try_again(tiles.tissue if inside is None else inside)
             if rule is not None:
-                mask.note(complete=False, audit=None)  # first: tiles that wait are in no complete result
+                mask.note(audit=None, lapses=tiles.last_round + 1 if isinstance(rule, Duration) else None)
                 tiles.choose_more(rule, inside)
                 where = f" in {Path(region).name}" if region is not None else ""
-                mask.note(further=[*made.get("further", []), f"{rule}{where}"])
-            # what a budget of time leaves is released by the next run, and with it what waits elsewhere
-            mask.note(timed=isinstance(rule, Duration) and not waiting)
+                mask.note(further=[*mask.manifest.get("further", []), f"{rule}{where}"])
         with run.stoppable():
             with run.timed("stage 2"):
                 run.refine(tiles, within=inside, until=end_of(rule, since), audit=settings.audit)
-            mask.note(timed=False)  # what there was no time for is released by now
             if settings.audit is not None:
                 with run.timed("audit"):
                     run.audit(tiles, settings.audit)

@@ -48,7 +48,6 @@ class Ledger:
         self._row_of = np.full((grid.rows, grid.cols), -1, np.int64)
         self._row_of[columns["row"], columns["col"]] = np.arange(len(columns["row"]))
         self._changed = set[str]()
-        self._last = self.last_round
         self.unsure = np.zeros_like(self.tissue)
         """Tiles, (rows, cols), that a run which was killed may have written without entering them."""
         self._committed = time.perf_counter()
@@ -147,13 +146,18 @@ class Ledger:
         order = select(scores, free, rule, of=int(self.seen.sum())).order
         self.enter_round(self.last_round + 1, order)
 
+    def try_again(self, within: NDArray[np.bool_]) -> None:
+        """Tiles ``within``, (rows, cols), that ended their worker in stage 2 are open once more."""
+        rows = self._row_of[self.having(Source.CRASHED) & self.seen & within]
+        self.columns["source"][rows] = Source.MODEL_1
+        self._changed |= {"source"} if len(rows) else set()
+        self.commit()
+
     @property
     def changed(self) -> int:
         """Pixels to which Model 2 gave another label than Model 1."""
-        grid = self.mask.spec.tiles
-        height = np.minimum(grid.height - self.columns["row"].astype(np.int64) * grid.tile, grid.tile)
-        width = np.minimum(grid.width - self.columns["col"].astype(np.int64) * grid.tile, grid.tile)
-        return round(float(np.nansum(self.columns["disagreement"] * (height * width))))
+        areas = self.mask.spec.tiles.areas(self.columns["row"], self.columns["col"])
+        return round(float(np.nansum(self.columns["disagreement"] * areas)))
 
     @property
     def last_round(self) -> int:
@@ -162,7 +166,6 @@ class Ledger:
 
     def enter_round(self, number: int, order: NDArray[np.int64]) -> None:
         """Choose tiles, by flat indices of the grid; who was in this round before is out of it."""
-        self._last = number
         numbers, ranks, rows = self.columns["round"], self.columns["rank"], self._row_of.ravel()[order]
         ranks[numbers == number] = -1
         numbers[numbers == number] = -1
@@ -170,9 +173,9 @@ class Ledger:
         self._changed |= {"round", "rank"}
         self.commit()
 
-    def release_last(self) -> None:
-        """What is open of the round that was chosen last is not chosen any more."""
-        rows = self._row_of[self.open & (self.grid("round", -1) == self._last)]
+    def release(self, number: int) -> None:
+        """What is open of a round is not chosen any more."""
+        rows = self._row_of[self.open & (self.grid("round", -1) == number)]
         self.columns["round"][rows] = self.columns["rank"][rows] = -1
         self._changed |= {"round", "rank"} if len(rows) else set()
         self.commit()

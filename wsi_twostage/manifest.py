@@ -82,6 +82,8 @@ def writing(
         with locked(path, before.get("held_by")):
             if overwrite:
                 before_overwriting()
+            elif not manifest["model"]["sha256"]:
+                raise StoreError(f"{path} holds another result (now a model in memory); {instead}")
             else:
                 _ensure_same(path, spec, before, manifest, instead)
     try:
@@ -98,6 +100,7 @@ def writing(
             mask.note(held_by=None)
 
     with locked(path, mask.manifest.get("held_by")):
+        _ensure_same(path, spec, mask.manifest, manifest, instead)  # again: it was nobody's for a moment
         try:
             told = mask.manifest
             slide = {**told["slide"], "path": manifest["slide"]["path"]}  # where it is now
@@ -120,11 +123,11 @@ def writing(
 def _ensure_same(
     path: Path, spec: MaskSpec, before: Mapping[str, Any], now: Mapping[str, Any], instead: str
 ) -> None:
-    """Two manifests come down to the same pixels; models in memory are never the same."""
+    """Two manifests come down to the same pixels."""
     differ = [name for name in _SAME if _identity(before, name) != _identity(now, name)]
-    if MaskPyramid.left(path).spec != spec or differ or not now["model"]["sha256"]:
+    if MaskPyramid.left(path).spec != spec or differ:
         said = "; ".join(f"{name} {_identity(before, name)}, now {_identity(now, name)}" for name in differ)
-        raise StoreError(f"{path} holds another result ({said or 'model in memory'}); {instead}")
+        raise StoreError(f"{path} holds another result ({said or 'another grid'}); {instead}")
 
 
 def _identity(manifest: Mapping[str, Any], name: str) -> str:

@@ -86,11 +86,11 @@ def segment(
         ) as mask,
         begin(ready.work(mask, settings), workers, listener, priority=priority) as run,
     ):
-        timed = isinstance(rule, Duration)
-        told = mask.manifest
-        spent = timed and told.get("timed") and told.get("complete") and told.get("rule") == said
-        audit = told.get("audit") if told.get("rule") == said and (spent or not timed) else None
-        mask.note(rule=said, timed=timed, audit=audit, chosen=bool(spent), complete=False)
+        timed, told = isinstance(rule, Duration), mask.manifest
+        same = told.get("rule") == said
+        spent = timed and same and bool(told.get("spent"))
+        audit = told.get("audit") if same and (spent or not timed) else None
+        mask.note(rule=said, audit=audit, chosen=spent, spent=spent, complete=False)
         tiles = Ledger.none(mask)
         with run.stoppable():
             with run.timed("overview"):
@@ -101,11 +101,14 @@ def segment(
             with run.timed("stage 1"):  # line 1: p = up(f1(down(x))), and u, h of each tile
                 run.coarse(tiles)
             with run.timed("selection"):  # line 2: patches = {(i, j) | g(h(c_ij(p)))}
+                run.let_go(tiles)
                 if not spent:
+                    mask.note(lapses=0 if timed else None)
                     tiles.choose(rule)
                     mask.note(chosen=True)
             with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
-                run.refine(tiles, until=end_of(rule, since), audit=settings.audit)
+                run.refine(tiles, until=None if spent else end_of(rule, since), audit=settings.audit)
+                mask.note(spent=timed)
             if settings.audit is not None:
                 with run.timed("audit"):
                     run.audit(tiles, settings.audit)

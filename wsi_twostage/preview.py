@@ -7,6 +7,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_twostage.drafts import whole_file
 from wsi_twostage.mask import FAILED, MaskPyramid, Source
 from wsi_twostage.pictures import (
     RGB,
@@ -20,6 +21,7 @@ from wsi_twostage.pictures import (
 )  # fmt: skip
 from wsi_twostage.pixels import read_around_holes
 from wsi_twostage.slide import Slide
+from wsi_twostage.target import ensure_target
 from wsi_twostage.tiles import Box, Tile
 
 SIDE_PX = 1000  # longer side of a panel, at most
@@ -30,7 +32,7 @@ _REFINED = (0, 190, 255)
 _FAILED = (255, 0, 0)
 
 
-def write_preview(store: MaskPyramid, path: str | os.PathLike[str]) -> None:
+def write_preview(store: MaskPyramid, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write a PNG with three panels, from a finished store and the slide that it names.
 
     Left: the slide's thumbnail with the outlines of the mask and, in green, of the tissue. Middle: Model 1's
@@ -41,9 +43,14 @@ def write_preview(store: MaskPyramid, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     SlideError, StoreError
-        The slide is no longer where it was, or another one is.
+        The slide is no longer where it was, or another one is; ``path`` exists, without ``overwrite``, or is
+        the slide, a part of the result, or no file.
+    WriteError
+        ``path`` cannot be written.
     """
-    slide, path = slide_of(store), Path(path)
+    path = Path(path)
+    ensure_target(path, store, overwrite=overwrite)
+    slide = slide_of(store)
     panels = [_thumbnail(store, slide), _uncertainty(store), _close_up(store, slide)]
     height = max(panel.shape[0] for panel in panels)
     columns = []
@@ -51,8 +58,9 @@ def write_preview(store: MaskPyramid, path: str | os.PathLike[str]) -> None:
         column = np.full((height, panel.shape[1] + _GAP_PX, 3), 255, np.uint8)
         column[: panel.shape[0], : panel.shape[1]] = panel
         columns.append(column)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(imagecodecs.png_encode(np.concatenate(columns, axis=1)[:, :-_GAP_PX]))
+    picture = imagecodecs.png_encode(np.concatenate(columns, axis=1)[:, :-_GAP_PX])
+    with whole_file(path) as draft:
+        draft.write_bytes(picture)
 
 
 def _thumbnail(store: MaskPyramid, slide: Slide) -> RGB:

@@ -14,10 +14,11 @@ from wsi_twostage import stopping
 from wsi_twostage.audit import choose_sample, estimate
 from wsi_twostage.batches import Turns, batches, tiles_of_shards
 from wsi_twostage.coarse import coarse_shard
+from wsi_twostage.coarse import give_up_shard as give_up_coarse
 from wsi_twostage.crew import Crew, heaviest_first
 from wsi_twostage.dispatch import Call
 from wsi_twostage.events import Finished, Listener, Note, Started, TilesDone
-from wsi_twostage.fine import first_shard, refine_shard, restore_shard, shape
+from wsi_twostage.fine import first_shard, give_up_shard, refine_shard, restore_shard, shape
 from wsi_twostage.fitness import fit_workers
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Shard, Source
@@ -25,13 +26,13 @@ from wsi_twostage.overview import box_of, look_at, look_away
 from wsi_twostage.result import Counts, Result, Seconds
 from wsi_twostage.tiles import Tile, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
-from wsi_twostage.work import Clock, Done, Job, Work, give_up
+from wsi_twostage.work import Clock, Done, Job, Work
 
 MODEL_1_TILES, MODEL_2_TILES = 64, 16
 """In a task, where there are enough for all workers: some seconds."""
 
 LEVELS_S = 0.1
-"""Of a thread, to reduce what lies over one shard; until a run has measured it."""
+"""Of a thread, to reduce what lies over one shard of level 0; until a run has measured it."""
 
 
 class Stopped(Exception):
@@ -61,7 +62,7 @@ class Run:
         self.clocks = {"stage 1": Clock(), "stage 2": Clock()}
         self.walls: dict[str, float] = {}
         self.complete = True
-        self._levels_s = LEVELS_S * len(self.mask.shards()) / self.crew.threads
+        self._levels_s = LEVELS_S / self.crew.threads  # of a shard
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -133,7 +134,9 @@ class Run:
         """Line 1: Model 1's probability and the uncertainty of each tile that is still pending."""
         pending = ledger.having(Source.PENDING)
         self.listen(Started("stage 1", int(pending.sum())))
-        jobs = [Job(shard, coarse_shard, (tiles,), give_up) for shard, tiles in self._by_shard(pending)]
+        jobs = [
+            Job(shard, coarse_shard, (tiles,), give_up_coarse) for shard, tiles in self._by_shard(pending)
+        ]
         calls = heaviest_first(self.crew.calls(jobs, tiles=MODEL_1_TILES))
         with ledger.kept(), closing(self.crew.run(calls, stop=self.work.over)) as results:
             for _, done in results:
@@ -157,7 +160,7 @@ class Run:
         if missing:
             raise Stopped
         self.mask.note(whole=True, levels=True)
-        self._levels_s = time.perf_counter() - start
+        self._levels_s = (time.perf_counter() - start) / max(len(jobs), 1)
 
     def restore(self, ledger: Ledger) -> None:
         """After a run that was killed: what it may have written without entering it is Model 1's again.
@@ -166,13 +169,17 @@ class Run:
         """
         if not self.mask.manifest.get("whole") or self.mask.manifest.get("levels"):
             return
-        unsure = self._by_shard(ledger.unsure)
+        self._restore(ledger, self._by_shard(ledger.unsure))
+
+    def _restore(self, ledger: Ledger, unsure: list[tuple[Shard, tuple[Tile, ...]]]) -> None:
+        """Model 1's answer on these tiles, and the levels above as they must be."""
         restored = self.crew.calls(Job(shard, restore_shard, (tiles,)) for shard, tiles in unsure)
         with closing(self.crew.run(restored)) as results:
             for _, clock in results:
                 self._count("stage 2", clock)
         for clock in self.crew.reduce_above({shard for shard, _ in self._by_shard(ledger.tissue)}):
             self._count("stage 2", clock)
+        self.crew.forsaken.clear()
         self.mask.note(levels=True)
 
     def refine(
@@ -188,14 +195,19 @@ class Run:
         Only tiles ``within``, (rows, cols); the others wait on. ``until`` is when to be ready, in seconds of
         `time.time`, an audit of so many tiles included.
         """
+        done = ledger.settled
+        inside = ledger.tissue if within is None else within
+        rounds = list(ledger.rounds())
+        chosen = np.any([patches.chosen for patches in rounds], axis=0) & inside
+        audited = self.mask.manifest.get("audit")
+        if audited and (chosen & ~done & (ledger.grid("round", -1) != audited["round"])).any():
+            self.mask.note(audit=None)  # it was of a mask with fewer tiles refined
         ends = [end for end in (until, self.work.until) if end is not None]
         spare = -(-(audit or 0) // self.crew.threads) if until is not None else 0
-        levels_s = self._levels_s * (2 if spare else 1)  # the audit writes them again
+        levels_s = self._levels_s * len(self._by_shard(chosen & ~done))
+        levels_s *= 2 if spare else 1  # the audit writes them again
         work = replace(self.work, until=min(ends) - levels_s if ends else None, spare=spare)
-        done = ledger.settled
-        rounds, worth = list(ledger.rounds()), ledger.grid("uncertainty") if ends else None
-        inside = ledger.tissue if within is None else within
-        chosen = np.any([patches.chosen for patches in rounds], axis=0) & inside
+        worth = ledger.grid("uncertainty") if ends else None
         # Where all are chosen and there is time for all, no order is to be kept: larger windows cost less.
         in_order = until is not None or bool((ledger.seen & ~chosen).any())
         self.listen(Started("stage 2", int((chosen & ~done).sum())))
@@ -222,15 +234,27 @@ class Run:
                     source=Source.MODEL_2,
                 )
                 self._conclude(ledger, "stage 2", result)
-        self.mask.note(levels=True)
         left = chosen & ~ledger.settled
         asked = stopping.ASKED.is_set() or (
             self.work.until is not None and self.work.until <= (until or math.inf)
         )
-        if left.any() and (until is None or asked):
+        stopped = bool(left.any()) and (until is None or asked)
+        if not self.crew.forsaken:
+            self.mask.note(levels=True)
+        elif not stopped:  # else the next run does it
+            unsure = self._by_shard(left)
+            self._restore(ledger, [one for one in unsure if one[0] in self.crew.forsaken])
+        if stopped:
             raise Stopped
         if until is not None:
-            ledger.release_last()  # what a budget of time did not get to
+            self.let_go(ledger)
+
+    def let_go(self, ledger: Ledger) -> None:
+        """What a budget of time, of this run or of one that was stopped, did not get to is not chosen."""
+        lapses = self.mask.manifest.get("lapses")
+        if lapses is not None:
+            ledger.release(lapses)
+            self.mask.note(lapses=None)
 
     def _window_s(self) -> float:
         """What a window of one tile has cost a thread in stage 2 so far."""
@@ -248,7 +272,7 @@ class Run:
             return
         if not (ledger.columns["round"] == told["round"]).any():
             choose_sample(ledger, count, told["round"])
-        self.refine(ledger)
+        self.refine(ledger, within=ledger.grid("round", -1) == told["round"])
         left = [part.as_json() for part in estimate(ledger, self.work.spec, told["round"])]
         self.mask.note(audit={**told, "left": left})
 
@@ -268,7 +292,7 @@ class Run:
         halos, so that they cost less.
         """
         jobs = [
-            Job(shard, refine_shard, (tiles, before), give_up)
+            Job(shard, refine_shard, (tiles, before), give_up_shard)
             for shard, tiles in self._by_shard(batch)
             if len(before := frozenset(tile for tile in tiles if done[tile])) < len(tiles)
         ]

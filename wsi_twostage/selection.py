@@ -127,6 +127,15 @@ def select(
     return Selection(chosen, order)
 
 
+def is_timed(said: str) -> bool:
+    """Whether a rule, as a manifest says it, was a budget of time.
+
+    >>> is_timed("budget 120s in tumour.geojson"), is_timed("budget 500 tiles")
+    (True, False)
+    """
+    return re.match(r"budget \S+s\b", said) is not None
+
+
 _UNITS = {"s": 1, "min": 60, "h": 3600}
 
 

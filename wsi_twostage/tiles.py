@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsi_twostage.errors import ConfigError
 
 
@@ -114,6 +117,12 @@ class TileGrid:
         return Box(tile.row * self.tile, tile.col * self.tile, self.tile, self.tile).clip(
             self.height, self.width
         )
+
+    def areas(self, rows: NDArray[np.int32], cols: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Pixels of tiles, clipped to the image, (n,)."""
+        heights = np.minimum(self.height - rows.astype(np.int64) * self.tile, self.tile)
+        widths = np.minimum(self.width - cols.astype(np.int64) * self.tile, self.tile)
+        return heights * widths
 
     def coarser(self, ratio: int) -> Self:
         """The same tiles on a level ``ratio`` times coarser.

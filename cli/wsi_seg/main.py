@@ -1,5 +1,6 @@
 """Entry point: commands, exit codes, and one line for each error a user can cause."""
 
+import logging
 import signal
 import sys
 
@@ -87,6 +88,7 @@ def main() -> None:
         click.echo(f"wsi-seg: {where}{error.strerror or error}", err=True)
         code = ExitCode.FAILED
     except (KeyboardInterrupt, click.Abort):
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of tasks that were cut off
         click.echo("wsi-seg: interrupted; what is on disk is kept; give the same command again", err=True)
         code = ExitCode.INTERRUPTED
     sys.exit(code)

@@ -176,7 +176,7 @@ def _preview(result: "Result", path: Path, *, quiet: bool) -> None:
     from wsi_twostage.preview import write_preview
 
     try:
-        write_preview(result.store, path)
+        write_preview(result.store, path, overwrite=True)  # what may be replaced was asked at the beginning
     except (WsiError, OSError) as error:
         click.echo(f"wsi-seg: no preview: {error}", err=True)
     else:
@@ -202,10 +202,14 @@ def as_json_of(slide: str, target: Path, result: "Result") -> str:
 
 def summary(slide: str, target: Path, result: "Result") -> str:
     """Lines for a person."""
+    from wsi_twostage.mask import Source
+
     spec, counts, seconds = result.store.spec, result.counts, result.seconds
     manifest = result.store.manifest
     why = ", then ".join([manifest["rule"], *manifest.get("further", [])])
     audited = result.audited if result.audit else 0
+    tiles = result.tiles
+    seen = spec.tiles.areas(tiles["row"], tiles["col"])[tiles["source"] == Source.MODEL_2].sum()
     if audited:
         why += f"; {audited} of them for the audit"
     lines = [
@@ -215,7 +219,7 @@ def summary(slide: str, target: Path, result: "Result") -> str:
         f"  refined  {counts.refined} tiles, {counts.refined / max(counts.tissue, 1):.1%} of the tissue"
         f" ({why})",
         f"  changed  {counts.changed} px by Model 2, "
-        f"{counts.changed / max(counts.refined * spec.tile**2, 1):.2%} of the tiles that it saw",
+        f"{counts.changed / max(seen, 1):.2%} of the tiles that it saw",
     ]
     if counts.unreadable:
         lines.append(f"  UNREADABLE  {counts.unreadable} tiles; they are marked in wsi_twostage/tiles")
@@ -230,10 +234,10 @@ def summary(slide: str, target: Path, result: "Result") -> str:
             for part in result.audit
         )
     elif result.audit:
-        seen = counts.refined + counts.unreadable + counts.crashed
+        settled = counts.refined + counts.unreadable + counts.crashed
         lines.append(
             "  left     nothing for the audit to draw: no tile is left to Model 1"
-            if seen == counts.tissue
+            if settled == counts.tissue
             else "  left     not known: none of the audit's tiles could be read"
         )
     lines.append(

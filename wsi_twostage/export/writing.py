@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wsi_twostage.drafts import whole_file
-from wsi_twostage.errors import ConfigError, SlideError, StoreError, did_you_mean
+from wsi_twostage.errors import ConfigError, did_you_mean
 from wsi_twostage.events import Finished, Listener, Note, ignore
 from wsi_twostage.export import dicom_seg, geojson, images, objects, simplify, table
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.mask.layout import ensure_in_no_zarr
-from wsi_twostage.pictures import slide_of
+from wsi_twostage.target import ensure_target
 
 SUFFIXES = {
     "geojson": (".geojson", ".geojson.gz", ".json", ".json.gz"),
@@ -101,6 +100,9 @@ def export(
     options = options or Options()
     to = to or _format_of(target)
     _ensure_fits(to, options)
+    _ensure_named(target, to, options)
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers={workers}; it must be 1 or more")
     mask = result if isinstance(result, MaskPyramid) else MaskPyramid.open(result)
     path = Path(target) if target is not None else _beside(mask.path, to, compressed=options.gzip)
     if to in ("geojson", "csv") and path.name.lower().endswith(".gz"):
@@ -159,6 +161,16 @@ def _format_of(target: str | os.PathLike[str] | None) -> str:
     raise ConfigError(f"--to is missing, and {name} does not say it; use {', '.join(SUFFIXES)}")
 
 
+def _ensure_named(target: str | os.PathLike[str] | None, to: str, options: Options) -> None:
+    """A file's name says what is in it, or nothing; readers go by it."""
+    name = "" if target is None else Path(target).name.lower()
+    others = [other for other, suffixes in SUFFIXES.items() if other != to and name.endswith(suffixes)]
+    if others:
+        raise ConfigError(f"--to {to}, but {name} is named like {others[0]}; give one of them")
+    if name and options.gzip and not name.endswith(".gz"):
+        raise ConfigError(f"--gzip, but {name} does not end in .gz; call it {name}.gz")
+
+
 def _beside(result: Path, to: str, *, compressed: bool) -> Path:
     """slide.seg.ome.zarr -> slide.seg.geojson, in the same folder."""
     name = result.name.removesuffix(".zarr").removesuffix(".ome")
@@ -206,35 +218,11 @@ def _new_file(path: Path, mask: MaskPyramid, *, overwrite: bool) -> Iterator[Pat
     WriteError
         The system does not let it be written.
     """
-    _ensure_may_be_written(path, mask, overwrite=overwrite)
+    ensure_target(path, mask, overwrite=overwrite)
     with whole_file(path) as new:
         with mask.unreplaced("exported"):
             yield new
-        _ensure_may_be_written(path, mask, overwrite=overwrite)  # again: a block takes time
-
-
-def _ensure_may_be_written(path: Path, mask: MaskPyramid, *, overwrite: bool) -> None:
-    """A path is free, or a file that the user gave up, and neither the slide nor a part of the result."""
-    place = path.resolve()
-    if place == mask.path.resolve() or mask.path.resolve() in place.parents:
-        raise StoreError(f"{path} is a part of the result; give another --output")
-    ensure_in_no_zarr(path)
-    if place == Path(mask.manifest["slide"]["path"]).resolve():
-        raise StoreError(f"{path} is the slide; give another --output")
-    if path.is_dir():
-        raise StoreError(f"{path} is a folder; give the name of a file")
-    if (path.exists() or path.is_symlink()) and not overwrite:
-        raise StoreError(f"{path} exists; give --overwrite or another --output")
-    if path.exists() and _is_slide(path, mask):
-        raise StoreError(f"{path} is the slide, moved; give another --output")
-
-
-def _is_slide(path: Path, mask: MaskPyramid) -> bool:
-    try:
-        slide_of(mask, path)
-    except (SlideError, StoreError):  # none, or another one
-        return False
-    return True
+        ensure_target(path, mask, overwrite=overwrite)  # again: a block takes time
 
 
 @contextmanager

@@ -66,9 +66,9 @@ class MaskPyramid:
         """
         pyramid = cls.left(path)
         if not pyramid.manifest.get("whole"):
-            raise StoreError(
-                f"{path}: its run was stopped before the mask was whole; the same command goes on with it"
-            )
+            held = pyramid.manifest.get("held_by")
+            who = f"{held.split(',')[0]} is at work on it, or was killed" if held else "its run was stopped"
+            raise StoreError(f"{path}: {who} before the mask was whole; the same command goes on with it")
         return pyramid
 
     @classmethod
@@ -142,7 +142,10 @@ class MaskPyramid:
         self.write(shard, majority(finer))
 
     def read(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
-        """Labels of a box inside the level, (H, W)."""
+        """Labels of a box inside the level, (H, W); raises ConfigError for one that is not inside."""
+        if box.clip(*self.shape(level)) != box:
+            height, width = self.shape(level)
+            raise ConfigError(f"{box} is not inside level {level} of {self.path}, {height} x {width} px")
         return np.asarray(self._mask(level)[box.slices], np.uint8)
 
     def lazy(self, level: int = 0) -> Any:
@@ -182,6 +185,7 @@ class MaskPyramid:
 
     def read_overview(self, box: Box | None = None, level: int = 0) -> NDArray[np.uint8]:
         """Colours of a box inside a level of the overview, (H, W, 3); of all, some megabytes, if None."""
+        self.spec.shards(level)  # says that there is no such level
         rows, cols = (slice(None), slice(None)) if box is None else box.slices
         return np.ascontiguousarray(
             np.moveaxis(np.asarray(self._array(str(level))[:, rows, cols], np.uint8), 0, -1)

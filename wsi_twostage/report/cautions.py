@@ -7,6 +7,7 @@ from importlib.metadata import version
 from wsi_twostage.report.facts import Facts
 from wsi_twostage.report.statement import FEW, shown_path
 from wsi_twostage.report.words import percent, tiles
+from wsi_twostage.selection import is_timed
 
 ENLARGED = 1.1
 """A mask finer than its slide by more than this was made from enlarged pixels."""
@@ -67,7 +68,7 @@ def _of_the_run(facts: Facts) -> Iterator[Caution]:
             f"The audit rests on {tiles(counts.audited)}; with fewer than {FEW} its bound is rough.",
             "small audit",
         )
-    if made.get("timed"):
+    if any(map(is_timed, facts.rules)):
         yield Caution(
             False,
             "The budget was one of time: on another machine other tiles would be refined.",

@@ -42,20 +42,14 @@ def change_of(table: Table, spec: MaskSpec, audit: Audit | None) -> Change:
     seen = (table["source"] == Source.MODEL_2) & np.isfinite(table["disagreement"])
     random = seen & (table["round"] == (audit.round if audit else -2))
     order = np.lexsort((table["rank"], table["round"]))
-    area = table["disagreement"].astype(np.float64) * tile_pixels(table, spec) * spec.mpp**2 / 1e6  # mm2
+    pixels = spec.tiles.areas(table["row"], table["col"])
+    area = table["disagreement"].astype(np.float64) * pixels * spec.mpp**2 / 1e6  # mm2
     chosen = np.cumsum(area[order][(seen & ~random)[order]])
     audited = np.cumsum(area[order][random[order]]) + (chosen[-1] if len(chosen) else 0.0)
     left, bound = _left(table, area, random, audit) if audit and random.any() else (None, None)
-    if not (table["source"] == Source.MODEL_1).any():
+    if (table["source"] == Source.MODEL_2).all():
         left, bound = 0.0, 0.0
     return Change(chosen, audited, len(seen), left, bound)
-
-
-def tile_pixels(table: Table, spec: MaskSpec) -> Floats:
-    """Fine pixels of each tile, clipped to the slide, (n,)."""
-    height = np.minimum(spec.height - table["row"].astype(np.int64) * spec.tile, spec.tile)
-    width = np.minimum(spec.width - table["col"].astype(np.int64) * spec.tile, spec.tile)
-    return np.asarray(height * width, np.float64)
 
 
 def _left(

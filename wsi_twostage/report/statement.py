@@ -41,17 +41,23 @@ def _coverage(facts: Facts) -> Statement:
     text += f" ({percent(counts.share)})" + (f": {listed(why)}." if why else ".")
     if counts.first:
         text += f" In the other {tiles(counts.first)} the mask is the answer of Model 1, the coarser network."
-    else:
+    elif not counts.unreadable:
         text += " This is the full-resolution result of this model."
     if counts.unreadable:
-        text += f" {tiles(counts.unreadable)} could not be read."
+        text += f" {tiles(counts.unreadable)} could not be read, or ended their worker each time."
     return Statement("What Model 2 saw", text)
 
 
 def _audit(facts: Facts) -> Statement:
     title, counts, audit = "What is left", facts.counts, facts.audit
+    if not counts.first and not counts.unreadable:
+        return Statement(title, "Nothing: Model 2 has seen all tissue.")
     if not counts.first:
-        return Statement(title, "Nothing: Model 2 has seen all tissue that could be read.")
+        return Statement(
+            title,
+            f"Nothing that could be read. What Model 2 would find in the other {tiles(counts.unreadable)} is "
+            f"not known.",
+        )
     overall = audit.overall if audit else None
     if audit is None or overall is None:
         begun = "The audit was not finished" if audit else "It was not audited"
@@ -88,12 +94,16 @@ def _calibration(facts: Facts) -> Statement:
     if found.uncertainty != facts.made.get("uncertainty"):
         ranked = facts.made.get("uncertainty")
         return Statement(title, f"It is of {found.uncertainty}, while this run ranked its tiles by {ranked}.")
+    if not facts.made.get("complete"):
+        return Statement(title, "It is of finished runs, and this one is not.")
     threshold = least_refined(facts)
     gap = float(np.interp(threshold, found.threshold, found.gap))
+    rule = f"a rule like the one of this run (all tiles of an uncertainty of {threshold:.3f} or more)"
+    if threshold == 1:
+        rule = "Model 1 alone" + " (no threshold gives the tiles of this run)" * bool(facts.counts.refined)
     text = (
-        f"On the {found.cases} {found.unit} that the model was calibrated on, a rule like the one of this "
-        f"run (all tiles of an uncertainty of {threshold:.3f} or more) left the mask {gap:.3f} of Dice from "
-        f"the full-resolution result, on average."
+        f"On the {found.cases} {found.unit} that the model was calibrated on, {rule} left the mask {gap:.3f} "
+        f"of Dice from the full-resolution result, on average."
     )
     if found.unit != "slides":
         text += f" These were {found.unit}, not whole slides: take it as a hint."

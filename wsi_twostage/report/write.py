@@ -10,12 +10,12 @@ from wsi_twostage.drafts import whole_file
 from wsi_twostage.errors import ConfigError, StoreError, WsiError
 from wsi_twostage.events import Listener, Note, Started, TilesDone, ignore
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.mask.layout import ensure_in_no_zarr
 from wsi_twostage.report.facts import facts_of
 from wsi_twostage.report.inputs import Found, find
 from wsi_twostage.report.layers import Detail, scene_of
 from wsi_twostage.report.measure import measure
 from wsi_twostage.report.page import Section, render, section_of
+from wsi_twostage.target import ensure_target
 
 
 def write_report(
@@ -41,7 +41,7 @@ def write_report(
     Raises
     ------
     ConfigError
-        An input is none of these, or ``slide`` is given for several results.
+        There is no input, or one is none of these; or ``slide`` is given for several results.
     SlideError
         ``slide`` cannot be read.
     StoreError
@@ -52,6 +52,8 @@ def write_report(
     path = Path(path)
     _ensure_free(path, overwrite=overwrite)
     given = [results] if isinstance(results, str | os.PathLike) else results
+    if not given:
+        raise ConfigError("no results were given for a report")
     found = find([Path(result) for result in given])
     detail, sections, lost = Detail.for_batch(len(found)), list[Section](), list[Found]()
     inside = listener if len(found) == 1 else ignore
@@ -111,10 +113,6 @@ def _megapixels(section: Section) -> float:
 
 def _ensure_free(path: Path, *, overwrite: bool) -> None:
     """A report may be written there, and replaces nothing else."""
-    ensure_in_no_zarr(path)
-    if path.is_dir():
-        raise StoreError(f"{path} is a folder; name a file, such as {path / 'report.html'}")
-    if path.suffix.lower() not in (".html", ".htm"):
+    if path.suffix.lower() not in (".html", ".htm") and not path.is_dir():
         raise StoreError(f"{path}: the name of a report must end in .html")
-    if path.exists() and not overwrite:
-        raise StoreError(f"{path} exists; give --overwrite or another --output")
+    ensure_target(path, overwrite=overwrite)
