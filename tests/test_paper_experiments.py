@@ -4,8 +4,12 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -453,11 +457,55 @@ def test_other_images_or_other_starting_weights_make_other_files(data: Path, tmp
         Runs.of(tmp_path, experiment, items)
 
 
+def test_an_image_that_was_changed_is_another_one_though_as_large(data: Path, tmp_path: Path) -> None:
+    items = open_set("folder", data).train
+    before = Runs.of(tmp_path, TINY, items).path("reference")
+    assert Runs.of(tmp_path, TINY, items).path("reference") == before
+    mask = items[0].masks[0]
+    content = mask.read_bytes()
+    mask.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        assert Runs.of(tmp_path, TINY, items).path("reference") != before
+    finally:
+        mask.write_bytes(content)
+
+
+def test_two_commands_do_not_train_one_stage_at_the_same_time(data: Path, tmp_path: Path) -> None:
+    """The second waits, and finds the stage done."""
+    items, waited, epochs = open_set("folder", data).train, list[str](), list[tuple[str, str]]()
+    second: list[Thread] = []
+
+    def train(who: str) -> None:
+        training.train_experiment(
+            TINY, items, tmp_path, device=CPU, waits=waited.append, progress=lambda at: heard(who, at)
+        )
+
+    def heard(who: str, at: Epoch) -> None:
+        epochs.append((who, at.stage))
+        if not second:
+            second.append(Thread(target=train, args=("second",)))
+            second[0].start()
+            while not waited:
+                time.sleep(0.01)
+
+    train("first")
+    second[0].join()
+    assert waited[0] == "reference"
+    assert len([stage for _, stage in epochs]) == 3 * TINY.epochs  # each stage once
+    assert sorted(path.suffix for path in (tmp_path / "weights").iterdir()) == [".safetensors"] * 3
+
+
 def test_a_place_that_cannot_be_written_is_one_clear_line(data: Path, report: Report, tmp_path: Path) -> None:
     place = tmp_path / "file"
     place.touch()
-    with pytest.raises(WriteError, match="cannot be written"):
-        weights(TINY, data, place)
+    with pytest.raises(WriteError, match="cannot be written"):  # before the first epoch
+        training.train_experiment(
+            TINY,
+            open_set("folder", data).train,
+            place,
+            device=CPU,
+            progress=lambda epoch: pytest.fail("trained"),
+        )
     with pytest.raises(WriteError, match="cannot be written"):
         write_report(report, place)
 
@@ -484,6 +532,49 @@ def test_a_report_of_other_settings_is_not_replaced(report: Report, tmp_path: Pa
     write_report(report, tmp_path)
     with pytest.raises(ConfigError, match="the report of other settings"):
         write_report(replace(report, experiment={**report.experiment, "seed": 1}), tmp_path)
+
+
+def test_two_experiments_of_one_name_are_refused_before_the_first_test(tmp_path: Path) -> None:
+    arguments = [
+        "evaluate",
+        "segnet-bowl",
+        "unet-bowl",
+        "--set",
+        "name=x",
+        "--data",
+        "/none",
+        "-o",
+        str(tmp_path),
+    ]
+    done = CliRunner().invoke(commands, arguments)
+    assert "two experiments are called x" in str(done.exception)
+
+
+SPOILT: dict[str, Callable[[dict[str, Any]], object]] = {
+    "machine lacks device": lambda content: content.pop("machine"),
+    "training lacks model1": lambda content: content["training"].pop("model1"),
+    "experiment lacks architecture": lambda content: content.update(experiment={"name": "x", "data": "bowl"}),
+    "has no attribute": lambda content: content.update(experiment=None),
+    "no image was tested": lambda content: content["reference"].update(per_image=[]),
+}
+
+
+def test_what_is_no_row_is_said_and_spoils_no_table(tmp_path: Path) -> None:
+    write_report(made_up("unet-bowl"), tmp_path)
+    (tmp_path / "copy.json").write_bytes((tmp_path / "unet-bowl.json").read_bytes())
+    write_report(made_up("ours-unet-bowl"), tmp_path)
+    wanted = ["ours-unet-bowl is no row of Table 3 or 4", "another report of unet-bowl"]
+    for number, (message, spoil) in enumerate(SPOILT.items()):
+        content = json.loads((tmp_path / "unet-bowl.json").read_text())
+        spoil(content)
+        (tmp_path / f"spoilt-{number}.json").write_text(json.dumps(content))
+        wanted.append(message)
+    done = CliRunner().invoke(commands, ["tables", "3", str(tmp_path)])
+    assert done.exit_code == 0, done.exception
+    assert done.stdout.count("U-Net, BOWL") == 1
+    for message in wanted:
+        assert message in done.stderr
+    assert done.stderr.count("left out: ") == len(wanted)
 
 
 def test_a_report_of_other_settings_is_refused_before_the_first_test(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import os
 import socket
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,33 @@ def _lies_there(folder: Path, descriptor: int) -> bool:
         return os.path.samestat(os.stat(folder), os.fstat(descriptor))
     except OSError:
         return False
+
+
+@contextmanager
+def in_turn(path: Path, waits: Callable[[], None]) -> Iterator[None]:
+    """One process at a time, by a file that lies at ``path`` meanwhile; ``waits`` is called where it waits.
+
+    Where the file system knows no locks nobody waits.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if _LOCKS is not None:
+            try:
+                _LOCKS.flock(descriptor, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
+            except BlockingIOError:
+                waits()
+                lock_file(descriptor, wait=True)
+            except OSError:  # not on this file system
+                pass
+        if _lies_there(path, descriptor):
+            break
+        os.close(descriptor)  # who had it has removed it
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
 
 
 def lock_file(descriptor: int, *, wait: bool = False) -> bool:

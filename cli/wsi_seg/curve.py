@@ -27,7 +27,7 @@ from wsi_twostage.memory import keep_freed_memory
     "--split-seed",
     "seeds",
     multiple=True,
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=0, max=2**32 - 1),
     metavar="SEED",
     help="Pool the test images of several splits, each with its own trainings; again for each.",
 )

@@ -1,5 +1,6 @@
 """Training and testing of the paper's experiments, for wsi-seg train and wsi-seg evaluate."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wsi_seg.progress import Counts
+from wsi_twostage.errors import ConfigError
 
 if TYPE_CHECKING:
     from wsi_twostage.paper.train import Epoch
@@ -35,6 +37,7 @@ def train_experiments(
                 device=torch.device(choose_device(device)),
                 workers=workers,
                 progress=partial(_show, counts, experiment.name),
+                waits=partial(_wait, experiment.name),
             )
             for stage, done in trained.items():
                 click.echo(f"{experiment.name}: {stage} in {done.path}, trained in {done.seconds:.0f} s")
@@ -52,6 +55,8 @@ def evaluate_experiments(
     from wsi_twostage.paper.evaluate import evaluate_experiment, report_path, write_report
 
     experiments = [read_experiment(config, changes) for config in configs]
+    if twice := [name for name, count in Counter(e.name for e in experiments).items() if count > 1]:
+        raise ConfigError(f"two experiments are called {twice[0]}; each has a report of its name")
     for experiment in experiments:
         report_path(experiment.described, output)  # a test can take hours: refused before, not after it
     sets = [open_set(experiment.data, data, seed=experiment.split_seed) for experiment in experiments]
@@ -66,13 +71,18 @@ def evaluate_experiments(
                 repeats=repeats,
                 progress=partial(counts.show, name, total=total),
             )
-            path = write_report(report, output)
             best = ", ".join(
                 f"{100 * o.mean:.1f} with {100 * o.refined:.0f}% refined, "
                 f"{report.reference.time / o.time:.1f}x"
                 for o in report.two_stage
             )
+            path = report_path(report.experiment, output)
             click.echo(f"{path}: Dice {100 * report.reference.mean:.1f}; two-stage {best}")
+            write_report(report, output)  # what was measured is said even if no file can be written
+
+
+def _wait(experiment: str, stage: str) -> None:
+    click.echo(f"wsi-seg: {experiment}: another command trains its {stage}; waiting for it", err=True)
 
 
 def _show(counts: Counts, experiment: str, at: "Epoch") -> None:

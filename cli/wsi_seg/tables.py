@@ -29,9 +29,9 @@ def tables(number: str, runs: Path | None, data: tuple[str, ...]) -> None:
     """
     from wsi_twostage.errors import ConfigError, did_you_mean
     from wsi_twostage.paper.datasets import DATASETS
-    from wsi_twostage.paper.evaluate import read_report
+    from wsi_twostage.paper.evaluate import Report, read_report
     from wsi_twostage.paper.rows import rows
-    from wsi_twostage.paper.tables import table1, table3, table4
+    from wsi_twostage.paper.tables import is_row, table1, table3, table4
 
     if number == "1":
         click.echo(table1())
@@ -41,12 +41,19 @@ def tables(number: str, runs: Path | None, data: tuple[str, ...]) -> None:
             raise ConfigError(f"--rows {unknown[0]}: no such data; known: {', '.join(DATASETS)}{near}")
         click.echo("\n".join(rows(int(number), data)))
     else:
-        reports = []
+        reports: dict[str, Report] = {}
         for path in sorted(runs.glob("*.json")) if runs else []:
             try:
-                reports.append(read_report(path))
+                report = read_report(path)
             except ConfigError as error:
                 click.echo(f"wsi-seg: left out: {error}", err=True)
+                continue
+            if report.name in reports:
+                click.echo(f"wsi-seg: left out: {path}: another report of {report.name}", err=True)
+                continue
+            if not is_row(report):
+                click.echo(f"wsi-seg: left out: {path}: {report.name} is no row of Table 3 or 4", err=True)
+            reports[report.name] = report
         if not reports:
             raise ConfigError(f"{runs or 'no folder given'}: no reports; make some with wsi-seg evaluate")
-        click.echo(table3(reports) if number == "3" else table4(reports))
+        click.echo((table3 if number == "3" else table4)([*reports.values()]))

@@ -248,8 +248,17 @@ def read_json(path: Path, make: Callable[[dict[str, Any]], Made], what: str) -> 
     """What `write_json` wrote, as ``make`` has it; ConfigError where it is not ``what``."""
     try:
         return make(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not {what} ({error!r})") from error
+
+
+_NEEDED = {
+    "experiment": {"name", "data", "architecture", "seed"},
+    "images": {"trained", "tested"},
+    "training": {"reference", "model1"},
+    "machine": {"device", "threads", "torch"},
+}
+"""What a table wants of a report."""
 
 
 def read_report(path: Path) -> Report:
@@ -263,6 +272,12 @@ def read_report(path: Path) -> Report:
 
     def make(content: dict[str, Any]) -> Report:
         outcomes = [Outcome(**outcome) for outcome in content["two_stage"]]
-        return Report(**{**content, "reference": Outcome(**content["reference"]), "two_stage": outcomes})
+        report = Report(**{**content, "reference": Outcome(**content["reference"]), "two_stage": outcomes})
+        for part, names in _NEEDED.items():
+            if lacking := sorted(names - getattr(report, part).keys()):
+                raise ValueError(f"{part} lacks {' and '.join(lacking)}")
+        if not all(outcome.per_image for outcome in (report.reference, *outcomes)):
+            raise ValueError("no image was tested")
+        return report
 
     return read_json(path, make, "the report of an experiment")

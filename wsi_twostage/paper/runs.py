@@ -37,14 +37,14 @@ class Runs:
     @classmethod
     def of(cls, folder: Path, experiment: Experiment, items: Sequence[Item]) -> Self:
         """For training on ``items``; ConfigError for a file of starting weights that is not there."""
-        named = [[i.name, *(path.stat().st_size for path in (i.image, *i.masks))] for i in items]
+        named = [[i.name, *map(_content, (i.image, *i.masks))] for i in items]
         start, path = "", Path(experiment.weights)
         if experiment.weights not in NAMED:
             if not path.is_file():
                 raise ConfigError(
                     f"{experiment.name}: weights={experiment.weights}: no such file, nor {', '.join(NAMED)}"
                 )
-            start = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            start = _content(path)
         return cls(folder, experiment, _sha256(named), start)
 
     def path(self, stage: str) -> Path:
@@ -92,6 +92,10 @@ class Runs:
         net.load_state_dict(read_tensors(path))
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net.eval().requires_grad_(False)
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _sha256(value: object) -> str:

@@ -106,6 +106,11 @@ def table4(reports: Sequence[Report]) -> str:
     return _markdown(["", *map(_label, sets)], body) + "\n\n" + _settings(used)
 
 
+def is_row(report: Report) -> bool:
+    """Whether Table 3 or 4 has a row for it; whoever changes what a row is about gives it another name."""
+    return report.name in (_row(report), *rows(4, [report.experiment["data"]]))
+
+
 def _none(table: int, reports: Sequence[Report], such: str) -> str:
     names = ", ".join(report.name for report in reports)
     return f"no report of a row of Table {table}; expected one {such}, found {names}"

@@ -7,21 +7,24 @@ its last whole epoch.
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, WriteError
+from wsi_twostage.lock import in_turn
 from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import DATASETS, Item
 from wsi_twostage.paper.experiment import Experiment
 from wsi_twostage.paper.images import Augmentation, Stretched, epoch_batches, for_training, seeded
 from wsi_twostage.paper.runs import Runs
 from wsi_twostage.paper.weights import start_network
-from wsi_twostage.training.state import read_metadata, read_state, write_state
+from wsi_twostage.training.state import read_state, write_state
 from wsi_twostage.training.train import half_cosine, move_average
 
 
@@ -55,6 +58,7 @@ def train_experiment(
     device: torch.device,
     workers: int = 0,
     progress: Progress = lambda epoch: None,
+    waits: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Trained]:
     """Train whatever is not there yet; the order is that of Section 3.2.
 
@@ -64,11 +68,15 @@ def train_experiment(
         Where the weights of this and of other experiments are.
     workers
         Threads that read images ahead; what is trained does not depend on it.
+    waits
+        Hears of a stage that another process is training, which is waited for.
 
     Raises
     ------
     ConfigError
         Too few images, or a loss that is no number any more.
+    WriteError
+        ``folder`` cannot be written; known before the first epoch.
     """
     done: dict[str, Trained] = {}
     images, runs = for_training(items, experiment.side), Runs.of(folder, experiment, items)
@@ -76,9 +84,23 @@ def train_experiment(
         raise ConfigError(f"{experiment.name}: {len(images)} images for training; batch={experiment.batch}")
     for stage in stages(experiment):
         if not runs.path(stage).exists():
-            _train(stage, runs, images, device=device, workers=workers, progress=progress)
+            with _in_turn(runs.path(stage), partial(waits, stage)):
+                if not runs.path(stage).exists():
+                    _train(stage, runs, images, device=device, workers=workers, progress=progress)
         done[stage] = Trained(runs.path(stage), runs.seconds(stage))
     return done
+
+
+@contextmanager
+def _in_turn(path: Path, waits: Callable[[], None]) -> Iterator[None]:
+    """Experiments share stages, and two commands must not train one at the same time."""
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(in_turn(path.with_suffix(".lock"), waits))
+        except OSError as error:
+            raise WriteError.of(path, error) from error
+        yield
 
 
 def stages(experiment: Experiment) -> tuple[str, ...]:
@@ -207,6 +229,5 @@ def _resume(path: Path, nets: dict[str, nn.Module], optimiser: torch.optim.Optim
     """The epoch to go on with and the seconds spent before it."""
     if not path.exists():
         return 0, 0.0
-    read_state(path, nets, optimiser)
-    what = read_metadata(path)
+    _, what = read_state(path, nets, optimiser)
     return int(what["epoch"]), float(what["seconds"])

@@ -59,10 +59,12 @@ def write_state(
 
 def read_state(
     path: Path, nets: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    """Put networks and optimiser back as `write_state` left them; gives ``more``."""
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Put networks and optimiser back as `write_state` left them; gives ``more``, and the metadata."""
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in (*nets, "adam", "more")}
-    for name, value in read_tensors(path).items():
+    with _sound(path), safe_open(path, "pt") as file:  # once: another process may replace it
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    for name, value in tensors.items():
         part, _, key = name.partition(".")
         parts[part][key] = value
     for name, net in nets.items():
@@ -72,4 +74,4 @@ def read_state(
         index, _, key = name.partition(".")
         adam.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": adam})
-    return parts["more"]
+    return parts["more"], dict(metadata)

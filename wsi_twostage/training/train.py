@@ -200,7 +200,7 @@ def _resume(
             f"{path.parent}: a training with another configuration, other images or other first weights was "
             f"left here; remove it"
         )
-    more = read_state(path, nets, optimiser)
+    more, _ = read_state(path, nets, optimiser)
     generator.set_state(more["generator"])
     torch.set_rng_state(more["torch"])
     return int(more["step"])
