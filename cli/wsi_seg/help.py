@@ -36,6 +36,10 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.examples, self.sections = examples, sections or {}
 
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        """Ours, also where a context has no group: click keeps the option as it was first asked for."""
+        return [*_HELP]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(self.examples, formatter)
         for heading, rows in self._rows(ctx):
