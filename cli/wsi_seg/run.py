@@ -225,7 +225,7 @@ def summary(slide: str, target: Path, result: "Result") -> str:
         lines.append(f"  UNREADABLE  {counts.unreadable} tiles; they are marked in wsi_twostage/tiles")
     if counts.crashed:
         lines.append(
-            f"  CRASHED  {counts.crashed} tiles ended their worker each time; they keep Model 1's answer, until "
+            f"  CRASHED  {counts.crashed} tiles ended their worker each time; they keep Model 1's answer; "
             f"`wsi-seg refine` tries them again"
         )
     if audited:
