@@ -42,8 +42,8 @@ def refine(
     ----------
     rule
         Which of the tiles that Model 2 has not seen; a share is one of all tissue tiles. None: every one of
-        ``region``; without one, what was chosen before and is not done. Tiles that ended their worker are
-        tried again.
+        ``region``; without one, what was chosen before and is not done, and tiles that ended their worker
+        once more: where there are no worker processes they end this one.
     region
         GeoJSON or a mask image, as for `Settings.tissue`: only tiles that it touches. What was chosen before
         and is not done elsewhere waits on.
@@ -107,8 +107,9 @@ def refine(
             run.let_go(tiles)
             waiting = 0 if inside is None else int((tiles.open & ~inside).sum())
             mask.note(complete=False)  # first: tiles that wait are in no complete result
-            tiles.try_again(tiles.tissue if inside is None else inside)
-            if rule is not None:
+            if rule is None:
+                tiles.try_again()
+            else:
                 mask.note(audit=None, lapses=tiles.last_round + 1 if isinstance(rule, Duration) else None)
                 tiles.choose_more(rule, inside)
                 where = f" in {Path(region).name}" if region is not None else ""

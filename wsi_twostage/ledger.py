@@ -146,9 +146,9 @@ class Ledger:
         order = select(scores, free, rule, of=int(self.seen.sum())).order
         self.enter_round(self.last_round + 1, order)
 
-    def try_again(self, within: NDArray[np.bool_]) -> None:
-        """Tiles ``within``, (rows, cols), that ended their worker in stage 2 are open once more."""
-        rows = self._row_of[self.having(Source.CRASHED) & self.seen & within]
+    def try_again(self) -> None:
+        """Tiles that ended their worker in stage 2 are open once more."""
+        rows = self._row_of[self.having(Source.CRASHED) & self.seen]
         self.columns["source"][rows] = Source.MODEL_1
         self._changed |= {"source"} if len(rows) else set()
         self.commit()
