@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wsi_twostage.uncertainty import UNCERTAINTIES, entropy, expected_gain, margin, of_bytes, paper, tile_mean
+from wsi_twostage.uncertainty import UNCERTAINTIES, entropy, expected_gain, margin, paper, tile_mean
 
 
 def image(*values: float) -> NDArray[np.float32]:
@@ -46,14 +46,6 @@ def test_every_uncertainty_is_within_0_and_1(u: object) -> None:
     values = u(image(*np.linspace(0, 1, 256)))  # type: ignore[operator]
     assert values.min() >= 0
     assert values.max() <= 1
-
-
-def test_of_bytes_that_are_rounded_it_is_within_0_and_1_too() -> None:
-    p = np.random.default_rng(0).dirichlet([50] * 5, (64, 64)).transpose(2, 0, 1)
-    u = of_bytes("entropy", np.rint(p * 255).astype(np.uint8))
-    assert u == pytest.approx(entropy(p.astype(np.float32)), abs=0.01)
-    assert u.max() <= 1 + 1e-6
-    assert of_bytes("entropy", np.zeros((5, 1, 1), np.uint8)) == 0  # where nothing was computed
 
 
 def test_a_bright_cell_scores_alone() -> None:

@@ -73,8 +73,7 @@ def of_bytes(name: str, probability: NDArray[np.uint8]) -> Floats:
     ensure_uncertainty(name)
     u = UNCERTAINTIES[name]
     if len(probability) > 1:
-        whole = probability.sum(0, dtype=np.float32)  # rounded bytes do not quite add up to 255
-        return u(np.divide(probability, np.maximum(whole, 1), dtype=np.float32))
+        return u(np.divide(probability, 255, dtype=np.float32))
     values = np.linspace(0, 1, 256, dtype=np.float32).reshape(1, 1, -1)
     table = u(values)[0]  # one logarithm for each of 256 values, not for each pixel
     return np.asarray(table[probability[0]], np.float32)
