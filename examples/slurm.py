@@ -54,6 +54,7 @@ def make_cluster(asked: argparse.Namespace) -> SLURMCluster:
         sys.exit(f"--walltime {asked.walltime} is too short; workers leave {LEAVE} before its end")
     worker = [
         "--no-dashboard",
+        *("--memory-limit", "0"),  # SLURM has its own; near Dask's a worker would pause, for ever
         *("--dashboard-address", "127.0.0.1:0"),  # its server is there all the same
         *("--lifetime", f"{lifetime.total_seconds():.0f}s"),
         *("--lifetime-stagger", f"{STAGGER.total_seconds():.0f}s"),

@@ -1,11 +1,14 @@
 """Tasks on this machine, and on workers in processes of their own."""
 
+import asyncio
 import gc
 import os
 import signal
+import socket
 import threading
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -27,13 +30,93 @@ from wsi_twostage.selection import Fraction
 from wsi_twostage.settings import Settings
 
 
-@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:1", "what://ever"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "what://ever", "tcp://nonsense"])
 def test_a_scheduler_that_does_not_answer_is_one_clear_line(address: str) -> None:
-    with pytest.raises(ConfigError, match="no answer") as kept, cluster.connect(scheduler=address):
+    with pytest.raises(ConfigError, match="no answer"), cluster.connect(scheduler=address):
+        pass
+
+
+def test_a_client_without_an_answer_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once it is collected, by whatever thread."""
+    monkeypatch.setattr(cluster, "_greet", Mock(side_effect=lambda address: asyncio.sleep(0)))
+    with (
+        pytest.raises(ConfigError, match="no answer") as kept,
+        cluster.connect(scheduler="tcp://127.0.0.1:1"),
+    ):
         pass
     clients = [found for found in gc.get_objects() if issubclass(type(found), Client)]
     assert clients, kept  # in the error's traceback
     assert {client.status for client in clients} <= {"closed", "newly-created"}
+
+
+def test_a_port_that_says_nothing_is_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistyped port, a tunnel without an end; also where an event loop is running, as in a notebook."""
+    monkeypatch.setattr(cluster, "ANSWER_S", 0.5)
+
+    async def inside() -> None:
+        with cluster.connect(scheduler=address):
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(ConfigError, match="no answer"):
+            asyncio.run(inside())
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "no JSON", None])
+def test_what_is_no_scheduler_file_is_one_clear_line(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "scheduler.json"
+    if content is not None:
+        path.write_text(content)
+    message = "no such file, nor an address" if content is None else "no scheduler file, or not written yet"
+    with (
+        pytest.raises(ConfigError, match=rf"scheduler\.json: {message}"),
+        cluster.connect(scheduler=str(path)),
+    ):
+        pass
+
+
+def test_a_certificate_that_is_not_there_is_one_clear_line() -> None:
+    told = {"distributed.comm.require-encryption": True, "distributed.comm.tls.client.cert": "/nosuch.pem"}
+    with (
+        dask.config.set(told),
+        pytest.raises(ConfigError, match="no answer"),
+        cluster.connect(scheduler="tls://127.0.0.1:1"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("who", ["scheduler", "worker"])
+@pytest.mark.parametrize("has", [{}, {"wsi_twostage": "0.0.1"}])
+def test_all_of_a_cluster_have_this_package(who: str, has: dict[str, str]) -> None:
+    good = {"packages": {"wsi_twostage": version("wsi-twostage")}}
+    found = {"scheduler": good, "workers": {"tcp://1:1": good}}
+    found |= (
+        {"scheduler": {"packages": has}}
+        if who == "scheduler"
+        else {"workers": {"tcp://1:1": {"packages": has}}}
+    )
+    with pytest.raises(ConfigError, match=f"{who}.* has .*wsi_twostage.*; install the same there"):
+        cluster._ensure_same_version(Mock(get_versions=lambda packages: found))
+
+
+def test_a_cluster_keeps_nothing_of_a_run_that_is_over() -> None:
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as workers:
+        with cluster.connect(scheduler=workers.scheduler_address):
+            assert any("wsi-twostage" in name for name in workers.scheduler.worker_plugins)
+        assert not any("wsi-twostage" in name for name in workers.scheduler.worker_plugins)
+
+
+def test_without_a_place_for_temporary_files_there_are_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**how: object) -> None:
+        try:
+            raise OSError(30, "Read-only file system")
+        except OSError as error:
+            raise RuntimeError("Nanny failed to start.") from error
+
+    monkeypatch.setattr(cluster, "LocalCluster", fail)
+    with pytest.raises(ConfigError, match=r"Read-only file system.*TMPDIR"), cluster.connect(processes=1):
+        pass
 
 
 def test_whoever_waits_for_the_first_worker_hears_a_stop() -> None:
@@ -131,7 +214,7 @@ def test_a_window_has_one_thread_whatever_the_number_of_workers(count: int) -> N
             ) as workers,
             Client(workers, set_as_default=False) as client,
         ):
-            client.register_plugin(cluster.Prepare())
+            client.register_plugin(cluster.Prepare(client))
             assert client.submit(torch.get_num_threads).result() == 1
     finally:
         torch.set_num_threads(before)
@@ -146,10 +229,10 @@ def test_a_client_that_has_given_up_tells_of_no_scheduler(error: type[Exception]
 
 def test_a_plugin_is_registered_though_a_worker_does_not_answer() -> None:
     client = Mock(register_plugin=Mock(side_effect=OSError("timed out")))
-    cluster.register(client, cluster.Prepare())
+    cluster.register(client, cluster.Prepare(client))
     client.nthreads.side_effect = OSError
     with pytest.raises(ClusterError, match="scheduler went away"):
-        cluster.register(client, cluster.Prepare())
+        cluster.register(client, cluster.Prepare(client))
 
 
 def test_a_slip_of_ours_is_no_scheduler_that_went_away() -> None:

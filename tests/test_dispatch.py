@@ -1,10 +1,13 @@
 """Calls on a cluster: few in flight, each result once, and whoever is to blame is found."""
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
+from itertools import count
 
 import pytest
-from distributed import Client
+from distributed import Client, Worker
+from distributed.core import Status
 from faults import die_of
 
 from wsi_twostage import cluster, dispatch
@@ -113,5 +116,38 @@ def test_a_cluster_whose_workers_left_is_an_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(dispatch, "TICK_S", 0.05)
     with cluster.connect(workers=1) as client:
         client.retire_workers()
+        with pytest.raises(ClusterError, match="no worker is left"):
+            list(dispatch.run(client, [Call(double, (1,))]))
+
+
+def pause(dask_worker: Worker) -> None:
+    dask_worker.status = Status.paused
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_worker_that_is_paused_is_as_good_as_gone(monkeypatch: pytest.MonkeyPatch, asked: bool) -> None:
+    monkeypatch.setattr(dispatch, "NO_WORKER_S", 600.0 if asked else 0.3)
+    monkeypatch.setattr(dispatch, "TICK_S", 0.05)
+    begun = time.monotonic()
+    with cluster.connect(workers=1) as client:
+        client.run(pause)
+        calls = dispatch.run(
+            client, [Call(double, (1,))], stop=lambda: asked and time.monotonic() > begun + 3
+        )
+        if asked:
+            assert list(calls) == []
+        else:
+            with pytest.raises(ClusterError, match="no worker is left"):
+                list(calls)
+
+
+def test_workers_that_come_and_go_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose memory is too little for the model is ended and begun anew, again and again."""
+    monkeypatch.setattr(dispatch, "NO_WORKER_S", 0.3)
+    monkeypatch.setattr(dispatch, "TICK_S", 0.05)
+    seen = count()
+    with cluster.connect(workers=1) as client:
+        client.run(pause)
+        monkeypatch.setattr(cluster, "at_work", lambda client: {f"tcp://{next(seen)}": 1})
         with pytest.raises(ClusterError, match="no worker is left"):
             list(dispatch.run(client, [Call(double, (1,))]))

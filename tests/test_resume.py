@@ -373,6 +373,8 @@ from wsi_twostage import cluster, stopping
 with stopping.on_signals():
     os.kill(os.getpid(), signal.SIGINT)
     assert stopping.ASKED.wait(10)
+    os.kill(os.getpid(), signal.SIGINT)  # the same one, told to the group
+    time.sleep(stopping.ECHO_S + 0.1)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(60)
 """

@@ -63,9 +63,9 @@ def entries(inputs: Sequence[str], output: Path) -> list[Entry]:
         as no folder is.
     """
     if output.suffix.lower() in _FILES and not output.is_dir():
+        folder = output.with_name(f"{output.stem.removesuffix('.ome')}.ome.zarr")
         raise ConfigError(
-            f"--output {output}: a result is a folder, {output.stem}.ome.zarr; `wsi-seg export` makes "
-            f"{output.suffix} of it"
+            f"--output {output}: a result is a folder, such as {folder}; `wsi-seg export` makes files of it"
         )
     found = [entry for given in inputs for entry in expand(given, output)]
     if output.suffix == ".zarr":

@@ -1,11 +1,14 @@
 """Where tasks run: this machine by default, any Dask scheduler by address; one code path for both."""
 
+import asyncio
+import json
 import logging
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,15 @@ import torch
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
 from distributed.client import ClosedClientError
+from distributed.comm import connect as connect_to
+from distributed.security import Security
 
 from wsi_twostage import stopping
-from wsi_twostage.errors import ClusterError, ConfigError
+from wsi_twostage.errors import ClusterError, ConfigError, one_line
 from wsi_twostage.memory import keep_freed_memory
+
+ANSWER_S = 10
+"""How long to wait for a scheduler."""
 
 FIRST_WORKER_S = 300
 """How long to wait for the first worker of a scheduler; a queue or a new machine takes minutes."""
@@ -44,9 +52,9 @@ _LEAN: dict[str, Any] = {
 class Prepare(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
     """Each task has a core; torch alone would take all of them for each."""
 
-    name = "wsi-twostage-prepare"
-
-    def __init__(self, *, ours: bool = False) -> None:
+    def __init__(self, client: Client, *, ours: bool = False) -> None:
+        self.name = f"wsi-twostage prepares for {client.id}"
+        """Nobody else takes it away."""
         self._ours = ours
         """A process that we started: a Ctrl-C reaches it, too, and it must finish its window first."""
 
@@ -121,7 +129,7 @@ def _local(threads: int, processes: int | None) -> Iterator[Client]:
         Client(cluster, set_as_default=False) as client,  # the caller keeps its own scheduler
     ):
         if processes:
-            client.register_plugin(Prepare(ours=True))
+            register(client, Prepare(client, ours=True))
         yield client
 
 
@@ -139,10 +147,22 @@ def _cluster(threads: int, processes: int | None) -> LocalCluster:
             memory_limit=0,
             silence_logs=logging.CRITICAL,
         )
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         if stopping.ASKED.is_set():  # as its processes were, by the same signal
             raise ClusterError("stopped before a worker came") from error
+        if cause := _of_the_system(error):
+            raise ConfigError(
+                f"no worker processes can be started ({cause}); they need a folder for temporary files: "
+                f"TMPDIR names another one"
+            ) from error
         raise
+
+
+def _of_the_system(error: BaseException | None) -> OSError | None:
+    """What the system said, under errors that came of it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 class _Reached(Client):  # type: ignore[misc]  # distributed has no types
@@ -156,22 +176,55 @@ class _Reached(Client):  # type: ignore[misc]  # distributed has no types
         try:
             super().__init__(**how)
         except BaseException:
-            self.close()
+            with suppress(Exception):  # of a half of it there is not much to close
+                self.close()
             raise
 
 
 @contextmanager
 def _remote(scheduler: str) -> Iterator[Client]:
-    place = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
+    address = _address(scheduler)
     try:
-        client = _Reached(**place, timeout="10s", set_as_default=False)
+        with ThreadPoolExecutor(1) as aside:  # here a loop may be running, a notebook's
+            aside.submit(asyncio.run, _greet(address)).result()
+        client = _Reached(address=address, timeout=f"{ANSWER_S}s", set_as_default=False)
     except (OSError, TypeError, ValueError) as error:  # TypeError: one that wants TLS
-        raise ConfigError(f"scheduler {scheduler!r}: no answer ({error})") from error
+        raise ConfigError(f"scheduler {scheduler!r}: no answer ({one_line(error)})") from error
     with client:
+        _ensure_same_version(client)
         _wait_for_worker(client, scheduler)
         _ensure_same_version(client)
-        register(client, Prepare())
-        yield client
+        prepare = Prepare(client)
+        register(client, prepare)
+        try:
+            yield client
+        finally:  # a worker of others need not have our package
+            with suppress(ClusterError), reached(client):
+                client.unregister_worker_plugin(prepare.name)
+
+
+def _address(scheduler: str) -> str:
+    """Of a scheduler, or in its file."""
+    path = Path(scheduler)
+    if path.is_file():
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["address"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{scheduler}: no scheduler file, or not written yet") from error
+    if ":" not in scheduler:
+        raise ConfigError(f"{scheduler}: no such file, nor an address (tcp://host:8786)")
+    return scheduler
+
+
+async def _greet(address: str) -> None:
+    """Raise OSError where nobody answers as Dask does: a client alone would wait for ever."""
+    arguments = Security().get_connection_args("client")
+    comm = await asyncio.wait_for(connect_to(address, timeout=ANSWER_S, **arguments), ANSWER_S)
+    try:
+        await asyncio.wait_for(comm.write({"op": "identity", "n_workers": 0, "reply": True}), ANSWER_S)
+        await asyncio.wait_for(comm.read(), ANSWER_S)
+    finally:
+        comm.abort()
 
 
 def _wait_for_worker(client: Client, scheduler: str) -> None:
@@ -186,14 +239,16 @@ def _wait_for_worker(client: Client, scheduler: str) -> None:
 
 
 def _ensure_same_version(client: Client) -> None:
-    """Workers run the same tasks with the same meaning."""
-    found: dict[str, Any] = client.get_versions(packages=["wsi_twostage"])["workers"]
+    """Workers run the same tasks with the same meaning, and the scheduler knows what they are."""
+    with reached(client):
+        found: dict[str, Any] = client.get_versions(packages=["wsi_twostage"])
     here = version("wsi-twostage")
-    for address, its in found.items():
+    all_of_them = {f"worker {address}": its for address, its in found["workers"].items()}
+    for who, its in {"the scheduler": found["scheduler"], **all_of_them}.items():
         there = (its or {}).get("packages", {}).get("wsi_twostage")
         if there != here:
             said = f"wsi_twostage {there}" if there else "no wsi_twostage"
-            raise ConfigError(f"worker {address} has {said}, here it is {here}; install the same there")
+            raise ConfigError(f"{who} has {said}, here it is {here}; install the same there")
 
 
 @contextmanager
@@ -236,7 +291,17 @@ def is_elsewhere(client: Client | None) -> bool:
 
 def threads(client: Client) -> int:
     """Tasks that run at the same time; 0 while there is no worker."""
-    return int(sum(client.nthreads().values()))
+    return sum(at_work(client).values())
+
+
+def at_work(client: Client) -> dict[str, int]:
+    """Threads of each worker that takes tasks; one without memory is paused, and may be so for ever."""
+    found: dict[str, int] = client.run_on_scheduler(_at_work)
+    return found
+
+
+def _at_work(dask_scheduler: Any) -> dict[str, int]:
+    return {worker.address: worker.nthreads for worker in dask_scheduler.running}
 
 
 def has_gpus(client: Client) -> bool:

@@ -26,7 +26,10 @@ TICK_S = 0.5
 """Between two looks at the clock and at the workers, while no result comes."""
 
 NO_WORKER_S = 300.0
-"""How long a run waits for workers, once it had some and all are gone."""
+"""How long a run waits for workers, once it had some and all are gone, or paused."""
+
+STAYS_S = 20.0
+"""After which a worker counts as one that stays; what a limit of its memory ends is back within seconds."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,9 @@ class _Desk:
         self._client, self._priority = client, priority
         self._calls: dict[Future, Call] = {}
         self._done: SimpleQueue[tuple[Future, Any]] = SimpleQueue()
-        self._threads, self._counted, self._last_seen = 0, 0.0, time.monotonic()
+        self._threads, self._counted, self._last_stayed = 0, 0.0, time.monotonic()
+        self._since = dict[str, float]()
+        """When each worker was seen first."""
         self.held = False
         """There was no room, because another run wants to be alone for a while."""
         self._gate = _GATES.setdefault(client, _Gate())
@@ -159,12 +164,17 @@ class _Desk:
         now = time.monotonic()
         if now - self._counted > TICK_S:
             with cluster.reached(self._client):
-                self._threads, self._counted = cluster.threads(self._client), now
-                seen = self._threads and (not self._gpus or cluster.has_gpus(self._client))
-            if seen:
-                self._last_seen = now
-            elif now - self._last_seen > NO_WORKER_S:
-                raise ClusterError(f"no worker is left, and none came for {NO_WORKER_S:.0f} s")
+                found, self._counted = cluster.at_work(self._client), now
+                of_use = found and (not self._gpus or cluster.has_gpus(self._client))
+            self._threads = sum(found.values())
+            self._since = {address: self._since.get(address, now) for address in found}
+            if of_use and now - min(self._since.values()) >= STAYS_S:
+                self._last_stayed = now
+            elif now - self._last_stayed > NO_WORKER_S:
+                raise ClusterError(
+                    f"no worker is left, and none came for {NO_WORKER_S:.0f} s; those near their "
+                    f"--memory-limit pause, or end and begin anew"
+                )
         self.held = self._gate.alone not in (None, self)
         if self.held:
             return 0

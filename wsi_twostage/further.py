@@ -42,8 +42,8 @@ def refine(
     ----------
     rule
         Which of the tiles that Model 2 has not seen; a share is one of all tissue tiles. None: every one of
-        ``region``; without one, what was chosen before and is not done, and tiles that ended their worker
-        once more: where there are no worker processes they end this one.
+        ``region``; without one, what was chosen before and is not done, and, where there are worker
+        processes, tiles once more that ended theirs.
     region
         GeoJSON or a mask image, as for `Settings.tissue`: only tiles that it touches. What was chosen before
         and is not done elsewhere waits on.
@@ -107,9 +107,13 @@ def refine(
             run.let_go(tiles)
             waiting = 0 if inside is None else int((tiles.open & ~inside).sum())
             mask.note(complete=False)  # first: tiles that wait are in no complete result
-            if rule is None:
-                tiles.try_again()
-            else:
+            if (
+                rule is None
+                and settings.audit is None
+                and (settings.processes or cluster.is_elsewhere(workers))
+            ):
+                tiles.try_again()  # not where they would end this process
+            if rule is not None:
                 mask.note(audit=None, lapses=tiles.last_round + 1 if isinstance(rule, Duration) else None)
                 tiles.choose_more(rule, inside)
                 where = f" in {Path(region).name}" if region is not None else ""

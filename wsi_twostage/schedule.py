@@ -169,15 +169,15 @@ class Run:
         """
         if not self.mask.manifest.get("whole") or self.mask.manifest.get("levels"):
             return
-        self._restore(ledger, self._by_shard(ledger.unsure))
+        self._restore(self._by_shard(ledger.unsure), {shard for shard, _ in self._by_shard(ledger.tissue)})
 
-    def _restore(self, ledger: Ledger, unsure: list[tuple[Shard, tuple[Tile, ...]]]) -> None:
-        """Model 1's answer on these tiles, and the levels above as they must be."""
+    def _restore(self, unsure: list[tuple[Shard, tuple[Tile, ...]]], below: set[Shard]) -> None:
+        """Model 1's answer on these tiles, and the levels above shards that may be in need of it."""
         restored = self.crew.calls(Job(shard, restore_shard, (tiles,)) for shard, tiles in unsure)
         with closing(self.crew.run(restored)) as results:
             for _, clock in results:
                 self._count("stage 2", clock)
-        for clock in self.crew.reduce_above({shard for shard, _ in self._by_shard(ledger.tissue)}):
+        for clock in self.crew.reduce_above(below):
             self._count("stage 2", clock)
         self.crew.forsaken.clear()
         self.mask.note(levels=True)
@@ -199,18 +199,20 @@ class Run:
         inside = ledger.tissue if within is None else within
         rounds = list(ledger.rounds())
         chosen = np.any([patches.chosen for patches in rounds], axis=0) & inside
+        todo = chosen & ~done
         audited = self.mask.manifest.get("audit")
-        if audited and (chosen & ~done & (ledger.grid("round", -1) != audited["round"])).any():
+        others = todo & (ledger.grid("round", -1) != (audited or {}).get("round"))
+        if audited and (others.any() or ("left" in audited and todo.any())):
             self.mask.note(audit=None)  # it was of a mask with fewer tiles refined
         ends = [end for end in (until, self.work.until) if end is not None]
         spare = -(-(audit or 0) // self.crew.threads) if until is not None else 0
-        levels_s = self._levels_s * len(self._by_shard(chosen & ~done))
+        levels_s = self._levels_s * len(self._by_shard(todo))
         levels_s *= 2 if spare else 1  # the audit writes them again
         work = replace(self.work, until=min(ends) - levels_s if ends else None, spare=spare)
         worth = ledger.grid("uncertainty") if ends else None
         # Where all are chosen and there is time for all, no order is to be kept: larger windows cost less.
         in_order = until is not None or bool((ledger.seen & ~chosen).any())
-        self.listen(Started("stage 2", int((chosen & ~done).sum())))
+        self.listen(Started("stage 2", int(todo.sum())))
         turns = Turns(
             call
             for patches in rounds
@@ -242,8 +244,8 @@ class Run:
         if not self.crew.forsaken:
             self.mask.note(levels=True)
         elif not stopped:  # else the next run does it
-            unsure = self._by_shard(left)
-            self._restore(ledger, [one for one in unsure if one[0] in self.crew.forsaken])
+            unsure = [one for one in self._by_shard(left) if one[0] in self.crew.forsaken]
+            self._restore(unsure, {shard for shard, _ in unsure})
         if stopped:
             raise Stopped
         if until is not None:

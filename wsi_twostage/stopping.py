@@ -10,6 +10,9 @@ from types import FrameType
 
 from wsi_twostage.errors import ExitCode
 
+ECHO_S = 0.5
+"""A signal that comes again so soon is the same one: `timeout` and others tell a process and its group."""
+
 ASKED = threading.Event()
 """Set, every run in this process ends within seconds, with a valid store."""
 
@@ -33,9 +36,13 @@ def on_signals() -> Iterator[None]:
     """SIGINT and SIGTERM ask to stop; a second one ends the process at once, whatever hangs in it."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
+    first: float | None = None
+
     def ask(number: int, frame: FrameType | None) -> None:
-        if ASKED.is_set():
+        nonlocal first
+        if first is not None and time.monotonic() - first > ECHO_S:
             os._exit(ExitCode.INTERRUPTED)
+        first = first or time.monotonic()
         ASKED.set()
 
     for number in before:

@@ -208,8 +208,9 @@ def summary(slide: str, target: Path, result: "Result") -> str:
     manifest = result.store.manifest
     why = ", then ".join([manifest["rule"], *manifest.get("further", [])])
     audited = result.audited if result.audit else 0
-    tiles = result.tiles
-    seen = spec.tiles.areas(tiles["row"], tiles["col"])[tiles["source"] == Source.MODEL_2].sum()
+    tiles, seen = result.tiles, 0
+    if counts.refined:  # else there may be no table yet
+        seen = spec.tiles.areas(tiles["row"], tiles["col"])[tiles["source"] == Source.MODEL_2].sum()
     if audited:
         why += f"; {audited} of them for the audit"
     lines = [
@@ -226,7 +227,7 @@ def summary(slide: str, target: Path, result: "Result") -> str:
     if counts.crashed:
         lines.append(
             f"  CRASHED  {counts.crashed} tiles ended their worker each time; they keep Model 1's answer; "
-            f"`wsi-seg refine` tries them again"
+            f"`wsi-seg refine {target} --processes 1` tries again"
         )
     if audited:
         lines.extend(
