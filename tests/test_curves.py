@@ -1,5 +1,6 @@
 """Curves of bundles on slides: whole runs, an oracle and a draw beside them, and what is refused."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,42 @@ def test_a_mask_that_does_not_fit_is_refused(folder: Path, model: Path) -> None:
     (folder / "masks" / "b.tif").write_bytes(b"nonsense")
     with pytest.raises(ConfigError, match=r"b\.tif: not a TIFF image"):
         measure_slides([model], labelled_slides(folder), settings=Settings(device="cpu"), repeats=1)
+
+
+@pytest.mark.parametrize("kind", ["inverted", "bits", "colours", "large"])
+def test_truth_is_what_is_not_black_in_the_picture(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    truth = texture(600, 700, seed=1)[..., 0] > 128
+    grey, place = truth.astype(np.uint8) * 255, folder / "masks" / "b.tif"
+    if kind == "inverted":
+        tifffile.imwrite(place, ~grey, photometric="miniswhite")
+    elif kind == "bits":
+        Image.fromarray(truth).save(place, compression="group4")
+    elif kind == "colours":
+        tifffile.imwrite(place, np.dstack([grey] * 3), photometric="rgb")
+    else:
+        place.unlink()
+        Image.fromarray(grey).save(place.with_suffix(".png"))
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # far more than twice of it
+    found = slides._read_truth(labelled_slides(folder)[1], 0.5, Settings(device="cpu"))
+    np.testing.assert_array_equal(found, truth)
+
+
+def test_a_bundle_may_have_any_name(folder: Path, model: Path, tmp_path: Path) -> None:
+    renamed = shutil.copy(model, tmp_path / "tumour.bundle")
+    arguments = [
+        "curve",
+        str(renamed),
+        "--data",
+        str(folder),
+        "-o",
+        str(tmp_path / "x.json"),
+        "--repeats",
+        "1",
+    ]
+    done = CliRunner().invoke(commands, [*arguments, "--device", "cpu"])
+    assert done.exit_code == 0, done.exception
 
 
 def test_the_slide_of_a_mask_is_found_by_its_whole_name(folder: Path) -> None:

@@ -142,7 +142,11 @@ def test_conformal_risk_control_by_hand(
     ("found", "target", "message"),
     [
         (None, 0.01, "carries no calibration; make one with wsi-seg calibrate"),
-        (calibration(61, 0.0, 0.1), 0.005, r"rests on 61 slides, which can promise 0\.0161 at best; 199 or"),
+        (
+            calibration(61, 0.0, 0.1),
+            0.005,
+            r"rests on 61 slides, which can promise 0\.0161 at best; 199 are needed, and so 249 or",
+        ),
         (calibration(61, 0.0), 0.0, "must be within 0..1"),
     ],
     ids=["none", "too few", "zero"],

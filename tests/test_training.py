@@ -18,7 +18,7 @@ from wsi_twostage.models.spec import NetSpec
 from wsi_twostage.training import train as training
 from wsi_twostage.training.augment import Augmentation, random_crops, vary
 from wsi_twostage.training.config import DataConfig, Recipe, TrainConfig, read_recipe
-from wsi_twostage.training.data import Folder, read_folder, split, stack
+from wsi_twostage.training.data import Folder, read_folder, read_mask, read_rgb, split, stack
 from wsi_twostage.training.evaluate import CUTS, overlap
 from wsi_twostage.training.recipe import evaluate_bundle, train_bundle
 from wsi_twostage.training.train import Step, joint_loss
@@ -159,9 +159,10 @@ def weights(
     *,
     seed: int = 5,
     darker: int = 0,
+    card: dict[str, str] | None = None,
 ) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    settings = config(steps=steps)
+    settings = config(steps=steps, card=card or {})
     net = build(settings.coarse, settings.fine, context=True)
     images, masks = stack(read_folder(Folder(folder / "set")), side=160)
     images, loss = images - images.clamp(max=darker), partial(joint_loss, net, settings)
@@ -373,6 +374,61 @@ def test_a_checkpoint_of_another_training_is_refused(
 
 def test_too_few_images_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
     data = DataConfig(("set",), test=0.0)
-    with pytest.raises(ConfigError, match="too few images"):
+    with pytest.raises(ConfigError, match="set: 8 images are too few"):
         train_bundle(Recipe(config(data=data)), folder, tmp_path / "x.safetensors", device=CPU)
     assert not list(tmp_path.glob("x.*"))
+
+
+DRAWN = np.zeros((20, 30), np.uint8)
+DRAWN[5:15, 5:10] = 1
+CLEAR = np.dstack([np.full((20, 30, 3), 200, np.uint8), DRAWN * 255])
+MASKS = {
+    "0 and 1": DRAWN,
+    "0 and 255": DRAWN * np.uint8(255),
+    "16 bits": DRAWN.astype(np.uint16) * 3,
+    "colours": np.dstack([DRAWN * 0, DRAWN * 9, DRAWN * 0]),
+    "colours on nothing": CLEAR,
+    "colours without alpha's say": np.dstack([DRAWN * 0, DRAWN * 9, DRAWN * 0, DRAWN * 0 + 255]),
+    "grey on nothing": CLEAR[..., 2:],
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_a_mask_is_what_is_neither_black_nor_transparent(tmp_path: Path, kind: str) -> None:
+    imagecodecs.imwrite(tmp_path / "m.png", np.ascontiguousarray(MASKS[kind]))
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), DRAWN > 0)
+
+
+def test_colours_of_16_bits_are_refused(tmp_path: Path) -> None:
+    """Pillow would give their high bytes."""
+    imagecodecs.imwrite(tmp_path / "x.png", np.full((20, 30, 3), 3000, np.uint16))
+    for read in (read_rgb, read_mask):
+        with pytest.raises(ConfigError, match=r"x\.png: colours of 16 bits"):
+            read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(("value", "said"), [(0, "no pixel"), (255, "every pixel")])
+def test_masks_of_one_kind_are_refused_before_training(
+    folder: Path, tmp_path: Path, value: int, said: str
+) -> None:
+    for path in (folder / "set" / "masks").iterdir():
+        imagecodecs.imwrite(path, np.full((160, 150), value, np.uint8))
+    with pytest.raises(ConfigError, match=f"set: {said} of its 8 masks is of the class"):
+        train_bundle(Recipe(config()), folder, tmp_path / "x.safetensors", device=CPU)
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_another_card_is_no_other_training(folder: Path, tmp_path: Path) -> None:
+    weights(folder, tmp_path / "state", 2)
+    weights(folder, tmp_path / "state", 2, card={"licence": "CC BY 4.0"})
+
+
+def test_slow_steps_are_reported_and_kept_one_by_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "REPORT_S", 0.0)
+    whole = weights(folder, None, 4)
+    weights(folder, tmp_path / "state", 4, stop=1)
+    resumed = weights(folder, tmp_path / "state", 4)
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, msg=name)

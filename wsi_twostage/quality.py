@@ -140,9 +140,10 @@ def threshold_for(calibration: Calibration | None, target: float, *, uncertainty
     allowed = np.flatnonzero(bound <= target)
     if not len(allowed):
         needed = math.ceil(_WORST / target) - 1
+        given = needed if needed < 5 else math.ceil(needed * 5 / 4)  # every fifth fits the temperature
         raise ConfigError(
             f"target gap {target:g}: the calibration rests on {n} {unit}, which can promise "
-            f"{bound[0]:.4f} at best; {needed} or more are needed (wsi-seg calibrate)"
+            f"{bound[0]:.4f} at best; {needed} are needed, and so {given} or more for wsi-seg calibrate"
         )
     return float(calibration.threshold[allowed[-1]])
 

@@ -43,7 +43,7 @@ def calibrate(
 
     No labels are needed: both models see everything, which takes as long as --refine all. The copy has a
     temperature that fits these slides and the curve behind --target-gap. A promise of a gap g needs at least
-    1 / g - 1 slides; every fifth input fits the temperature and does not count. Inputs that cannot be read
+    1 / g - 1 slides, and a quarter more given: every fifth fits the temperature. Inputs that cannot be read
     are left out; the exit code is 3 then. If it is interrupted on slides, the same command goes on where it
     was.
     """

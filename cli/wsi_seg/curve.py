@@ -99,7 +99,9 @@ def curve(
 def _bundle(model: str) -> Path | None:
     from wsi_twostage.models.header import locate, shipped
 
-    return locate(model) if model in shipped() or model.endswith(".safetensors") else None
+    path = Path(model)
+    is_file = path.is_file() and path.suffix.lower() != ".toml"  # whatever a bundle is called
+    return locate(model) if model in shipped() or is_file or path.suffix == ".safetensors" else None
 
 
 def _of_slides(

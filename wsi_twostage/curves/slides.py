@@ -276,15 +276,15 @@ def _shared(labels: NDArray[np.uint8], truth: NDArray[np.bool_], reference: NDAr
 
 
 def _read_truth(entry: Labelled, mpp: float, settings: Settings) -> NDArray[np.bool_]:
-    """(H, W) on the bundle's level; whatever is not 0."""
+    """(H, W) on the bundle's level; whatever is not black."""
+    view = open_slide(entry.slide, settings.mpp, reader=settings.reader).view_at(mpp)
     if entry.mask.suffix.lower() == ".png":
-        truth = read_mask(entry.mask)
+        truth = read_mask(entry.mask, most_px=view.height * view.width)
     else:
         try:
-            truth = np.asarray(tifffile.imread(entry.mask)) > 0
+            truth = _of_tiff(entry.mask)
         except (OSError, ValueError, RuntimeError, tifffile.TiffFileError) as error:
             raise ConfigError(f"{entry.mask}: not a TIFF image ({error})") from error
-    view = open_slide(entry.slide, settings.mpp, reader=settings.reader).view_at(mpp)
     if truth.shape != (view.height, view.width):
         size = " x ".join(map(str, truth.shape[::-1]))
         raise ConfigError(
@@ -292,3 +292,16 @@ def _read_truth(entry: Labelled, mpp: float, settings: Settings) -> NDArray[np.b
             f"a mask is as large as the slide at the model's {mpp:g} um/px"
         )
     return truth
+
+
+def _of_tiff(path: Path) -> NDArray[np.bool_]:
+    """(H, W): what is not black; of the first image in it."""
+    with tifffile.TiffFile(path) as tiff:
+        series = tiff.series[0]
+        pixels = series.asarray()
+        inverted = tiff.pages.first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    if inverted:
+        pixels = ~pixels  # of unsigned integers and bits
+    if series.axes.endswith("S"):
+        pixels = pixels[..., :3].max(-1)
+    return np.asarray(pixels > 0)

@@ -136,7 +136,8 @@ class BundleSpec:
             )
         if self.coarse and self.context and not self.context_net and self.ratio != CONTEXT_STRIDE:
             raise BundleError(
-                f"{self.name}: context joins at stride {CONTEXT_STRIDE}; ratio={self.ratio} does not"
+                f"{self.name}: context joins at stride {CONTEXT_STRIDE}; ratio={self.ratio} does not: give "
+                f"context=false, or a [student] of that ratio"
             )
         if self.context_halo * CONTEXT_STRIDE < self.halo or self.ratio % self.scale:
             raise BundleError(

@@ -70,8 +70,8 @@ class TrainConfig:
     distil: float = 0.5
     """Share of Model 2's answer in Model 1's target."""
     seed: int = 0
-    card: dict[str, Any] = field(default_factory=dict)
-    """What else the bundle's card says: data, licence, history."""
+    card: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What else the bundle's card says: data, licence, history; not in what tells checkpoints apart."""
     label: str = field(default="nucleus", repr=False)
     """Name of the class; not in what tells checkpoints apart."""
 

@@ -125,13 +125,34 @@ def read_rgb(path: Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, 2, 0)))
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
-    """(H, W): whatever is not black, be the file of 1, 8 or 16 bits, with a palette, colours or alpha."""
-    with _opened(path) as image:
-        if image.mode.startswith(("I", "F")):
-            return np.asarray(np.array(image) > 0)
+def read_mask(path: Path, *, most_px: int = 0) -> NDArray[np.bool_]:
+    """(H, W): whatever is neither black nor transparent, with a palette or colours, or grey of up to 16 bits.
+
+    Of up to ``most_px`` pixels, or as many as Pillow takes for sound.
+
+    Raises
+    ------
+    ConfigError
+        Not an image, or colours of 16 bits.
+    """
+    with _opened(path, most_px) as image:
         least = 127 if image.format == "JPEG" else 0  # its edges ring
-        return np.asarray(np.array(image.convert("RGB")).max(2) > least)
+        if (image.mode in ("1", "L") and "transparency" not in image.info) or image.mode.startswith(
+            ("I", "F")
+        ):
+            return np.asarray(np.array(image) > least)
+        pixels = np.array(image.convert("RGBA"))
+    return np.asarray((pixels[..., :3].max(2) > least) & (pixels[..., 3] > 0))
+
+
+def ensure_both(name: str, samples: Sequence[Sample]) -> None:
+    """Raise ConfigError where masks have none of the class, or nothing else: they were drawn otherwise."""
+    share = float(np.mean([sample.mask.float().mean() / 255 for sample in samples])) if samples else 0.5
+    if share in (0, 1):
+        raise ConfigError(
+            f"{name}: {'every' if share else 'no'} pixel of its {len(samples)} masks is of the class; what "
+            f"is neither black nor transparent is, and of a JPEG what is light"
+        )
 
 
 def read_labels(path: Path) -> NDArray[Any]:
@@ -144,13 +165,19 @@ def read_labels(path: Path) -> NDArray[Any]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, most_px: int = 0) -> Iterator[Image.Image]:
+    usual = Image.MAX_IMAGE_PIXELS or 0
+    Image.MAX_IMAGE_PIXELS = max(usual, most_px)
     try:
         with Image.open(path) as image:
+            if ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I"):
+                raise ConfigError(f"{path}: colours of 16 bits, of which the lower half would go; expected 8")
             image.load()
             yield image
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ConfigError(f"{path}: not an image ({error})") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = usual
 
 
 def _fit(pair: Tensor, side: int) -> Tensor:

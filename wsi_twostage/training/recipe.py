@@ -25,7 +25,7 @@ from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.quality import calibrate_cases
 from wsi_twostage.training.config import DataConfig, Recipe
-from wsi_twostage.training.data import Folder, Sample, Split, read_folder, split, stack
+from wsi_twostage.training.data import Folder, Sample, Split, ensure_both, read_folder, split, stack
 from wsi_twostage.training.evaluate import (
     CUTS,
     Answer,
@@ -93,8 +93,14 @@ def train_bundle(
         json.dumps(config.card)
     except TypeError as error:
         raise ConfigError(f"[card]: only text, numbers and lists can go into a bundle ({error})") from error
-    if not all(part.train and part.validation and part.test for part in parts.values()):
-        raise ConfigError(f"{root}: too few images for a training, a validation and a test part")
+    for name, part in parts.items():
+        samples = [*part.train, *part.validation, *part.test]
+        if not (part.train and part.validation and part.test):
+            count = len(samples)
+            raise ConfigError(
+                f"{root / name}: {count} images are too few for a training, a validation and a test part"
+            )
+        ensure_both(str(root / name), samples)
     spec, final = _specs(recipe)  # before any training: what cannot be a bundle is refused
     torch.manual_seed(config.seed)  # of the weights that nothing else starts
     net = build(config.coarse, config.fine, context=config.context)

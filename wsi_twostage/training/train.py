@@ -8,6 +8,7 @@ answer: in that same training, or afterwards as a student of its own.
 import copy
 import hashlib
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from wsi_twostage.training.augment import random_crops, vary
 from wsi_twostage.training.config import TrainConfig
 from wsi_twostage.training.state import read_metadata, read_state, write_state
 
-CHECKPOINT_EVERY = 250  # steps
+CHECKPOINT_EVERY = 250  # steps, and
+REPORT_S = 30.0  # seconds at most: of small steps many, of large ones few
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def train(
     images, masks = images.to(device), masks.to(device)
     nets = {"net": net, "average": average}
     start = _resume(state, key, nets, optimiser, generator) if state else 0
-    total = torch.zeros((), device=device)
+    total, count, said = torch.zeros((), device=device), 0, time.monotonic()
     for step in range(start, config.steps):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _schedule(step, config)
@@ -93,8 +95,10 @@ def train(
         optimiser.step()
         move_average(average, net, min(config.average, (step + 1) / (step + 10)))
         total += loss.detach()
-        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == config.steps:
-            mean = float(total) / ((step - start) % CHECKPOINT_EVERY + 1)
+        count += 1
+        late = time.monotonic() - said > REPORT_S
+        if late or (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == config.steps:
+            mean = float(total) / count
             if not math.isfinite(mean):  # and so are the weights, for good
                 raise ConfigError(
                     f"{config.name}: the loss is {mean} at step {step + 1}; try a learning_rate "
@@ -102,6 +106,7 @@ def train(
                 )
             yield Step(step + 1, config.steps, mean)
             total.zero_()
+            count, said = 0, time.monotonic()
             if state:
                 more = {
                     "step": torch.tensor(step + 1),
