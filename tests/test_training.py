@@ -172,12 +172,13 @@ def weights(
     return net.state_dict()
 
 
+@pytest.mark.parametrize(("every", "value", "stop"), [("CHECKPOINT_EVERY", 2, 2), ("REPORT_S", 0.0, 1)])
 def test_an_interrupted_training_ends_with_the_same_weights(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str, value: float, stop: int
 ) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(training, every, value)
     whole = weights(folder, None, 4)
-    weights(folder, tmp_path / "state", 4, stop=2)
+    weights(folder, tmp_path / "state", 4, stop=stop)
     resumed = weights(folder, tmp_path / "state", 4)
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, msg=name)
@@ -421,14 +422,3 @@ def test_masks_of_one_kind_are_refused_before_training(
 def test_another_card_is_no_other_training(folder: Path, tmp_path: Path) -> None:
     weights(folder, tmp_path / "state", 2)
     weights(folder, tmp_path / "state", 2, card={"licence": "CC BY 4.0"})
-
-
-def test_slow_steps_are_reported_and_kept_one_by_one(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "REPORT_S", 0.0)
-    whole = weights(folder, None, 4)
-    weights(folder, tmp_path / "state", 4, stop=1)
-    resumed = weights(folder, tmp_path / "state", 4)
-    for name, value in whole.items():
-        torch.testing.assert_close(resumed[name], value, msg=name)
