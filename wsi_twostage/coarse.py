@@ -11,7 +11,7 @@ from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.pixels import Pixels
 from wsi_twostage.tiles import Tile, Window
 from wsi_twostage.uncertainty import of_bytes, tile_mean
-from wsi_twostage.work import Clock, Done, WindowShape, Work, given_up, through_windows
+from wsi_twostage.work import Clock, Done, WindowShape, Work, through_windows
 
 LIMIT_PX = 1024  # Model 1's windows have at most the pixels of such a square, halo excluded: memory
 
@@ -42,11 +42,6 @@ def coarse_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Done:
             probability[:, *grid.box(tile).coarser(spec.step).relative_to(own).slices] = p
         work.mask.write_probability(own, probability)
     return Done(tuple(fresh), np.asarray(values, np.float32), tuple(unreadable), clock)
-
-
-def give_up_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> Done:
-    """In the place of a job that ends its workers."""
-    return given_up(tiles)
 
 
 def shape(spec: BundleSpec) -> WindowShape:

@@ -1,6 +1,7 @@
 """Line 3 of Algorithm 1 over a slide: Model 2 on the chosen tiles, one shard a task."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from wsi_twostage.models.compiled import Compiled
 from wsi_twostage.models.runner import Runner, runner
 from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
 from wsi_twostage.tiles import Box, Tile, Window, merge
-from wsi_twostage.work import Clock, Done, WindowShape, Work, given_up, through_windows
+from wsi_twostage.work import Clock, Done, WindowShape, Work, give_up, through_windows
 
 LIMIT_PX = 768  # Model 2's windows have at most the pixels of such a square, halo excluded: memory
 
@@ -38,7 +39,7 @@ def restore_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> Clock:
 
 def give_up_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...], before: frozenset[Tile]) -> Done:
     """In the place of a job that ends its workers: Model 1's answer, whatever they wrote before they died."""
-    return given_up(tiles, restore_shard(work, shard, tiles))
+    return replace(give_up(work, shard, tiles), clock=restore_shard(work, shard, tiles))
 
 
 def _parts(labels: NDArray[np.uint8], of: Box, boxes: Iterable[Box]) -> dict[Box, NDArray[np.uint8]]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from wsi_twostage.errors import StoreError
+from wsi_twostage.errors import StoreError, WriteError
 
 try:
     import fcntl as _fcntl
@@ -60,13 +60,9 @@ def locked(folder: Path, held_by: str | None = None) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"{folder}: cannot be opened ({error.strerror})") from error
     try:
-        try:
-            _LOCKS.flock(descriptor, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
-        except BlockingIOError as error:
+        if _is_taken(descriptor):
             who = (held_by or "another run").split(",")[0]
-            raise StoreError(f"{folder} is being written by {who}; wait for it") from error
-        except OSError:  # not on this file system
-            pass
+            raise StoreError(f"{folder} is being written by {who}; wait for it")
         if not _lies_there(folder, descriptor):  # nobody else who looks for the lock would find this one
             raise StoreError(f"{folder} has just been replaced by another run; give the command again")
         yield
@@ -84,29 +80,47 @@ def _lies_there(folder: Path, descriptor: int) -> bool:
 
 @contextmanager
 def in_turn(path: Path, waits: Callable[[], None]) -> Iterator[None]:
-    """One process at a time, by a file that lies at ``path`` meanwhile; ``waits`` is called where it waits.
+    """Make ``path``, one process at a time; ``waits`` is called where it has to. Leaves no file behind.
 
     Where the file system knows no locks nobody waits.
+
+    Raises
+    ------
+    WriteError
+        The lock, a file beside it, cannot be made.
     """
+    lock = path.with_suffix(".lock")
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if _LOCKS is not None:
-            try:
-                _LOCKS.flock(descriptor, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
-            except BlockingIOError:
-                waits()
-                lock_file(descriptor, wait=True)
-            except OSError:  # not on this file system
-                pass
-        if _lies_there(path, descriptor):
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise WriteError.of(path, error) from error
+        if _is_taken(descriptor):
+            waits()
+            lock_file(descriptor, wait=True)
+        if _lies_there(lock, descriptor):
             break
         os.close(descriptor)  # who had it has removed it
     try:
         yield
     finally:
         with suppress(OSError):
-            path.unlink()
+            lock.unlink()
         os.close(descriptor)
+
+
+def _is_taken(descriptor: int) -> bool:
+    """Whether somebody else holds the lock of an open file, which is ours if not; there may be no locks."""
+    if _LOCKS is None:
+        return False
+    try:
+        _LOCKS.flock(descriptor, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # not on this file system
+        pass
+    return False
 
 
 def lock_file(descriptor: int, *, wait: bool = False) -> bool:

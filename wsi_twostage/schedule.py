@@ -14,7 +14,6 @@ from wsi_twostage import stopping
 from wsi_twostage.audit import choose_sample, estimate
 from wsi_twostage.batches import Turns, batches, tiles_of_shards
 from wsi_twostage.coarse import coarse_shard
-from wsi_twostage.coarse import give_up_shard as give_up_coarse
 from wsi_twostage.crew import Crew, heaviest_first
 from wsi_twostage.dispatch import Call
 from wsi_twostage.events import Finished, Listener, Note, Started, TilesDone
@@ -26,7 +25,7 @@ from wsi_twostage.overview import box_of, look_at, look_away
 from wsi_twostage.result import Counts, Result, Seconds
 from wsi_twostage.tiles import Tile, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
-from wsi_twostage.work import Clock, Done, Job, Work
+from wsi_twostage.work import Clock, Done, Job, Work, give_up
 
 MODEL_1_TILES, MODEL_2_TILES = 64, 16
 """In a task, where there are enough for all workers: some seconds."""
@@ -134,9 +133,7 @@ class Run:
         """Line 1: Model 1's probability and the uncertainty of each tile that is still pending."""
         pending = ledger.having(Source.PENDING)
         self.listen(Started("stage 1", int(pending.sum())))
-        jobs = [
-            Job(shard, coarse_shard, (tiles,), give_up_coarse) for shard, tiles in self._by_shard(pending)
-        ]
+        jobs = [Job(shard, coarse_shard, (tiles,), give_up) for shard, tiles in self._by_shard(pending)]
         calls = heaviest_first(self.crew.calls(jobs, tiles=MODEL_1_TILES))
         with ledger.kept(), closing(self.crew.run(calls, stop=self.work.over)) as results:
             for _, done in results:
@@ -200,10 +197,7 @@ class Run:
         rounds = list(ledger.rounds())
         chosen = np.any([patches.chosen for patches in rounds], axis=0) & inside
         todo = chosen & ~done
-        audited = self.mask.manifest.get("audit")
-        others = todo & (ledger.grid("round", -1) != (audited or {}).get("round"))
-        if audited and (others.any() or ("left" in audited and todo.any())):
-            self.mask.note(audit=None)  # it was of a mask with fewer tiles refined
+        self._forget_audit(ledger, todo)
         ends = [end for end in (until, self.work.until) if end is not None]
         spare = -(-(audit or 0) // self.crew.threads) if until is not None else 0
         levels_s = self._levels_s * len(self._by_shard(todo))
@@ -250,6 +244,12 @@ class Run:
             raise Stopped
         if until is not None:
             self.let_go(ledger)
+
+    def _forget_audit(self, ledger: Ledger, todo: NDArray[np.bool_]) -> None:
+        """Once tiles, (rows, cols), get refined that it did not know of; those of its sample make it."""
+        told = self.mask.manifest.get("audit")
+        if told and (todo & (("left" in told) | (ledger.grid("round", -1) != told["round"]))).any():
+            self.mask.note(audit=None)
 
     def let_go(self, ledger: Ledger) -> None:
         """What a budget of time, of this run or of one that was stopped, did not get to is not chosen."""

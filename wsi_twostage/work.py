@@ -216,6 +216,6 @@ def perform(work: Work, jobs: Sequence[Job]) -> list[tuple[Shard, Any]]:
         raise WriteError.of(f"{work.mask.path} ({this_process()})", error) from error
 
 
-def given_up(tiles: tuple[Tile, ...], clock: Clock | None = None) -> Done:
-    """What is told of tiles that end their workers."""
-    return Done((), np.zeros(0, np.float32), clock=clock or Clock(), crashed=tiles)
+def give_up(work: Work, shard: Shard, tiles: tuple[Tile, ...], *more: object) -> Done:
+    """In the place of a task that ends its workers."""
+    return Done((), np.zeros(0, np.float32), crashed=tiles)

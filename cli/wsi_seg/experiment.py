@@ -57,11 +57,11 @@ def evaluate_experiments(
     experiments = [read_experiment(config, changes) for config in configs]
     if twice := [name for name, count in Counter(e.name for e in experiments).items() if count > 1]:
         raise ConfigError(f"two experiments are called {twice[0]}; each has a report of its name")
-    for experiment in experiments:
-        report_path(experiment.described, output)  # a test can take hours: refused before, not after it
+    # a test can take hours: refused before, not after it
+    places = [report_path(experiment.described, output) for experiment in experiments]
     sets = [open_set(experiment.data, data, seed=experiment.split_seed) for experiment in experiments]
     with Counts() as counts:
-        for experiment, parts in zip(experiments, sets, strict=True):
+        for experiment, parts, path in zip(experiments, sets, places, strict=True):
             name, total = f"{experiment.name}: test", len(parts.test)
             report = evaluate_experiment(
                 experiment,
@@ -76,7 +76,6 @@ def evaluate_experiments(
                 f"{report.reference.time / o.time:.1f}x"
                 for o in report.two_stage
             )
-            path = report_path(report.experiment, output)
             click.echo(f"{path}: Dice {100 * report.reference.mean:.1f}; two-stage {best}")
             write_report(report, output)  # what was measured is said even if no file can be written
 

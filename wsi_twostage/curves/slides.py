@@ -5,7 +5,8 @@ import json
 import platform
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,7 @@ import numpy as np
 import tifffile
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from wsi_twostage.batch import stem_of
 from wsi_twostage.curves.curve import (
@@ -279,7 +281,8 @@ def _read_truth(entry: Labelled, mpp: float, settings: Settings) -> NDArray[np.b
     """(H, W) on the bundle's level; whatever is not black."""
     view = open_slide(entry.slide, settings.mpp, reader=settings.reader).view_at(mpp)
     if entry.mask.suffix.lower() == ".png":
-        truth = read_mask(entry.mask, most_px=view.height * view.width)
+        with _room_for(view.height * view.width):
+            truth = read_mask(entry.mask)
     else:
         try:
             truth = _of_tiff(entry.mask)
@@ -292,6 +295,18 @@ def _read_truth(entry: Labelled, mpp: float, settings: Settings) -> NDArray[np.b
             f"a mask is as large as the slide at the model's {mpp:g} um/px"
         )
     return truth
+
+
+@contextmanager
+def _room_for(pixels: int) -> Iterator[None]:
+    """Pillow takes images of so many pixels for sound, as the slide is."""
+    usual = Image.MAX_IMAGE_PIXELS
+    if usual is not None:  # it has a limit
+        Image.MAX_IMAGE_PIXELS = max(usual, pixels)
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = usual
 
 
 def _of_tiff(path: Path) -> NDArray[np.bool_]:

@@ -7,8 +7,7 @@ its last whole epoch.
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wsi_twostage.errors import ConfigError, WriteError
+from wsi_twostage.errors import ConfigError
 from wsi_twostage.lock import in_turn
 from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import DATASETS, Item
@@ -84,23 +83,11 @@ def train_experiment(
         raise ConfigError(f"{experiment.name}: {len(images)} images for training; batch={experiment.batch}")
     for stage in stages(experiment):
         if not runs.path(stage).exists():
-            with _in_turn(runs.path(stage), partial(waits, stage)):
+            with in_turn(runs.path(stage), partial(waits, stage)):  # experiments share stages
                 if not runs.path(stage).exists():
                     _train(stage, runs, images, device=device, workers=workers, progress=progress)
         done[stage] = Trained(runs.path(stage), runs.seconds(stage))
     return done
-
-
-@contextmanager
-def _in_turn(path: Path, waits: Callable[[], None]) -> Iterator[None]:
-    """Experiments share stages, and two commands must not train one at the same time."""
-    with ExitStack() as stack:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(in_turn(path.with_suffix(".lock"), waits))
-        except OSError as error:
-            raise WriteError.of(path, error) from error
-        yield
 
 
 def stages(experiment: Experiment) -> tuple[str, ...]:

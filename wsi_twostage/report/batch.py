@@ -121,7 +121,7 @@ def _objects(slide: Facts) -> Cell:
 def _left(slide: Facts) -> Cell:
     if not slide.counts.tissue:
         return Cell("–", None)
-    if slide.counts.refined == slide.counts.tissue:
+    if slide.counts.full:
         return Cell("0", 0.0)
     overall = slide.audit.overall if slide.audit else None
     return (

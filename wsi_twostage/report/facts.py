@@ -83,6 +83,11 @@ class TileCounts:
         """Of the tissue's tiles that Model 2 saw."""
         return self.refined / max(self.tissue, 1)
 
+    @property
+    def full(self) -> bool:
+        """Whether Model 2 saw all of the tissue."""
+        return self.refined == self.tissue
+
 
 @dataclass(frozen=True, eq=False)
 class Facts:

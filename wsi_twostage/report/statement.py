@@ -41,7 +41,7 @@ def _coverage(facts: Facts) -> Statement:
     text += f" ({percent(counts.share)})" + (f": {listed(why)}." if why else ".")
     if counts.first:
         text += f" In the other {tiles(counts.first)} the mask is the answer of Model 1, the coarser network."
-    elif not counts.unreadable:
+    elif counts.full:
         text += " This is the full-resolution result of this model."
     if counts.unreadable:
         text += f" {tiles(counts.unreadable)} could not be read, or ended their worker each time."
@@ -50,7 +50,7 @@ def _coverage(facts: Facts) -> Statement:
 
 def _audit(facts: Facts) -> Statement:
     title, counts, audit = "What is left", facts.counts, facts.audit
-    if not counts.first and not counts.unreadable:
+    if counts.full:
         return Statement(title, "Nothing: Model 2 has seen all tissue.")
     if not counts.first:
         return Statement(

@@ -125,17 +125,15 @@ def read_rgb(path: Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, 2, 0)))
 
 
-def read_mask(path: Path, *, most_px: int = 0) -> NDArray[np.bool_]:
+def read_mask(path: Path) -> NDArray[np.bool_]:
     """(H, W): whatever is neither black nor transparent, with a palette or colours, or grey of up to 16 bits.
-
-    Of up to ``most_px`` pixels, or as many as Pillow takes for sound.
 
     Raises
     ------
     ConfigError
         Not an image, or colours of 16 bits.
     """
-    with _opened(path, most_px) as image:
+    with _opened(path) as image:
         least = 127 if image.format == "JPEG" else 0  # its edges ring
         if (image.mode in ("1", "L") and "transparency" not in image.info) or image.mode.startswith(
             ("I", "F")
@@ -147,10 +145,10 @@ def read_mask(path: Path, *, most_px: int = 0) -> NDArray[np.bool_]:
 
 def ensure_both(name: str, samples: Sequence[Sample]) -> None:
     """Raise ConfigError where masks have none of the class, or nothing else: they were drawn otherwise."""
-    share = float(np.mean([sample.mask.float().mean() / 255 for sample in samples])) if samples else 0.5
-    if share in (0, 1):
+    every = all(bool(sample.mask.all()) for sample in samples)
+    if every or not any(bool(sample.mask.any()) for sample in samples):
         raise ConfigError(
-            f"{name}: {'every' if share else 'no'} pixel of its {len(samples)} masks is of the class; what "
+            f"{name}: {'every' if every else 'no'} pixel of its {len(samples)} masks is of the class; what "
             f"is neither black nor transparent is, and of a JPEG what is light"
         )
 
@@ -165,9 +163,7 @@ def read_labels(path: Path) -> NDArray[Any]:
 
 
 @contextmanager
-def _opened(path: Path, most_px: int = 0) -> Iterator[Image.Image]:
-    usual = Image.MAX_IMAGE_PIXELS or 0
-    Image.MAX_IMAGE_PIXELS = max(usual, most_px)
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             if ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I"):
@@ -176,8 +172,6 @@ def _opened(path: Path, most_px: int = 0) -> Iterator[Image.Image]:
             yield image
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ConfigError(f"{path}: not an image ({error})") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = usual
 
 
 def _fit(pair: Tensor, side: int) -> Tensor:
