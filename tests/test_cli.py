@@ -22,6 +22,7 @@ from slides import texture, write_slide
 from wsi_seg.main import main
 from wsi_seg.progress import Bars, Counts, Json, Screen, clock
 from wsi_twostage.errors import (
+    Busy,
     ClusterError,
     DeviceFull,
     LostSlide,
@@ -283,6 +284,7 @@ def test_the_preview_shows_slide_uncertainty_and_a_close_up(tmp_path: Path, mode
         (UnreadableRegion, 1),
         (WriteError, 1),
         (DeviceFull, 1),
+        (Busy, 75),
         (ClusterError, 75),
     ],
 )

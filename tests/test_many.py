@@ -13,6 +13,7 @@ from wsi_twostage import many
 from wsi_twostage.batch import Entry
 from wsi_twostage.errors import BundleError, ClusterError, ConfigError
 from wsi_twostage.events import Event, Listener, Started
+from wsi_twostage.lock import locked
 from wsi_twostage.many import segment_many
 from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Duration, Fraction
@@ -91,6 +92,15 @@ def test_what_no_slide_could_be_segmented_with_is_said_once(batch: list[Entry], 
     with pytest.raises(ConfigError, match="threshold is of entropy"):
         list(segment_many(batch, settings=replace(EVERYWHERE, uncertainty="margin")))
     assert not [entry for entry in batch if entry.output.exists()]
+
+
+def test_what_another_run_is_at_work_on_has_not_failed(batch: list[Entry], model: Path) -> None:
+    both = [batch[0], batch[2]]
+    for entry in both:
+        segment(entry.slide, entry.output, bundle=model, rule=RULE, settings=EVERYWHERE)
+    with locked(batch[0].output):
+        outcomes = segment_many(both, bundle=model, rule=RULE, settings=EVERYWHERE, fail_fast=True)
+        assert [outcome.status for outcome in outcomes] == ["stopped", "done"]
 
 
 def test_a_lost_cluster_ends_the_batch_but_fails_nothing(

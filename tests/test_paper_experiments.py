@@ -444,6 +444,24 @@ def test_training_state_is_kept_each_epoch(data: Path, tmp_path: Path) -> None:
     assert np.isfinite(Runs.of(tmp_path, replace(TINY, epochs=1), items).seconds("model1"))
 
 
+def test_a_long_epoch_is_reported_while_it_lasts(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Epoch] = []
+    monkeypatch.setattr(training, "REPORT_S", 0.0)
+    items = open_set("folder", data).train
+    training.train_experiment(replace(TINY, epochs=2), items, tmp_path, device=CPU, progress=seen.append)
+    steps = len(items) // TINY.batch
+    assert steps > 1
+    assert [(at.stage, at.epoch, at.step) for at in seen] == [
+        (stage, epoch, step)
+        for stage in ("reference", "model1", "model2")
+        for epoch in (1, 2)
+        for step in range(1, steps + 1)
+    ]
+    assert {(at.epochs, at.steps) for at in seen} == {(2, steps)}
+
+
 def test_other_images_or_other_starting_weights_make_other_files(data: Path, tmp_path: Path) -> None:
     items = open_set("folder", data).train
     start = tmp_path / "start.safetensors"

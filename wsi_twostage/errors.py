@@ -9,6 +9,7 @@
   + BundleError   (not a bundle, or weights that do not fit the architecture)
   + StoreError    (an output that exists, or is not ours)
     + WriteError  (a full disk, a file system that went away)
+    + Busy        (another run is at work on it)
   + ClusterError  (workers that were lost during a run)
   + DeviceFull    (a window that does not fit a GPU's memory)
 
@@ -79,6 +80,10 @@ class WriteError(StoreError):
     def of(cls, path: object, error: OSError) -> Self:
         """One line about a file that could not be written."""
         return cls(f"{path}: cannot be written ({error.strerror or error})")
+
+
+class Busy(StoreError):
+    """An output that another run is writing; what is on disk is valid, and can be gone on with after it."""
 
 
 class ClusterError(WsiError):

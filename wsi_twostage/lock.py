@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from wsi_twostage.errors import StoreError, WriteError
+from wsi_twostage.errors import Busy, StoreError, WriteError
 
 try:
     import fcntl as _fcntl
@@ -49,8 +49,10 @@ def locked(folder: Path, held_by: str | None = None) -> Iterator[None]:
 
     Raises
     ------
-    StoreError
+    Busy
         Another run holds it, or has just put another folder in its place.
+    StoreError
+        The folder cannot be opened.
     """
     if _LOCKS is None:
         yield
@@ -62,9 +64,9 @@ def locked(folder: Path, held_by: str | None = None) -> Iterator[None]:
     try:
         if _is_taken(descriptor):
             who = (held_by or "another run").split(",")[0]
-            raise StoreError(f"{folder} is being written by {who}; wait for it")
+            raise Busy(f"{folder} is being written by {who}; wait for it")
         if not _lies_there(folder, descriptor):  # nobody else who looks for the lock would find this one
-            raise StoreError(f"{folder} has just been replaced by another run; give the command again")
+            raise Busy(f"{folder} has just been replaced by another run; give the command again")
         yield
     finally:
         os.close(descriptor)

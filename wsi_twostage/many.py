@@ -11,7 +11,7 @@ from distributed import Client
 
 from wsi_twostage import stopping
 from wsi_twostage.batch import Entry
-from wsi_twostage.errors import ClusterError, ConfigError, WsiError
+from wsi_twostage.errors import Busy, ClusterError, ConfigError, WsiError
 from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.pipeline import segment
 from wsi_twostage.preparing import model_of, resolve
@@ -39,7 +39,7 @@ class Outcome:
             return self.result.status
         if self.error is None:
             return "skipped"
-        return "stopped" if isinstance(self.error, ClusterError) else "failed"
+        return "stopped" if isinstance(self.error, (Busy, ClusterError)) else "failed"
 
 
 def segment_many(
@@ -121,5 +121,5 @@ def segment_many(
                     ended |= fail_fast
                 except WsiError as error:
                     outcome = Outcome(entry, error=error)
-                    ended |= fail_fast or isinstance(error, ClusterError)
+                    ended |= isinstance(error, ClusterError) or (fail_fast and outcome.status == "failed")
                 yield outcome

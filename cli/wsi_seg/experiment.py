@@ -85,4 +85,6 @@ def _wait(experiment: str, stage: str) -> None:
 
 
 def _show(counts: Counts, experiment: str, at: "Epoch") -> None:
-    counts.show(f"{experiment}: {at.stage}", at.epoch, at.epochs, f"loss {at.loss:.4f}")
+    done, total = (at.epoch - 1) * at.steps + at.step, at.epochs * at.steps
+    text = f"epoch {at.epoch} of {at.epochs}, loss {at.loss:.4f}"
+    counts.show(f"{experiment}: {at.stage}", done, total, text)

@@ -24,6 +24,7 @@ from wsi_seg.train import evaluate, train
 from wsi_seg.verify import verify
 from wsi_seg.view import view
 from wsi_twostage.errors import (
+    Busy,
     ClusterError,
     DeviceFull,
     ExitCode,
@@ -77,6 +78,8 @@ def main() -> None:
         code = ExitCode.USAGE
         if isinstance(error, (LostSlide, UnreadableRegion, WriteError, DeviceFull)):
             code = ExitCode.FAILED
+        elif isinstance(error, Busy):
+            code = ExitCode.INTERRUPTED
         elif isinstance(error, ClusterError):
             code = ExitCode.INTERRUPTED
             click.echo("wsi-seg: what is on disk is valid, and the same command goes on with it", err=True)

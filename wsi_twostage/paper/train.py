@@ -7,7 +7,7 @@ its last whole epoch.
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,17 +24,22 @@ from wsi_twostage.paper.images import Augmentation, Stretched, epoch_batches, fo
 from wsi_twostage.paper.runs import Runs
 from wsi_twostage.paper.weights import start_network
 from wsi_twostage.training.state import read_state, write_state
-from wsi_twostage.training.train import half_cosine, move_average
+from wsi_twostage.training.train import REPORT_S, Loss, half_cosine, move_average
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Where the training of a stage stands."""
+    """Where the training of a stage stands: in an epoch, or at its end."""
 
     stage: str
     epoch: int
+    """From 1."""
     epochs: int
+    step: int
+    """Of this epoch, from 1; its state is kept after the last."""
+    steps: int
     loss: float
+    """Mean of this epoch so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +107,7 @@ def _train(
     torch.manual_seed(experiment.seed)
     torch.backends.cudnn.deterministic = True  # atomics in some backward passes remain
     net = _start(stage, runs).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model1 = runs.load("model1", device) if stage == "model2" else None
-    teacher = runs.load("reference", device) if stage == "model1" and experiment.distil else None
+    loss_of = _objective(stage, net, runs, device)
     optimiser = torch.optim.Adam(net.parameters(), lr=experiment.learning_rate)
     state = runs.path(stage).with_suffix(".checkpoint")
     kept = copy.deepcopy(net).requires_grad_(False) if experiment.average else net
@@ -111,56 +115,73 @@ def _train(
     first, seconds = _resume(state, nets, optimiser)
     steps, epochs = len(data) // experiment.batch, experiment.epochs_of(stage)
     for epoch in range(first, epochs):
-        start, total, count = time.perf_counter(), torch.zeros((), device=device), 0
+        start = said = time.perf_counter()
         torch.manual_seed(experiment.seed * 10_007 + epoch)  # of dropout
         generator = seeded(experiment.seed, epoch)
+        total = torch.zeros((), device=device)
         net.train()
-        batches = epoch_batches(
-            data,
-            batch=experiment.batch,
-            how=Augmentation(
-                side=experiment.side,
-                turned=DATASETS[experiment.data].turned,
-                colour=experiment.colour,
-                zoom=experiment.zoom,
-            ),
-            seed=experiment.seed,
-            epoch=epoch,
-            device=device,
-            workers=workers,
-        )
-        for images, masks in batches:
+        batches = _batches(data, experiment, epoch, device=device, workers=workers)
+        for step, (images, masks) in enumerate(batches, 1):
+            rate = share_of_rate(experiment, (epoch + (step - 1) / steps) / epochs)
             for group in optimiser.param_groups:
-                group["lr"] = experiment.learning_rate * share_of_rate(
-                    experiment, (epoch + count / steps) / epochs
-                )
-            images = images.contiguous(memory_format=torch.channels_last)
+                group["lr"] = experiment.learning_rate * rate
             with torch.autocast(device.type, torch.bfloat16, enabled=experiment.precision == "bf16"):
-                if model1 is not None:
-                    loss = _loss_of_model2(net, model1, images, masks, experiment, generator)
-                elif stage == "model1":
-                    loss = _loss_of_model1(net, teacher, images, masks, experiment)
-                else:
-                    loss = method.loss(net(images).logits, masks, experiment)
+                loss = loss_of(images, masks, generator)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             if experiment.average:
-                step = epoch * steps + count
-                move_average(kept, net, min(experiment.average, (step + 1) / (step + 10)))
-            total, count = total + loss.detach(), count + 1
-        mean = float(total) / count  # the device has done its work by then
-        if not math.isfinite(mean):  # and so are the weights, for good
-            raise ConfigError(
-                f"{experiment.name}: {stage}: the loss is {mean} in epoch {epoch + 1}; try a learning_rate "
-                f"below {experiment.learning_rate:g}"
-            )
-        seconds += time.perf_counter() - start
-        what = {"epoch": str(epoch + 1), "seconds": f"{seconds:.1f}"}
-        write_state(state, nets, optimiser, what)
-        progress(Epoch(stage, epoch + 1, epochs, mean))
+                done = epoch * steps + step
+                move_average(kept, net, min(experiment.average, done / (done + 9)))
+            total += loss.detach()
+            if step < steps and time.perf_counter() - said < REPORT_S:
+                continue
+            mean = float(total) / step  # the device has done its work by then
+            if not math.isfinite(mean):  # and so are the weights, for good
+                raise ConfigError(
+                    f"{experiment.name}: {stage}: the loss is {mean} in epoch {epoch + 1}; try a "
+                    f"learning_rate below {experiment.learning_rate:g}"
+                )
+            said = time.perf_counter()
+            if step == steps:
+                seconds += said - start
+                what = {"epoch": str(epoch + 1), "seconds": f"{seconds:.1f}"}
+                write_state(state, nets, optimiser, what)
+            progress(Epoch(stage, epoch + 1, epochs, step, steps, mean))
     runs.save(stage, kept, seconds=seconds, device=device)
     state.unlink(missing_ok=True)
+
+
+def _batches(
+    data: Stretched, experiment: Experiment, epoch: int, *, device: torch.device, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    batches = epoch_batches(
+        data,
+        batch=experiment.batch,
+        how=Augmentation(
+            side=experiment.side,
+            turned=DATASETS[experiment.data].turned,
+            colour=experiment.colour,
+            zoom=experiment.zoom,
+        ),
+        seed=experiment.seed,
+        epoch=epoch,
+        device=device,
+        workers=workers,
+    )
+    for images, masks in batches:
+        yield images.contiguous(memory_format=torch.channels_last), masks
+
+
+def _objective(stage: str, net: nn.Module, runs: Runs, device: torch.device) -> Loss:
+    """What the training of a stage makes small."""
+    experiment = runs.experiment
+    if stage == "model2":
+        return partial(_loss_of_model2, net, runs.load("model1", device), experiment)
+    if stage == "model1":
+        teacher = runs.load("reference", device) if experiment.distil else None
+        return partial(_loss_of_model1, net, teacher, experiment)
+    return lambda images, masks, _: method.loss(net(images).logits, masks, experiment)
 
 
 def _start(stage: str, runs: Runs) -> nn.Module:
@@ -182,7 +203,12 @@ def share_of_rate(experiment: Experiment, done: float) -> float:
 
 
 def _loss_of_model1(
-    net: nn.Module, teacher: nn.Module | None, images: Tensor, masks: Tensor, experiment: Experiment
+    net: nn.Module,
+    teacher: nn.Module | None,
+    experiment: Experiment,
+    images: Tensor,
+    masks: Tensor,
+    _: torch.Generator,
 ) -> Tensor:
     ratio = experiment.ratio
     logits = net(method.shrink(images, ratio)).logits
@@ -199,9 +225,9 @@ def _loss_of_model1(
 def _loss_of_model2(
     net: nn.Module,
     model1: nn.Module,
+    experiment: Experiment,
     images: Tensor,
     masks: Tensor,
-    experiment: Experiment,
     generator: torch.Generator,
 ) -> Tensor:
     """One cell of each image, drawn by Model 1's uncertainty (Section 3.1)."""

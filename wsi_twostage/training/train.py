@@ -38,7 +38,7 @@ class Step:
 
 
 Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-"""Of crops (B, 3, S, S) in 0..1, yet to be varied, and what is known of them, (B, n, S, S) in 0..1."""
+"""Of images (B, 3, S, S) in 0..1, by a recipe yet to be varied, and what is known of them, (B, n, S, S)."""
 
 
 def train(
