@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "mask": {"drafts", "errors", "ngff", "tiles"},
     "models": {"drafts", "errors"},
     "quality": {"errors", "models", "uncertainty"},
-    "kept_cases": {"drafts", "errors", "quality"},
+    "kept_cases": {"drafts", "errors", "lock", "quality"},
     "calibrate": {
         "batch", "drafts", "errors", "events", "fine", "kept_cases", "manifest", "mask", "models", "pipeline",
         "preparing", "quality", "selection", "settings", "tiles", "training",

@@ -13,7 +13,7 @@ from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.models.spec import Calibration
 from wsi_twostage.pipeline import segment
 from wsi_twostage.planning import plan
-from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
+from wsi_twostage.selection import ALL, NONE, Duration, Fraction, Threshold
 from wsi_twostage.settings import Settings
 
 IMAGE = np.full((2100, 1700, 3), 244, np.uint8)
@@ -61,6 +61,22 @@ def test_a_threshold_is_judged_by_the_models_calibration(slide: Path) -> None:
     made = plan(slide, bundle=calibrated, rule=Threshold(0.3), settings=other)
     assert made.stage_2.tiles == made.tissue
     assert "calibration is of entropy, not of margin" in made.refined_from
+
+
+def test_a_budget_of_time_is_spent_and_not_more(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each window takes a second, and nothing else takes time."""
+    monkeypatch.setattr("wsi_twostage.planning._time", lambda work, _: float("_stage" in work.__qualname__))
+    settings, bundle = Settings(workers=1), small_bundle()
+    every = plan(slide, bundle=bundle, rule=ALL, settings=settings)
+    one, two = every.stage_1.seconds, every.stage_2.seconds
+    assert min(one, two) > 0
+    half = plan(slide, bundle=bundle, rule=Duration(one + two / 2), settings=settings)
+    assert 0 < half.stage_2.tiles < every.stage_2.tiles
+    assert half.seconds <= one + two / 2 + 0.2
+    assert plan(slide, bundle=bundle, rule=Duration(999), settings=settings).stage_2 == every.stage_2
+    short = plan(slide, bundle=bundle, rule=Duration(one / 2), settings=settings)
+    assert short.stage_2.tiles == 0
+    assert "is over before Model 1 has seen all" in short.notes[0]
 
 
 def test_a_missing_level_and_missing_tissue_are_pointed_out(

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from command import wsi_seg
 from faults import Killed
 from slides import change_tile, texture, write_slide
 
 from wsi_seg.main import commands
 from wsi_twostage import calibrate
 from wsi_twostage.calibrate import WARM, Seen, calibrate_bundle, case_of_store
-from wsi_twostage.errors import ConfigError, LostSlide, StoreError
+from wsi_twostage.errors import BundleError, Busy, ConfigError, LostSlide, NoCases, StoreError, WriteError
 from wsi_twostage.events import Event, Note, Started, TilesDone
 from wsi_twostage.kept_cases import KeptCases
 from wsi_twostage.models.bundle import build, copy_bundle, load_net, save_bundle
@@ -28,6 +29,7 @@ from wsi_twostage.quality import (
     TileAnswers,
     calibrate_cases,
     fit_temperature,
+    least_promise,
     mean_threshold,
     promises,
     tally,
@@ -145,7 +147,7 @@ def test_conformal_risk_control_by_hand(
         (
             calibration(61, 0.0, 0.1),
             0.005,
-            r"rests on 61 slides, which can promise 0\.0161 at best; 199 are needed, and so 249 or",
+            r"rests on 61 slides, which can promise 0\.0162 at best; 199 are needed, and so 249 or",
         ),
         (calibration(61, 0.0), 0.0, "must be within 0..1"),
     ],
@@ -154,6 +156,13 @@ def test_conformal_risk_control_by_hand(
 def test_what_cannot_be_promised_is_refused(found: Calibration | None, target: float, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         threshold_for(found, target)
+
+
+@pytest.mark.parametrize("cases", [1, 2, 6, 7, 8, 11, 61, 99, 998])
+def test_the_best_that_can_be_promised_is_granted(cases: int) -> None:
+    best = float(f"{least_promise(cases):g}")
+    assert threshold_for(calibration(cases, 0.0), best) == 0.0
+    assert best == pytest.approx(1 / (cases + 1), rel=0.01)
 
 
 def test_promises_leave_out_what_they_cannot_hold() -> None:
@@ -372,6 +381,96 @@ def test_every_fifth_input_fits_the_temperature_alone(bundle: Path, tmp_path: Pa
 def test_the_same_input_twice_is_refused(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="given twice"):
         calibrate_bundle([tmp_path / "a.svs"] * 2, tmp_path / "new.safetensors", model=bundle)
+
+
+@pytest.mark.parametrize("number", [3, 5])  # with five, one of the two fits the temperature
+def test_a_copy_counts_once(bundle: Path, tmp_path: Path, number: int) -> None:
+    for kind in ("slides", "images"):
+        (tmp_path / kind).mkdir()
+    for i in range(number):
+        seed = i % (number - 1)
+        write_slide(tmp_path / "slides" / f"{i}.tiff", [texture(260, 300, seed=seed)])
+        imagecodecs.imwrite(tmp_path / "images" / f"{i}.png", texture(129, 141, seed=seed))
+    for kind in ("slides", "images"):
+        seen: list[Seen] = []
+        spec = calibrate_bundle(
+            [tmp_path / kind], tmp_path / f"{kind}.safetensors", model=bundle, settings=EVERYWHERE,
+            progress=seen.append,
+        )  # fmt: skip
+        assert spec.calibration is not None
+        assert spec.calibration.cases == (2 if number == 3 else 3)
+        (out,) = (at for at in seen if at.left_out)
+        assert "a copy of 0." in out.left_out
+        assert not out.failed
+
+
+def test_a_list_whose_tissue_is_missing_costs_one_slide(bundle: Path, tmp_path: Path) -> None:
+    for i in range(2):
+        write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)])
+    listed, seen = tmp_path / "slides.csv", list[Seen]()
+    listed.write_text("wsi,mask,output\n0.tiff,gone.png,/elsewhere/0.zarr\n1.tiff,,/elsewhere/1.zarr\n")
+    output = tmp_path / "new.safetensors"
+    spec = calibrate_bundle([listed], output, model=bundle, settings=EVERYWHERE, progress=seen.append)
+    assert spec.calibration is not None
+    assert spec.calibration.cases == 1
+    assert seen[1].name == "0.tiff"
+    assert "gone.png" in seen[1].left_out
+    assert seen[1].failed
+
+
+@pytest.mark.parametrize("slides", [True, False])
+def test_a_network_of_no_numbers_is_not_calibrated(bundle: Path, tmp_path: Path, slides: bool) -> None:
+    net, broken, data = load_net(bundle), tmp_path / "nan.safetensors", tmp_path / "data"
+    next(net.fine.parameters()).data.fill_(float("nan"))
+    save_bundle(broken, net, read_spec(bundle))
+    data.mkdir()
+    if slides:
+        write_slide(data / "0.tiff", [texture(260, 300)])
+    else:
+        imagecodecs.imwrite(data / "0.png", texture(140, 140))
+    with pytest.raises(BundleError, match="numbers that are not finite"):
+        calibrate_bundle([data], tmp_path / "new.safetensors", model=broken, settings=EVERYWHERE)
+
+
+def test_one_calibration_at_a_time_writes_a_bundle(bundle: Path, tmp_path: Path) -> None:
+    slides = [write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)]) for i in range(2)]
+    output, said = tmp_path / "new.safetensors", list[str]()
+
+    def second(seen: Seen) -> None:
+        if not seen.inputs:
+            return
+        with pytest.raises(Busy) as refused:
+            calibrate_bundle(slides, output, model=bundle, settings=EVERYWHERE)
+        said.append(str(refused.value))
+
+    calibrate_bundle(slides, output, model=bundle, settings=EVERYWHERE, progress=second)
+    assert ["is being written by another calibration; wait for it" in line for line in said] == [True, True]
+    assert read_spec(output).calibration
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_first_input(bundle: Path, tmp_path: Path) -> None:
+    imagecodecs.imwrite(tmp_path / "0.png", texture(140, 140))
+    output, seen = bundle / "new.safetensors", list[Seen]()  # in a file
+    with pytest.raises(WriteError, match=r"new\.safetensors: cannot be written"):
+        calibrate_bundle([tmp_path], output, model=bundle, settings=EVERYWHERE, progress=seen.append)
+    assert not seen
+
+
+def test_what_was_seen_is_kept_where_the_rest_could_not_be_read(bundle: Path, tmp_path: Path) -> None:
+    """The first of five fits the temperature; without the others there is nothing to calibrate on."""
+    write_slide(tmp_path / "0.tiff", [texture(260, 300)])
+    for i in range(1, 5):
+        (tmp_path / f"{i}.tiff").write_bytes(b"nothing")
+    output = tmp_path / "new.safetensors"
+    for _ in range(2):
+        done = wsi_seg("calibrate", tmp_path, "-o", output, "--model", bundle, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "wsi-seg: nothing to calibrate on" in done.stderr
+    assert len(list((tmp_path / "new.safetensors.cases").glob("*.npz"))) == 1
+    blank = write_slide(tmp_path / "blank.tif", [np.full((260, 300, 3), 245, np.uint8)])
+    with pytest.raises(NoCases):
+        calibrate_bundle([blank], tmp_path / "b.safetensors", model=bundle)
+    assert not (tmp_path / "b.safetensors.cases").exists()
 
 
 def test_another_uncertainty_is_refused() -> None:

@@ -1,8 +1,10 @@
 """Calibrate a bundle on a user's own slides or images, without labels: both models see everything once."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -10,8 +12,8 @@ from pathlib import Path
 import torch
 
 from wsi_twostage.batch import Entry, expand, name_of, slides_in
-from wsi_twostage.drafts import ensure_new
-from wsi_twostage.errors import ConfigError, LostSlide, SlideError
+from wsi_twostage.drafts import ensure_new, ensure_writable
+from wsi_twostage.errors import ConfigError, LostSlide, NoCases, SlideError
 from wsi_twostage.events import Listener, ignore
 from wsi_twostage.fine import coarse_labels
 from wsi_twostage.kept_cases import KeptCases
@@ -61,6 +63,14 @@ class Seen:
     """It could not be read."""
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An input that does not count."""
+
+    why: str
+    failed: bool = True
+
+
 def calibrate_bundle(
     inputs: Sequence[str | os.PathLike[str]],
     output: Path,
@@ -83,8 +93,8 @@ def calibrate_bundle(
     ----------
     inputs
         Slides, as `batch.entries` takes them; or folders of images (PNG, JPEG) at the bundle's mpp. Not both,
-        for a promise about slides rests on slides. What cannot be read or has no tissue is left out; of a
-        slide that can be read in part the rest counts.
+        for a promise about slides rests on slides. What cannot be read, has no tissue or is a copy of one
+        that counts is left out; of a slide that can be read in part the rest counts.
     progress
         Called at the beginning, and after each input.
     listener
@@ -93,13 +103,17 @@ def calibrate_bundle(
     Raises
     ------
     ConfigError
-        Nothing to calibrate on, an input twice, slides and images together, or a bundle of several classes.
+        An input twice, slides and images together, or a bundle of several classes.
+    NoCases
+        Of all inputs none was left.
     BundleError
-        Not a bundle.
+        Not a bundle, or a network that gives no numbers.
     LostSlide
         A slide went away, or was replaced, while it was seen; the same call goes on.
     StoreError
-        Something is at ``output``.
+        Something is at ``output``, or another calibration is at work on it.
+    WriteError
+        ``output`` cannot be written; known before the first input, or the disk filled up.
     """
     ensure_new(output)
     path = locate(model)
@@ -107,25 +121,29 @@ def calibrate_bundle(
     if len(spec.classes) > 1:
         raise ConfigError(f"{spec.name}: only bundles of one class can be calibrated; it has {spec.classes}")
     found, images = _inputs([os.fspath(given) for given in inputs], settings)
-    kept, done = KeptCases(output.with_name(f"{output.name}.cases")), count(1)
+    ensure_writable(output)
+    kept, done, failed = KeptCases(output.with_name(f"{output.name}.cases")), count(1), False
+    counted: dict[str, str] = {}  # names by content
     progress(Seen(0, len(found)))
 
     def see(some: Sequence[Entry], bundle: Path) -> list[Case]:
         """Whatever of these can be used."""
-        cases = _images(some, bundle, settings) if images else _slides(some, bundle, settings, kept, listener)
+        nonlocal failed
+        cases = (
+            _images(some, bundle, settings, counted)
+            if images
+            else _slides(some, bundle, settings, kept, counted, listener)
+        )
         used = []
         for entry, case in zip(some, cases, strict=True):
-            failed, why = not isinstance(case, Case), ""
-            if not isinstance(case, Case):
-                why = str(case)
-            elif not len(case.histogram):
-                why = "no tissue"
-            else:
+            out = case if isinstance(case, LeftOut) else LeftOut("", failed=False)
+            if isinstance(case, Case):
                 used.append(case)
-            progress(Seen(next(done), len(found), name_of(entry.slide), why, failed))
+            failed |= out.failed
+            progress(Seen(next(done), len(found), name_of(entry.slide), out.why, out.failed))
         return used
 
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, nullcontext() if images else kept.held():
         draft = Path(place) / "draft.safetensors"
         first = found[::FOR_TEMPERATURE] if len(found) >= FOR_TEMPERATURE else []
         if first:
@@ -135,14 +153,16 @@ def calibrate_bundle(
                 spec = _warmer(spec, round(fitted, 4))
         copy_bundle(path, draft, replace(spec, calibration=None))
         cases = see([entry for entry in found if entry not in set(first)], draft)
-    if not cases:
+        if not cases:
+            if not failed:  # else what was seen may be of use once the others can be read
+                kept.remove()
+            raise NoCases("nothing to calibrate on: no tissue was found, or no input could be read")
+        unit = "images" if images else "slides"
+        promise = calibrate_cases(cases, unit=unit, uncertainty=settings.uncertainty)
+        spec = replace(spec, threshold=mean_threshold(promise, DEFAULT_GAP), calibration=promise)
+        ensure_new(output)  # again: it takes long
+        copy_bundle(path, output, spec)
         kept.remove()
-        raise ConfigError("nothing to calibrate on: no tissue was found, or no input could be read")
-    promise = calibrate_cases(cases, unit="images" if images else "slides", uncertainty=settings.uncertainty)
-    spec = replace(spec, threshold=mean_threshold(promise, DEFAULT_GAP), calibration=promise)
-    ensure_new(output)  # again: it takes long
-    copy_bundle(path, output, spec)
-    kept.remove()
     return spec
 
 
@@ -161,7 +181,8 @@ def _inputs(inputs: Sequence[str], settings: Settings) -> tuple[list[Entry], boo
                 f"{name_of(others[0])}; give a folder of one kind, or the slides themselves"
             )
     entries = [Entry(str(image), Path()) for _, images in folders for image in images]
-    found = entries or [entry for given in inputs for entry in expand(given, Path())]
+    anywhere = Path(os.path.abspath(os.sep))  # no results are kept
+    found = entries or [entry for given in inputs for entry in expand(given, anywhere)]
     if len({os.path.realpath(entry.slide) for entry in found}) < len(found):
         raise ConfigError("an input was given twice; a promise counts each once")
     return found, bool(folders)
@@ -184,20 +205,41 @@ def _warmer(spec: BundleSpec, temperature: float) -> BundleSpec:
 
 
 def _slides(
-    entries: Sequence[Entry], model: Path, settings: Settings, kept: KeptCases, listener: Listener
-) -> Iterable[Case | SlideError]:
+    entries: Sequence[Entry],
+    model: Path,
+    settings: Settings,
+    kept: KeptCases,
+    counted: dict[str, str],
+    listener: Listener,
+) -> Iterable[Case | LeftOut]:
     for entry in entries:
         try:
-            yield _slide(entry.slide, model, entry.settings(settings), kept, listener)
+            own = entry.settings(settings)
+        except ConfigError as error:  # of the tissue that the list names
+            yield LeftOut(str(error))
+            continue
+        try:
+            yield _slide(entry.slide, model, own, kept, counted, listener)
         except LostSlide:
             raise
         except SlideError as error:
-            yield error
+            yield LeftOut(str(error))
 
 
-def _slide(slide: str, model: Path, settings: Settings, kept: KeptCases, listener: Listener) -> Case:
+def _slide(
+    slide: str,
+    model: Path,
+    settings: Settings,
+    kept: KeptCases,
+    counted: dict[str, str],
+    listener: Listener,
+) -> Case | LeftOut:
     ready = prepare(slide, model, settings)
-    made_of = identity_of(ready.manifest(settings))
+    manifest = ready.manifest(settings)
+    content = manifest["slide"]["fingerprint"]
+    if content in counted:
+        return _copy_of(counted[content])
+    made_of = identity_of(manifest)
     case = kept.read(made_of)
     if case is None:
         place = kept.store_of(made_of)
@@ -206,7 +248,14 @@ def _slide(slide: str, model: Path, settings: Settings, kept: KeptCases, listene
         if result.counts.failed and not len(case.histogram):
             raise SlideError(f"{slide}: none of its {result.counts.tissue} tissue tiles could be read")
         kept.keep(made_of, case)
+    if not len(case.histogram):
+        return LeftOut("no tissue", failed=False)
+    counted[content] = name_of(slide)
     return case
+
+
+def _copy_of(name: str) -> LeftOut:
+    return LeftOut(f"a copy of {name}, and a promise counts each once", failed=False)
 
 
 def case_of_store(name: str, store: MaskPyramid, spec: BundleSpec) -> Case:
@@ -222,7 +271,9 @@ def _of_tile(store: MaskPyramid, spec: BundleSpec, tile: Tile) -> TileAnswers:
     return TileAnswers(read_probability(store, box.coarser(spec.step))[0], first, read_labels(store, box))
 
 
-def _images(entries: Sequence[Entry], model: Path, settings: Settings) -> Iterable[Case | ConfigError]:
+def _images(
+    entries: Sequence[Entry], model: Path, settings: Settings, counted: dict[str, str]
+) -> Iterable[Case | LeftOut]:
     spec = read_spec(model)
     if spec.contract is not None:  # images reach ONNX Runtime from the CPU
         net: ModelBundle | TwoStageNet = load_bundle(model, device=onnx_device(settings.device))
@@ -235,6 +286,11 @@ def _images(entries: Sequence[Entry], model: Path, settings: Settings) -> Iterab
         try:
             sample = Sample(path.name, read_rgb(path), unlabelled)
         except ConfigError as error:
-            yield error
+            yield LeftOut(str(error))
+            continue
+        content = hashlib.sha256(sample.image.numpy().data).hexdigest()
+        if content in counted:
+            yield _copy_of(counted[content])
         else:
+            counted[content] = path.name
             yield from (case_of_answer(answer, spec) for answer in answers(net, [sample], spec, device))

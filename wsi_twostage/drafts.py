@@ -21,6 +21,16 @@ def ensure_new(path: Path) -> None:
         raise StoreError(f"{path} exists; give another --output")
 
 
+def ensure_writable(path: Path) -> None:
+    """Raise WriteError if no file can be written at ``path``; what is there stays."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft_of(path):
+            pass
+    except OSError as error:
+        raise WriteError.of(path, error) from error
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A file beside ``path`` to fill; it takes the place of ``path`` only when the block succeeds.

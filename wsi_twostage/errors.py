@@ -5,6 +5,7 @@
     + NoScale     (no micrometres per pixel, or implausible ones)
     + UnreadableRegion
     + LostSlide   (went away, or was replaced, during a run)
+    + NoCases     (nothing left to calibrate on)
   + ConfigError   (a value the user can fix)
   + BundleError   (not a bundle, or weights that do not fit the architecture)
   + StoreError    (an output that exists, or is not ours)
@@ -59,6 +60,10 @@ class NoScale(SlideError):
 
 class LostSlide(SlideError):
     """A slide that can be read no more; what is on disk is valid, and can be gone on with."""
+
+
+class NoCases(SlideError):
+    """Inputs of a calibration of which none could be used, as is known once all were seen."""
 
 
 class ConfigError(WsiError):

@@ -3,6 +3,8 @@
 import re
 import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +13,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from wsi_twostage.drafts import clear, whole_file
-from wsi_twostage.errors import StoreError
+from wsi_twostage.errors import StoreError, WriteError
+from wsi_twostage.lock import locked
 from wsi_twostage.quality import Case
 
 _OURS = re.compile(r"[0-9a-f]{16}\.(npz|zarr)")
@@ -23,6 +26,28 @@ class KeptCases:
     """Cases in a folder, each by what made it (`manifest.identity_of`)."""
 
     folder: Path
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The folder, for one calibration at a time; afterwards it is gone if it is empty.
+
+        Raises
+        ------
+        Busy
+            Another one is at work.
+        WriteError
+            The folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError.of(self.folder, error) from error
+        with locked(self.folder, "another calibration"):
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    self.folder.rmdir()
 
     def read(self, made_of: str) -> Case | None:
         """A case that an interrupted calibration has left; None: there is none, or it is damaged.

@@ -23,10 +23,10 @@ from wsi_twostage.models.runner import runner
 from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
 from wsi_twostage.overview import read_overview
 from wsi_twostage.preparing import mask_spec, model_of, resolve, tissue_of_file, views_of
-from wsi_twostage.selection import Duration, Fraction, Rule, TargetGap, TileCount
+from wsi_twostage.selection import Duration, Fraction, Rule, TargetGap, Threshold, TileCount
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide, View, open_slide
-from wsi_twostage.tiles import Box, TileGrid, merge
+from wsi_twostage.tiles import Box, merge
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
 from wsi_twostage.work import WindowShape
 
@@ -80,6 +80,8 @@ def plan(
 ) -> Plan:
     """Look at the overview, time each network on one window per worker, and add up; nothing is written.
 
+    Of a budget of time: as many tiles as that leaves time for.
+
     Parameters and errors are those of `segment`.
     """
     settings, notes = settings or Settings(), list[str]()
@@ -88,17 +90,11 @@ def plan(
     followed, said = resolve(rule, spec, settings, lambda event: None)
     views = views_of(slide, spec)
     result = mask_spec(spec, views.fine, views.overview)
-    grid, workers = result.tiles, settings.workers or CPU_COUNT
+    workers = settings.workers or CPU_COUNT
     start = time.perf_counter()
     tissue = _tissue(views.overview, result, slide, settings)
     looked = time.perf_counter() - start
-    refined, why = _refined(followed, spec, tissue, settings.uncertainty)
-    if settings.audit is not None:
-        refined, why = (
-            min(refined + settings.audit, int(tissue.sum())),
-            f"{why}; {settings.audit} for the audit",
-        )
-    net = runner(model)
+    net, count = runner(model), int(tissue.sum())
 
     def first(box: Box) -> None:
         net.f1(_read(views.coarse, box.coarser(spec.ratio).grow(spec.coarse_halo)))
@@ -107,23 +103,30 @@ def plan(
         around = box.coarser(CONTEXT_STRIDE).grow(spec.context_halo)
         net.f2(_read(views.fine, box.grow(spec.halo)), _read(views.around, around))
 
-    # the tiles of stage 2 are not known yet: some that lie as scattered as the rule leaves them
-    some = np.zeros_like(tissue)
-    some.ravel()[np.flatnonzero(tissue)[np.linspace(0, tissue.sum() - 1, refined).astype(np.intp)]] = (
-        refined > 0
-    )
-    stages = [
-        _stage(result, grid, view, tiles, shape, ratio, predict, workers)
-        for view, tiles, shape, ratio, predict in (
-            (views.coarse, tissue, coarse.shape(spec), spec.ratio, first),
-            (views.fine, some, fine.shape(spec), 1, second),
-        )
-    ]
-    writing = _time(lambda: _label(spec, result.channels), workers) * int(tissue.sum()) / workers
-    if stages[0].decoded_megapixels > _LARGE_MPX and max(views.coarse.scale) > 1.5:
+    def refining(tiles: int) -> Stage:
+        """Of so many that lie as scattered as a rule leaves them; which ones is not known yet."""
+        some = np.zeros_like(tissue)
+        some.ravel()[np.flatnonzero(tissue)[np.linspace(0, count - 1, tiles).astype(np.intp)]] = tiles > 0
+        return _stage(result, views.fine, some, fine.shape(spec), 1, second, workers)
+
+    stage_1 = _stage(result, views.coarse, tissue, coarse.shape(spec), spec.ratio, first, workers)
+    writing = _time(lambda: _label(spec, result.channels), workers) * count / workers
+    if isinstance(followed, Duration):
+        left = followed.value - looked - stage_1.seconds - writing
+        refined, why = count, "as many as there is time for"
+        while refined and (takes := refining(refined).seconds) > left:  # fewer are more scattered, and dearer
+            refined = int(refined * max(left, 0) / takes)
+        if left < 0:
+            notes.append(f"{followed} is over before Model 1 has seen all, which is done all the same")
+    else:
+        refined, why = _refined(followed, spec, count, settings.uncertainty)
+    if settings.audit is not None:
+        refined, why = min(refined + settings.audit, count), f"{why}; {settings.audit} for the audit"
+    stage_2 = refining(refined)
+    if stage_1.decoded_megapixels > _LARGE_MPX and max(views.coarse.scale) > 1.5:
         notes.append(
             f"no stored level near {views.coarse.mpp:.3g} um/px: Model 1's pixels are averaged from level "
-            f"{views.coarse.level.index}, {stages[0].decoded_megapixels:.0f} Mpx to decode; "
+            f"{views.coarse.level.index}, {stage_1.decoded_megapixels:.0f} Mpx to decode; "
             f"wsi-seg convert makes the levels once"
         )
     if not tissue.any():
@@ -133,15 +136,15 @@ def plan(
     return Plan(
         slide,
         tiles=tissue.size,
-        tissue=int(tissue.sum()),
-        stage_1=stages[0],
-        stage_2=stages[1],
+        tissue=count,
+        stage_1=stage_1,
+        stage_2=stage_2,
         rule=said,
         refined_from=why,
         workers=workers,
         memory_gib=round((peak + 2 * shard) / 2**30 + SLACK_GIB, 2),
-        output_mib=round(_OUTPUT_BYTES_PX * int(tissue.sum()) * spec.tile**2 / 2**20, 1),
-        seconds=round(looked + sum(stage.seconds for stage in stages) + writing, 1),
+        output_mib=round(_OUTPUT_BYTES_PX * count * spec.tile**2 / 2**20, 1),
+        seconds=round(looked + stage_1.seconds + stage_2.seconds + writing, 1),
         notes=tuple(notes),
     )
 
@@ -157,15 +160,14 @@ def _tissue(overview: View, result: MaskSpec, slide: Slide, settings: Settings) 
     return tissue_tiles(found, result.tiles, result.overview_downsample) > 0
 
 
-def _refined(rule: Rule, spec: BundleSpec, tissue: NDArray[np.bool_], uncertainty: str) -> tuple[int, str]:
-    """Tiles that the rule would choose, and how that is known."""
-    count = int(tissue.sum())
+def _refined(
+    rule: Fraction | TileCount | Threshold, spec: BundleSpec, count: int, uncertainty: str
+) -> tuple[int, str]:
+    """Of so many tiles of tissue those that the rule would choose, and how that is known."""
     if isinstance(rule, Fraction):
         return round(rule.value * count), "as the rule says"
     if isinstance(rule, TileCount):
         return min(rule.value, count), "as the rule says"
-    if isinstance(rule, Duration):
-        return count, "at most: as many as there is time for"
     known = spec.calibration
     if known is None:
         return count, "at most: this model carries no calibration"
@@ -179,7 +181,6 @@ def _refined(rule: Rule, spec: BundleSpec, tissue: NDArray[np.bool_], uncertaint
 
 def _stage(
     result: MaskSpec,
-    grid: TileGrid,
     view: View,
     tiles: NDArray[np.bool_],
     shape: WindowShape,
@@ -191,7 +192,7 @@ def _stage(
     windows = [
         window
         for chosen in tiles_of_shards(result, tiles).values()
-        for window in merge(chosen, grid, **shape)
+        for window in merge(chosen, result.tiles, **shape)
     ]
     seen = [w.box.grow(shape["halo"]).area / ratio**2 / 1e6 for w in windows]
     decoded = sum(seen) * float(np.prod(view.scale))

@@ -143,9 +143,16 @@ def threshold_for(calibration: Calibration | None, target: float, *, uncertainty
         given = needed if needed < 5 else math.ceil(needed * 5 / 4)  # every fifth fits the temperature
         raise ConfigError(
             f"target gap {target:g}: the calibration rests on {n} {unit}, which can promise "
-            f"{bound[0]:.4f} at best; {needed} are needed, and so {given} or more for wsi-seg calibrate"
+            f"{least_promise(n):g} at best; {needed} are needed, and so {given} or more for wsi-seg calibrate"
         )
     return float(calibration.threshold[allowed[-1]])
+
+
+def least_promise(cases: int) -> float:
+    """The smallest gap that so many cases can promise, rounded up to three digits, so that it is granted."""
+    exact = _WORST / (cases + 1)
+    unit = 10.0 ** (math.floor(math.log10(exact)) - 2)
+    return round(math.ceil(exact / unit) * unit, 12)
 
 
 class Promise(NamedTuple):

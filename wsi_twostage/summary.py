@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wsi_twostage.batch import Entry
-from wsi_twostage.drafts import draft_of, whole_file
-from wsi_twostage.errors import ConfigError, WriteError
+from wsi_twostage.drafts import ensure_writable, whole_file
+from wsi_twostage.errors import ConfigError
 
 WRITING = 20
 """Times what writing the summary took, until it is written again while slides end."""
@@ -58,13 +58,7 @@ class Summary:
 
     def ensure_writable(self) -> None:
         """Raise WriteError if it cannot be written; what is there stays."""
-        place = self._folder / "summary.csv"
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with draft_of(place):
-                pass
-        except OSError as error:
-            raise WriteError.of(place, error) from error
+        ensure_writable(self._folder / "summary.csv")
 
     def add(self, entry: Entry, line: Line) -> None:
         """How a slide ended; on disk at once, unless that took too much of the time."""

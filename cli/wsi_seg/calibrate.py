@@ -49,7 +49,7 @@ def calibrate(
     """
     keep_freed_memory()  # as in a run
     from wsi_twostage.calibrate import calibrate_bundle
-    from wsi_twostage.quality import promises
+    from wsi_twostage.quality import least_promise, promises
     from wsi_twostage.settings import Settings
 
     with Counts() as counts:
@@ -72,7 +72,7 @@ def calibrate(
         for promise in kept:
             click.echo(f"| {promise.target:g} | {promise.threshold:.4f} | {promise.refined:.1%} |")
     else:
-        click.echo(f"{found.cases} {found.unit} can promise a gap of {1 / (found.cases + 1):.2g} at best")
+        click.echo(f"{found.cases} {found.unit} can promise a gap of {least_promise(found.cases):g} at best")
     if watch.failed:
         click.echo(f"{watch.failed} inputs could not be read and are left out", err=True)
         ctx.exit(ExitCode.SOME_FAILED)

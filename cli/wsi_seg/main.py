@@ -29,6 +29,7 @@ from wsi_twostage.errors import (
     DeviceFull,
     ExitCode,
     LostSlide,
+    NoCases,
     UnreadableRegion,
     WriteError,
     WsiError,
@@ -76,7 +77,7 @@ def main() -> None:
     except WsiError as error:
         click.echo(f"wsi-seg: {error}", err=True)
         code = ExitCode.USAGE
-        if isinstance(error, (LostSlide, UnreadableRegion, WriteError, DeviceFull)):
+        if isinstance(error, (LostSlide, NoCases, UnreadableRegion, WriteError, DeviceFull)):
             code = ExitCode.FAILED
         elif isinstance(error, Busy):
             code = ExitCode.INTERRUPTED

@@ -13,6 +13,7 @@ from torch.nn import functional
 from wsi_twostage.answers import enlarge, to_labels, to_probability
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.spec import CONTEXT_STRIDE, STRIDE, BundleSpec
+from wsi_twostage.models.stage import ensure_numbers
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.quality import Case, TileAnswers, tally
 from wsi_twostage.tiles import Box
@@ -47,7 +48,13 @@ class Answer:
 def answers(
     net: TwoStageNet | ModelBundle, samples: Iterable[Sample], spec: BundleSpec, device: torch.device
 ) -> Iterator[Answer]:
-    """Run both stages on whole images, with glass around them as beyond the edge of a slide."""
+    """Run both stages on whole images, with glass around them as beyond the edge of a slide.
+
+    Raises
+    ------
+    BundleError
+        A stage gives NaN.
+    """
     for sample in samples:
         image = sample.image.to(device)[None].float() / 255
         height, width = image.shape[2:]
@@ -57,6 +64,8 @@ def answers(
         first = net.f1(_level(even, spec.ratio, halo=spec.coarse_halo))[0].float()
         around = _level(even, CONTEXT_STRIDE, halo=spec.context_halo)
         second = net.f2(_level(even, 1, halo=halo), around)[0].float()
+        for answer in (first, second):
+            ensure_numbers(answer, spec.name)
         rows, cols = -(-height // spec.step), -(-width // spec.step)
         yield Answer(
             sample,
