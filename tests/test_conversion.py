@@ -252,6 +252,34 @@ def test_what_is_there_is_kept(tmp_path: Path) -> None:
     assert pixels(root, 0).any()
 
 
+def test_what_was_put_into_a_copy_is_not_overwritten_with_it(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [IMAGE[:200, :200]])
+    root = convert(slide, tmp_path / "a.zarr")
+    note = root / "labels" / "mine" / "note.txt"
+    note.parent.mkdir(parents=True)
+    note.write_text("precious")
+    with pytest.raises(StoreError, match=r"a\.zarr/labels was put into what is to be overwritten"):
+        convert(slide, root, overwrite=True)
+    assert note.read_text() == "precious"
+    shutil.rmtree(root / "labels")
+    (root / ".DS_Store").touch()
+    convert(slide, root, overwrite=True)
+    (tmp_path / "link.zarr").symlink_to(root)
+    with pytest.raises(StoreError, match=r"is a link to .*a\.zarr; give that as the output"):
+        convert(slide, tmp_path / "link.zarr", overwrite=True)
+    assert pixels(root, 0).any()
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/a.ome.zarr", "https://host/a.ome.zarr"])
+def test_a_url_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [IMAGE[:200, :200]])
+    monkeypatch.chdir(tmp_path)
+    for make in (convert, segment):
+        with pytest.raises(StoreError, match="outputs are files and folders of this machine"):
+            make(slide, output)
+    assert list(tmp_path.iterdir()) == [slide]
+
+
 def test_what_cannot_be_read_is_no_pixels(tmp_path: Path) -> None:
     """Nor are the blanks of what was written before it."""
     slide = write_slide(tmp_path / "slide.tiff", [IMAGE])
@@ -266,8 +294,9 @@ def test_what_cannot_be_read_is_no_pixels(tmp_path: Path) -> None:
 def test_a_slide_is_not_converted_onto_itself(tmp_path: Path, place: str) -> None:
     root = convert(write_slide(tmp_path / "slide.tiff", [IMAGE]), tmp_path / "a.zarr")
     before = pixels(root, 0)
-    with pytest.raises(StoreError, match="the slide itself lies there"):
-        convert(root, tmp_path / place, compression="jpeg", overwrite=True)
+    for slide in (root, f"file://{root}"):
+        with pytest.raises(StoreError, match="the slide itself lies there"):
+            convert(slide, tmp_path / place, compression="jpeg", overwrite=True)
     np.testing.assert_array_equal(pixels(root, 0), before)
 
 

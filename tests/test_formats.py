@@ -229,6 +229,57 @@ def test_a_chunk_that_was_never_written_is_blank(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[:, 64:], IMAGE[:64, 64:128])
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_chunk_that_is_a_link_to_nowhere_is_no_pixels(tmp_path: Path, version: str) -> None:
+    place = write_ome_zarr(tmp_path / "a.zarr", axes="yxc", version=version)
+    chunk = place / "0" / ("0.0.0" if version == "0.4" else "c/0/0/0")
+    chunk.unlink()
+    view = open_slide(place).view(1)
+    assert not view.read(Box(0, 0, 64, 64)).any()
+    chunk.symlink_to(tmp_path / "not fetched")
+    with pytest.raises(UnreadableRegion, match="no file, nor a link to one"):
+        view.read(Box(10, 10, 64, 64))
+    np.testing.assert_array_equal(view.read(Box(0, 64, 64, 64)), IMAGE[:64, 64:128])
+
+
+def test_an_array_without_a_fill_value_that_went_away_is_no_pixels(tmp_path: Path) -> None:
+    place = write_ome_zarr(tmp_path / "a.zarr", version="0.4")
+    told = place / "0" / ".zarray"
+    told.write_text(told.read_text().replace('"fill_value": 0', '"fill_value": null'))
+    view = open_slide(place).view(1)
+    assert view.read(Box(0, 0, 64, 64)).any()
+    (place / "0").rename(place / "elsewhere")
+    with pytest.raises(SlideError, match="level 0 went away"):
+        view.read(Box(0, 0, 64, 64))
+
+
+RGB, DYES = ("FF0000", "00FF00", "0000FF"), ("DAPI", "GFP", "Cy3", "Cy5")
+
+
+@pytest.mark.parametrize(
+    ("channels", "sound"),
+    [
+        ([{"label": "Channel 0", "color": colour} for colour in RGB], True),
+        ([{"label": name, "color": "FFFFFF"} for name in ("Red", "Green", "Blue")], True),
+        ([{"label": "R"}, {"label": "G"}, {"label": "B"}], True),
+        ([{"label": "gray", "color": "FFFFFF"}], True),
+        ([*({"label": c, "color": c} for c in RGB), {"label": "Alpha", "color": "FFFFFF"}], True),
+        ([{"label": dye, "color": c} for dye, c in zip(DYES[:3], RGB[::-1], strict=True)], False),
+        ([{"label": dye, "color": "FFFFFF"} for dye in DYES], False),
+    ],
+)  # fmt: skip
+def test_channels_of_dyes_are_no_colours(tmp_path: Path, channels: list[dict[str, str]], sound: bool) -> None:
+    image = texture(128, 128, channels=len(channels))
+    place = write_ome_zarr(tmp_path / "a.zarr", [image], axes="cyx")
+    group = zarr.open_group(place)
+    group.attrs["ome"] = {**group.attrs.asdict()["ome"], "omero": {"channels": channels}}  # type: ignore[dict-item]
+    if sound:
+        assert open_slide(place).height == 128
+    else:
+        with pytest.raises(SlideError, match=r"its channels are DAPI, GFP, Cy3(, Cy5)?; one colour image"):
+            open_slide(place)
+
+
 def test_an_ome_zarr_is_read_from_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs")
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
@@ -306,6 +357,36 @@ def test_a_plain_image_that_is_cut_off_is_unreadable_and_not_black(tmp_path: Pat
             view.read(Box(0, left, 10, 10))
     assert plain_image._decode.cache_info().misses == before + 1
     assert plain_image._decode.cache_info().hits > 0
+
+
+@pytest.mark.parametrize("compression", [None, "deflate", "lzw", "packbits", "zstd", "lzma", "jpeg"])
+def test_a_damaged_strip_is_no_pixels(tmp_path: Path, compression: str | None) -> None:
+    """libtiff would fill what is missing, and libjpeg too."""
+    path = tmp_path / "a.tif"
+
+    def write() -> tuple[int, int]:
+        tifffile.imwrite(path, IMAGE, rowsperstrip=64, compression=compression, photometric="rgb")
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            return page.dataoffsets[1], page.databytecounts[1]
+
+    write()
+    found = open_slide(path, 0.5).view(1).read(Box(0, 0, 200, 200)).astype(int)
+    assert np.abs(found - IMAGE[:200, :200]).mean() < (20 if compression == "jpeg" else 0.1)
+    offset, count = write()
+    data = bytearray(path.read_bytes())
+    data[offset + count // 2 : offset + count] = bytes(count - count // 2)
+    if compression not in (None, "zstd"):  # which has noise as it is
+        path.write_bytes(data)
+        with pytest.raises(UnreadableRegion, match=r"a\.tif: cannot be decoded"):
+            open_slide(path, 0.5).view(1).read(Box(0, 0, 10, 10))
+    for lost in (0, count // 2):
+        write()
+        with tifffile.TiffFile(path, mode="r+") as tiff:
+            page = tiff.pages.first
+            page.tags["StripByteCounts"].overwrite([count, lost, *page.databytecounts[2:]])
+        with pytest.raises(UnreadableRegion, match=r"a\.tif: cannot be decoded"):
+            open_slide(path, 0.5).view(1).read(Box(0, 0, 10, 10))
 
 
 def test_plain_images_that_cannot_be_slides_are_refused(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "result": {"errors", "export", "mask", "notebook", "work"},
     "ledger": {"errors", "mask", "selection", "tiles"},
     "audit": {"fine", "ledger", "mask", "models", "tiles"},
-    "manifest": {"errors", "lock", "mask", "models", "slide"},
+    "manifest": {"drafts", "errors", "lock", "mask", "models", "slide"},
     "overview": {"mask", "pixels", "tiles", "work"},
     "batches": {"dispatch", "mask", "selection", "tiles", "work"},
     "fitness": {"cluster", "errors", "lock", "models", "pixels", "stopping", "work"},

@@ -413,6 +413,21 @@ def test_overwriting_starts_anew(pyramid: MaskPyramid) -> None:
     assert list(pyramid.path.parent.iterdir()) == [pyramid.path]
 
 
+@pytest.mark.parametrize("place", ["labels/mine/note.txt", "mine.csv"])
+def test_what_somebody_put_into_a_result_is_not_overwritten_with_it(tmp_path: Path, place: str) -> None:
+    root = MaskPyramid.create(tmp_path / "out", SMALL, manifest={}).path
+    note = root / place
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text("precious")
+    with pytest.raises(StoreError, match=r"mine(\.csv)? was put into what is to be overwritten; move it"):
+        MaskPyramid.create(root, SMALL, manifest={}, overwrite=True)
+    assert note.read_text() == "precious"
+    note.unlink()
+    if note.parent != root:
+        note.parent.rmdir()
+    MaskPyramid.create(root, SMALL, manifest={}, overwrite=True)
+
+
 @pytest.mark.parametrize("kind", ["folder", "file", "zarr", "broken", "link"])
 def test_what_is_not_ours_is_left_untouched(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "out"

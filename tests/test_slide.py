@@ -272,6 +272,36 @@ def test_planes_and_fewer_bits_are_read_by_openslide(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole(open_slide(path, 0.5).view(1)), expected)
 
 
+def test_what_openslide_reads_of_a_plain_tiff_is_its_largest_image_at_its_scale(tmp_path: Path) -> None:
+    planes = texture(200, 240).transpose(2, 0, 1)
+    path, how = (
+        tmp_path / "slide.ome.tiff",
+        {"tile": (64, 64), "photometric": "rgb", "planarconfig": "separate"},
+    )
+    told = {"axes": "CYX"} | {f"PhysicalSize{axis}": 0.25 for axis in "XY"}
+    tifffile.imwrite(
+        path, planes, ome=True, metadata=told, resolution=(1e4, 1e4), resolutionunit="CENTIMETER", **how
+    )
+    slide = open_slide(path)
+    assert (slide.reader, slide.mpp) == ("openslide", 0.25)
+    with tifffile.TiffWriter(path) as file:
+        for image in (planes[:, :64, :64], planes):
+            file.write(image, metadata=None, **how)
+    with pytest.raises(SlideError, match="first image, of 64 x 64 px, is not the largest, of 200 x 240 px"):
+        open_slide(path, 0.5)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_channels_of_gray_are_no_colours(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "slide.tiff"
+    tifffile.imwrite(
+        path, texture(100, 120, channels=channels), tile=(64, 64), photometric="minisblack",
+        planarconfig="contig", metadata=None,
+    )  # fmt: skip
+    with pytest.raises(SlideError, match=f"its pixels are {channels} channels of gray; one colour image"):
+        open_slide(path, 0.5)
+
+
 def test_a_tile_that_was_never_written_is_white(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "slide.tiff", [IMAGE])
     change_tile(path, 1, lambda data: b"")

@@ -7,12 +7,15 @@ import shutil
 import socket
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wsi_twostage.errors import StoreError, WriteError
 from wsi_twostage.lock import HAS_LOCKS, lock_file, locked
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""A drive of Windows has one letter."""
 
 
 def ensure_new(path: Path) -> None:
@@ -23,6 +26,7 @@ def ensure_new(path: Path) -> None:
 
 def ensure_writable(path: Path) -> None:
     """Raise WriteError if no file can be written at ``path``; what is there stays."""
+    ensure_here(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft_of(path):
@@ -39,7 +43,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     ------
     WriteError
         The disk is full, a folder is none, or whatever else the system says.
+    StoreError
+        ``path`` is a URL.
     """
+    ensure_here(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft_of(path) as draft:
@@ -56,8 +63,10 @@ def whole_folder(path: Path, *, ensure_free: Callable[[], None]) -> Iterator[Pat
     Raises
     ------
     StoreError
-        The folder around it cannot be made, or somebody is at work on what is to be replaced.
+        ``path`` is a URL, the folder around it cannot be made, or somebody is at work on what is to be
+        replaced.
     """
+    ensure_here(path)
     ensure_free()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +87,24 @@ def whole_folder(path: Path, *, ensure_free: Callable[[], None]) -> Iterator[Pat
             except BaseException:
                 old.rename(path)
                 raise
+
+
+def ensure_only(folder: Path, ours: Collection[str]) -> None:
+    """Raise StoreError for what somebody else put into a folder that is to be replaced.
+
+    Numbers, of levels, are ours, and hidden files, of systems and of zarr, are nobody's.
+    """
+    names = sorted(name for name in os.listdir(folder) if not name.startswith(".") and not name.isdecimal())
+    if others := [name for name in names if name not in ours and not name.endswith(".partial")]:
+        raise StoreError(
+            f"{folder / others[0]} was put into what is to be overwritten; move it, or give another --output"
+        )
+
+
+def ensure_here(path: Path) -> None:
+    """Raise StoreError for a URL, or what is left of one: as a path it would be a folder of that name."""
+    if _URL.match(str(path)):
+        raise StoreError(f"{path}: outputs are files and folders of this machine; copy them there afterwards")
 
 
 @contextmanager

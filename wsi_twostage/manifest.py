@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from wsi_twostage.drafts import ensure_here
 from wsi_twostage.errors import LostSlide, SlideError, StoreError, WriteError
 from wsi_twostage.lock import locked, new_holder
 from wsi_twostage.mask import MaskPyramid, MaskSpec
@@ -76,6 +77,7 @@ def writing(
     WriteError, LostSlide
         What it is written to, or from, went away meanwhile.
     """
+    ensure_here(path)
     path = path.absolute()
     if os.path.exists(path) and read_attributes(path) is not None:
         before = (read_attributes(path) or {}).get("manifest", {})

@@ -21,7 +21,7 @@ from zarr.codecs import TransposeCodec, ZstdCodec
 
 from wsi_twostage.conversion import levels
 from wsi_twostage.conversion.levels import FINE, Pyramid, write_block, write_coarse
-from wsi_twostage.drafts import whole_folder
+from wsi_twostage.drafts import ensure_only, whole_folder
 from wsi_twostage.errors import ConfigError, LostSlide, SlideError, StoreError, UnreadableRegion, WriteError
 from wsi_twostage.events import Finished, Listener, Started, TilesDone, ignore
 from wsi_twostage.lock import locked
@@ -167,8 +167,12 @@ def _create(pyramid: Pyramid, manifest: dict[str, Any], codecs: dict[str, Any], 
 
 def _ensure_free(root: Path, *, overwrite: bool) -> None:
     """Nothing is there, or an earlier conversion that the user gave up."""
-    if root.exists() and not (overwrite and _attributes(root) is not None):
-        raise StoreError(_EXISTS.format(root))
+    if root.is_symlink():  # it would be replaced while its target stays
+        raise StoreError(f"{root} is a link to {os.readlink(root)}; give that as the output")
+    if root.exists():
+        if not overwrite or _attributes(root) is None:
+            raise StoreError(_EXISTS.format(root))
+        ensure_only(root, ("zarr.json", OURS))
 
 
 def _write_empty(place: Path, pyramid: Pyramid, manifest: dict[str, Any], codecs: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
+from wsi_twostage.drafts import ensure_only
 from wsi_twostage.errors import StoreError
 from wsi_twostage.mask.metadata import write_metadata
 from wsi_twostage.mask.spec import CHUNK, SHARD, MaskSpec
@@ -124,8 +125,11 @@ def ensure_in_no_zarr(path: Path) -> None:
         raise StoreError(f"{path} lies in {around}, which is a Zarr of its own; give another --output")
 
 
-def ensure_may_be_written(path: Path, *, overwrite: bool) -> None:
-    """A path is free, or holds a result of ours that the user gave up; and it is no part of another store."""
+def ensure_may_be_written(path: Path, name: str, *, overwrite: bool) -> None:
+    """A path is free, or holds a result of ours that the user gave up; and it is no part of another store.
+
+    ``name`` is the mask's: whatever else lies beside it is somebody's.
+    """
     ensure_in_no_zarr(path)
     if not os.path.lexists(path):
         return
@@ -134,3 +138,6 @@ def ensure_may_be_written(path: Path, *, overwrite: bool) -> None:
     # A link would be replaced while its target, the result, stays.
     if path.is_symlink() or not path.is_dir() or read_attributes(path) is None:
         raise StoreError(f"{path} is not a wsi_twostage result; it is left untouched")
+    ensure_only(path, ("zarr.json", "labels", OURS))
+    if (labels := path / "labels").is_dir():
+        ensure_only(labels, ("zarr.json", name))

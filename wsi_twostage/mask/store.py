@@ -50,7 +50,7 @@ class MaskPyramid:
             The path exists; with ``overwrite``, it exists and is not a result of ours.
         """
         path = Path(path).absolute()  # workers may run in another folder
-        free = partial(ensure_may_be_written, path, overwrite=overwrite)
+        free = partial(ensure_may_be_written, path, spec.name, overwrite=overwrite)
         with whole_folder(path, ensure_free=free) as folder:
             create_store(folder, spec, {**manifest, "whole": False, "complete": False})
         return cls(path, spec)

@@ -25,6 +25,12 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
+def local_path(path: str) -> str:
+    """A URL of this machine's files as their path; anything else as it is."""
+    scheme, _, rest = path.partition("://")
+    return rest if rest and scheme.lower() in ("file", "local") else path
+
+
 def description_of(folder: str | os.PathLike[str]) -> Path | None:
     """The file that says what the zarr group in a folder is; None where there is none."""
     told = (Path(folder) / name for name in _DESCRIPTIONS)

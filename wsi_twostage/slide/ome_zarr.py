@@ -3,14 +3,17 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.core.sync import sync
+from zarr.storage import LocalStore
 
 from wsi_twostage.errors import SlideError, UnreadableRegion
 from wsi_twostage.slide.bounded import bounded
@@ -39,6 +42,7 @@ BACKGROUND = 255  # under what has an alpha
 _LARGEST_CHUNK_BYTES = 2**30  # a chunk is decoded as a whole; more than this is a damaged or hostile file
 _SMALLEST_CHUNK_PX = 64  # of one channel; a request each, whatever it holds
 _SAMPLES = (1, 3, 4)
+_PRIMARY, _ALPHA = ("FF0000", "00FF00", "0000FF"), ("", "a", "alpha")
 _WRITER_LAYOUT = "bioformats2raw.layout"  # its images are in the groups 0, 1, ...
 
 
@@ -56,6 +60,7 @@ class _OpenZarr:
             if not found or len(self.arrays) < len(found):
                 raise SlideError(f"{key.path}: its multiscales name what is no array")
             _ensure_colour(key.path, self.axes, self.arrays)
+            _ensure_no_stains(key.path, group)
             self._bounded = [bounded(array) for array in self.arrays]
             rows, cols = self.axes.index("y"), self.axes.index("x")
             first = self.arrays[0]
@@ -88,12 +93,38 @@ class _OpenZarr:
         kept = kept if "c" in kept else [*kept, "c"]
         return array.transpose([kept.index(axis) for axis in "yxc"])
 
-    def ensure_there(self, level: int) -> None:
-        """A chunk that is not there is blank by the specification; one of an array that is gone is not."""
+    def blank(self, level: int) -> int:
+        """What a chunk that is not there has in all pixels."""
+        value = self.arrays[level].fill_value
+        return 0 if value is None else int(value)
+
+    def ensure_there(self, level: int, box: Box) -> None:
+        """A chunk that is not there is blank by the specification; one of an array that is gone is not.
+
+        Nor is one that has a name and no content: a link to what is not there, as in a data set of which only
+        the names were fetched.
+        """
         array = self.arrays[level]
         told = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
         if not sync((array.store_path / told).exists()):
             raise SlideError(f"{self.key.path}: level {level} went away while it was read; run again")
+        if isinstance(array.store, LocalStore):
+            folder = array.store.root / array.path
+            for key in self._chunks(array, box):
+                if os.path.lexists(folder / key) and not os.path.isfile(folder / key):
+                    raise UnreadableRegion(f"{folder / key}: no file, nor a link to one")
+
+    def _chunks(self, array: zarr.Array[Any], box: Box) -> Iterator[str]:
+        """Keys of what lies under a box; of shards, where there are some."""
+        sides = array.shards or array.chunks
+        across = {"y": range(box.top, box.bottom), "x": range(box.left, box.right)}
+        whole = {"c": range(array.shape[self.axes.index("c")])} if "c" in self.axes else {}
+        pixels = [(across | whole).get(axis, range(1)) for axis in self.axes]
+        numbers = [
+            range(along.start // side, -(-along.stop // side))
+            for along, side in zip(pixels, sides, strict=True)
+        ]
+        yield from map(array.metadata.encode_chunk_key, product(*numbers))
 
 
 @lru_cache(maxsize=16)
@@ -136,8 +167,8 @@ def read(path: str, level: Level, box: Box) -> NDArray[np.uint8]:
             f"{path}: rows {box.top}..{box.bottom}, columns {box.left}..{box.right} of level {level.index} "
             f"cannot be read ({type(error).__name__}: {said(error)})"
         ) from error
-    if (pixels == opened.arrays[level.index].fill_value).all(axis=2).any():
-        opened.ensure_there(level.index)
+    if (pixels == opened.blank(level.index)).all(axis=2).any():
+        opened.ensure_there(level.index, box)
     samples = pixels.shape[2]
     rgb = on_background(pixels, BACKGROUND) if samples == 4 else pixels
     return np.ascontiguousarray(np.broadcast_to(rgb, (box.height, box.width, 3)))
@@ -187,6 +218,18 @@ def _ensure_colour(path: str, axes: list[str], arrays: list[zarr.Array[Any]]) ->
         chunk = [min(array.chunks[axes.index(axis)], sizes[axis]) for axis in "yx"]
         if math.prod(chunk) < min(_SMALLEST_CHUNK_PX, sizes["y"] * sizes["x"]):
             raise SlideError(f"{path}: its chunks are {array.chunks}; they are too small to be read in time")
+
+
+def _ensure_no_stains(path: str, group: zarr.Group) -> None:
+    """Channels that are shown in colours of their own, as of fluorescence, are no colour image."""
+    attributes: Mapping[str, Any] = group.attrs.asdict()
+    told = (attributes.get("ome", attributes).get("omero") or {}).get("channels") or []
+    colours = [str(channel.get("color", "")).upper().removeprefix("#")[:6] for channel in told]
+    known = len(set(colours)) < len(colours) or "" in colours or tuple(colours[:3]) == _PRIMARY
+    alpha = len(told) < 4 or str(told[3].get("label", "alpha")).lower() in _ALPHA
+    if len(told) > 1 and not (known and alpha):
+        labels = ", ".join(str(channel.get("label", "?")) for channel in told)
+        raise SlideError(f"{path}: its channels are {labels}; one colour image is needed")
 
 
 def _mpp(told: Mapping[str, Any], rows: int, cols: int) -> FoundMpp | None:

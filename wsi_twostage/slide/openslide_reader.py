@@ -10,7 +10,7 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from wsi_twostage.errors import UnreadableRegion
+from wsi_twostage.errors import SlideError, UnreadableRegion
 from wsi_twostage.slide.contents import (
     Contents,
     FileKey,
@@ -23,18 +23,19 @@ from wsi_twostage.slide.contents import (
     on_background,
     said,
 )
-from wsi_twostage.slide.scale import mpp_of_text
-from wsi_twostage.slide.tiff_pages import compression_of
+from wsi_twostage.slide.scale import mpp_of_ome, mpp_of_text
+from wsi_twostage.slide.tiff_pages import largest_of
 from wsi_twostage.tiles import Box
 
 _LIMIT_PX = 4096  # OpenSlide cuts larger reads itself, and rounds where each part begins
 _EXACT_PX = 1 / 512  # a shift below this leaves the pixels as they are (cairo counts in 1/256)
 _TILE = "256"  # where a format has no tiles of its own
 
+_ANY_TIFF = "generic-tiff"
 _FORMATS = {
     "aperio": "Aperio SVS",
     "dicom": "DICOM",
-    "generic-tiff": "generic TIFF",
+    _ANY_TIFF: "generic TIFF",
     "hamamatsu": "Hamamatsu",
     "leica": "Leica SCN",
     "mirax": "MIRAX",
@@ -149,27 +150,36 @@ def _describe(path: str, slide: openslide.OpenSlide) -> Contents:
         )
         for index in range(slide.level_count)
     ]
-    vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
+    vendor, told = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"), largest_of(path)
+    mpp = mpp_of_text(
+        properties.get(openslide.PROPERTY_NAME_MPP_Y, ""),
+        properties.get(openslide.PROPERTY_NAME_MPP_X, ""),
+        "openslide.mpp",
+    )
+    if vendor == _ANY_TIFF and told is not None:  # OpenSlide takes the first image, and the tags' scale
+        first, largest = _canvas(slide), told.size
+        if (first.height, first.width) != largest:
+            raise SlideError(
+                f"{path}: its first image, of {first.height} x {first.width} px, is not the largest, of "
+                f"{largest.height} x {largest.width} px, which can be read as interleaved RGB in tiles"
+            )
+        mpp = mpp_of_ome(told.ome, told.size) or mpp
     return Contents(
         format=_FORMATS.get(vendor, vendor),
-        compression=_compression(path, properties),
+        compression=_compression(properties) or (told.compression if told else "unknown"),
         levels=make_levels(sizes, tiles),
-        mpp=mpp_of_text(
-            properties.get(openslide.PROPERTY_NAME_MPP_Y, ""),
-            properties.get(openslide.PROPERTY_NAME_MPP_X, ""),
-            "openslide.mpp",
-        ),
+        mpp=mpp,
         origin=(scanned.top, scanned.left),
         bounds=_bounds(slide),
     )
 
 
-def _compression(path: str, properties: Mapping[str, str]) -> str:
-    """Of level 0, in the format's own words; OpenSlide has no common ones."""
+def _compression(properties: Mapping[str, str]) -> str | None:
+    """Of level 0, in the format's own words; OpenSlide has no common ones, and none of a TIFF's."""
     if syntax := properties.get("dicom.TransferSyntaxUID"):
         return _SYNTAXES.get(syntax, syntax)
     finest = properties.get("mirax.HIERARCHICAL.HIER_0_VAL_0_SECTION")
-    return properties.get(f"mirax.{finest}.IMAGE_FORMAT") or compression_of(path)
+    return properties.get(f"mirax.{finest}.IMAGE_FORMAT")
 
 
 def _canvas(slide: openslide.OpenSlide) -> Box:

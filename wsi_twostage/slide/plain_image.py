@@ -24,6 +24,8 @@ from wsi_twostage.slide.contents import (
     said,
 )
 from wsi_twostage.slide.scale import PLAUSIBLE, mpp_of_ome
+from wsi_twostage.slide.strips import ensure_whole
+from wsi_twostage.slide.tiff_pages import DECODE_ERRORS
 from wsi_twostage.tiles import Box
 
 BACKGROUND = 255  # under what has an alpha
@@ -100,11 +102,13 @@ def _decode(key: FileKey) -> NDArray[np.uint8] | UnreadableRegion:
     """All of it, (H, W, 3); or, so that it is known without trying again, why not."""
     with _opened(key.path) as image:
         try:
+            if image.format == "TIFF":
+                ensure_whole(key.path)
             if image.mode in _ALPHA or "transparency" in image.info:
                 below = Image.new("RGBA", image.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
                 image = Image.alpha_composite(below, image.convert("RGBA"))
             return np.asarray(image.convert("RGB"))
-        except (*_DECODE_ERRORS, OSError) as error:
+        except (*_DECODE_ERRORS, *DECODE_ERRORS, OSError) as error:
             key.ensure_current()
             failure = UnreadableRegion(f"{key.path}: cannot be decoded ({said(error)})")
             if isinstance(error, MemoryError):  # there may be room another time

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from wsi_twostage.errors import ConfigError, NoScale, SlideError, did_you_mean
 from wsi_twostage.slide import ome_zarr, openslide_reader, plain_image, tiff
-from wsi_twostage.slide.contents import Contents, FileKey, Level, Unsupported, is_url
+from wsi_twostage.slide.contents import Contents, FileKey, Level, Unsupported, is_url, local_path
 from wsi_twostage.slide.identity import Identity, fingerprint_of
 from wsi_twostage.slide.scale import choose_mpp
 from wsi_twostage.slide.view import View, drifts_little
@@ -160,7 +160,7 @@ def open_slide(
     if reader != "auto" and reader not in _DESCRIBE:
         near = did_you_mean(reader, ("auto", *_DESCRIBE))
         raise ConfigError(f"reader={reader!r}; use {', '.join(('auto', *_DESCRIBE))}{near}")
-    place = os.fspath(path)
+    place = local_path(os.fspath(path))
     key = FileKey.of(place)
     remote, folder = is_url(place), os.path.isdir(place)
     if not (remote or folder) and key.size == 0:

@@ -5,17 +5,18 @@ import os
 import struct
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import tifffile
 
 from wsi_twostage.errors import SlideError
 from wsi_twostage.slide.codestream import measure_of
-from wsi_twostage.slide.contents import Unsupported
+from wsi_twostage.slide.contents import Size, Unsupported
 
 _GRAY, _RGB, _YCBCR, _JPEG = 1, 2, 6, 7  # TIFF's numbers for photometric interpretation and compression
 _APERIO_YCBCR = 33003  # JPEG 2000 whose colours tifffile leaves unconverted; OpenSlide converts them
-_TOLD_THE_SIZE = (1, 5, 8, 32773, 32946, 34925, 34926, 50000)
+TOLD_THE_SIZE = (1, 5, 8, 32773, 32946, 34925, 34926, 50000)
 """None, LZW, deflate, PackBits, deflate, LZMA, Zstandard twice: tifffile says how much may come out."""
 
 # What decoders raise on bad data: imagecodecs RuntimeError, tifffile and numpy the others.
@@ -94,6 +95,10 @@ def _ensure_supported(path: str, first: tifffile.TiffPage) -> None:
             f"{path}: damaged; its {first.imagelength} x {first.imagewidth} px are in tiles "
             f"of {first.tilelength} x {first.tilewidth} px"
         )
+    if first.photometric == _GRAY and first.samplesperpixel > 2:
+        raise SlideError(
+            f"{path}: its pixels are {first.samplesperpixel} channels of gray; one colour image is needed"
+        )
     if first.samplesperpixel not in (1, 3, 4) or (first.planarconfig != 1 and first.samplesperpixel > 1):
         raise Unsupported(f"{path}: {first.samplesperpixel} samples per pixel, planes {first.planarconfig}")
     colours = {_GRAY, _RGB, _YCBCR} if first.compression == _JPEG else {_GRAY, _RGB}
@@ -101,7 +106,7 @@ def _ensure_supported(path: str, first: tifffile.TiffPage) -> None:
         raise Unsupported(
             f"{path}: colours {name_of(first.photometric)} in compression {name_of(first.compression)}"
         )
-    if first.compression not in _TOLD_THE_SIZE and measure_of(int(first.compression)) is None:
+    if first.compression not in TOLD_THE_SIZE and measure_of(int(first.compression)) is None:
         raise Unsupported(f"{path}: compression {name_of(first.compression)} is not one that is read")
 
 
@@ -158,14 +163,31 @@ def _check_directories_in_file(path: str, tiff: tifffile.TiffFile, file_bytes: i
         raise SlideError(truncated)
 
 
-def compression_of(path: str) -> str:
-    """Of the largest page of any TIFF; ``unknown`` where there is none."""
+class Told(NamedTuple):
+    """What a TIFF says of its largest page."""
+
+    size: Size
+    compression: str
+    ome: str
+    """OME-XML of the file; empty where there is none."""
+
+
+def largest_of(path: str) -> Told | None:
+    """Of any TIFF; None where it is none that tifffile knows."""
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
-            return name_of(max(pages, key=lambda page: page.imagelength * page.imagewidth).compression)
+            page = max(pages, key=lambda page: page.imagelength * page.imagewidth)
+            size = Size(page.imagelength, page.imagewidth)
+            return Told(size, name_of(page.compression), tiff.ome_metadata or "")
     except (*DECODE_ERRORS, OSError):
-        return "unknown"
+        return None
+
+
+def tables_of(page: tifffile.TiffPage) -> dict[str, bytes]:
+    """JPEG tables that all tiles or strips share, as `tifffile.TiffPage.decode` takes them."""
+    tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+    return {name: table for name, table in tables.items() if table is not None}
 
 
 def name_of(code: int) -> str:
