@@ -389,6 +389,19 @@ def test_a_damaged_strip_is_no_pixels(tmp_path: Path, compression: str | None) -
             open_slide(path, 0.5).view(1).read(Box(0, 0, 10, 10))
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
+def test_an_image_that_is_to_be_turned_is_refused(tmp_path: Path, name: str) -> None:
+    """Viewers would show it turned, and the mask as it is stored."""
+    exif = Image.Exif()
+    for orientation in (1, 6):
+        exif[274] = orientation
+        Image.fromarray(IMAGE).save(tmp_path / name, exif=exif)
+        if orientation == 1:
+            assert open_slide(tmp_path / name, 0.5).height == IMAGE.shape[0]
+    with pytest.raises(SlideError, match=r"turned or mirrored \(Orientation 6\); 1 is needed"):
+        open_slide(tmp_path / name, 0.5)
+
+
 def test_plain_images_that_cannot_be_slides_are_refused(tmp_path: Path) -> None:
     Image.fromarray(IMAGE[..., 0].astype(np.uint16)).save(tmp_path / "deep.png")
     imagecodecs.imwrite(tmp_path / "deep colour.png", IMAGE.astype(np.uint16) << 4)

@@ -25,7 +25,7 @@ from wsi_twostage.slide.contents import (
 )
 from wsi_twostage.slide.scale import PLAUSIBLE, mpp_of_ome
 from wsi_twostage.slide.strips import ensure_whole
-from wsi_twostage.slide.tiff_pages import DECODE_ERRORS
+from wsi_twostage.slide.tiff_pages import DECODE_ERRORS, ORIENTATION, ensure_upright
 from wsi_twostage.tiles import Box
 
 BACKGROUND = 255  # under what has an alpha
@@ -70,6 +70,8 @@ def describe(path: str) -> Contents:
             raise SlideError(f"{path}: its pixels are of mode {image.mode}; 8-bit (uint8) are needed")
         if ";16" in str(getattr(image, "tile", "")):  # of which Pillow would give the high bytes
             raise SlideError(f"{path}: its pixels are of 16 bits; 8-bit (uint8) are needed")
+        if image.format != "PNG":  # of which Pillow would decode all to find it
+            ensure_upright(path, image.getexif().get(ORIENTATION, 1))
         return Contents(
             format=str(image.format),
             compression=str(image.info.get("compression", image.format)),

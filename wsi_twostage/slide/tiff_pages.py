@@ -19,6 +19,9 @@ _APERIO_YCBCR = 33003  # JPEG 2000 whose colours tifffile leaves unconverted; Op
 TOLD_THE_SIZE = (1, 5, 8, 32773, 32946, 34925, 34926, 50000)
 """None, LZW, deflate, PackBits, deflate, LZMA, Zstandard twice: tifffile says how much may come out."""
 
+ORIENTATION = 274
+"""TIFF's tag, and EXIF's."""
+
 # What decoders raise on bad data: imagecodecs RuntimeError, tifffile and numpy the others.
 DECODE_ERRORS = (
     RuntimeError,
@@ -84,10 +87,7 @@ def _ensure_supported(path: str, first: tifffile.TiffPage) -> None:
         raise SlideError(f"{path}: its pixels are {first.dtype}; 8-bit (uint8) are needed")
     if first.bitspersample != 8:
         raise Unsupported(f"{path}: {first.bitspersample} bits per sample")
-    if (turned := first.tags.valueof(274, 1)) != 1:  # readers differ in what they make of it
-        raise SlideError(
-            f"{path}: its pixels are stored turned or mirrored (Orientation {turned}); 1 is needed"
-        )
+    ensure_upright(path, first.tags.valueof(ORIENTATION, 1))
     if not first.is_tiled:
         raise Unsupported(f"{path}: its image is stored in strips, not in tiles")
     if not _is_tiled_soundly(first):  # OpenSlide would end the process for want of memory
@@ -108,6 +108,14 @@ def _ensure_supported(path: str, first: tifffile.TiffPage) -> None:
         )
     if first.compression not in TOLD_THE_SIZE and measure_of(int(first.compression)) is None:
         raise Unsupported(f"{path}: compression {name_of(first.compression)} is not one that is read")
+
+
+def ensure_upright(path: str, orientation: int) -> None:
+    """Raise SlideError for pixels that are to be shown turned or mirrored; readers differ in that."""
+    if orientation not in (0, 1):
+        raise SlideError(
+            f"{path}: its pixels are stored turned or mirrored (Orientation {orientation}); 1 is needed"
+        )
 
 
 def _is_tiled_soundly(page: tifffile.TiffPage) -> bool:
