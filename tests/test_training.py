@@ -9,6 +9,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from slides import texture
 
 from wsi_twostage.errors import BundleError, ConfigError
@@ -67,6 +68,23 @@ def test_a_folder_is_read_in_order(folder: Path) -> None:
     assert [s.name for s in samples] == [f"set/{i}" for i in range(8)]
     assert samples[0].image.shape == (3, 160, 150)
     assert set(samples[0].mask.unique().tolist()) == {0, 255}
+
+
+def test_tiffs_are_images_too(folder: Path) -> None:
+    """Beside PNGs they would be passed over without a word."""
+    whole = read_folder(Folder(folder / "set"))
+    for part in ("images", "masks"):
+        path = folder / "set" / part / "3.png"
+        Image.open(path).save(path.with_suffix(".tif"))
+        path.unlink()
+    for read, before in zip(read_folder(Folder(folder / "set")), whole, strict=True):
+        assert torch.equal(read.image, before.image)
+        assert torch.equal(read.mask, before.mask)
+    place = folder / "set" / "images" / "3.tif"
+    image = Image.open(place).copy()
+    image.save(place, save_all=True, append_images=[image])
+    with pytest.raises(ConfigError, match=r"3\.tif: holds several images; expected one"):
+        read_folder(Folder(folder / "set"))
 
 
 def test_a_missing_mask_is_named(folder: Path) -> None:

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from wsi_twostage.errors import ConfigError, did_you_mean
-from wsi_twostage.training.data import by_stem, image_files, read_labels, read_mask, read_rgb
+from wsi_twostage.training.data import IMAGES, by_stem, image_files, read_labels, read_mask, read_rgb
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _NOT_IMAGES = "_superpixels"  # that ISIC puts beside its images
 _NOT_PLACES = (".", "__MACOSX")  # how the folders begin that file managers, notebooks and archives leave
 _BDD_VEHICLES = (13, 14, 15, 16)  # train ids: car, truck, bus, train
@@ -128,7 +127,7 @@ def _nearest(known: DataSet, root: Path) -> dict[Path, Sequence[Item] | Parts]:
 
 def _images(folder: Path) -> list[Path]:
     """The images of a folder; whatever else lies there is none of ours."""
-    return [path for path in image_files(folder, _SUFFIXES) if not path.stem.endswith(_NOT_IMAGES)]
+    return [path for path in image_files(folder, IMAGES) if not path.stem.endswith(_NOT_IMAGES)]
 
 
 def _places(folder: Path) -> list[Path]:

@@ -16,7 +16,11 @@ from torch.nn import functional
 from wsi_twostage.errors import ConfigError
 
 _COLOUR = 8.0  # mean of max - min over the channels, in grey levels, above which an image counts as stained
-_SUFFIXES = (".png", ".jpg", ".jpeg")
+NO_SLIDES = (".png", ".jpg", ".jpeg")
+"""What is an image wherever it lies; a TIFF may be a slide."""
+
+IMAGES = (*NO_SLIDES, ".bmp", ".tif", ".tiff")
+"""Of data to learn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,11 @@ def read_folder(folder: Folder) -> list[Sample]:
     ConfigError
         A missing folder, an image without a mask or of another size, two of one name, or no image at all.
     """
-    images, masks = (by_stem(image_files(folder.path / part)) for part in ("images", "masks"))
+    images, masks = (by_stem(image_files(folder.path / part, IMAGES)) for part in ("images", "masks"))
     if not images:
-        raise ConfigError(f"{folder.path}: no images/*.png or *.jpg; expected folders images/ and masks/")
+        raise ConfigError(
+            f"{folder.path}: no images/*.png, *.jpg or *.tif; expected folders images/ and masks/"
+        )
     samples = []
     for stem in sorted(images if folder.only is None else images.keys() & folder.only):
         image = read_rgb(images[stem])
@@ -77,8 +83,8 @@ def read_folder(folder: Folder) -> list[Sample]:
     return samples
 
 
-def image_files(folder: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> list[Path]:
-    """The PNG and JPEG files of a folder, or those with other suffixes, sorted."""
+def image_files(folder: Path, suffixes: tuple[str, ...] = NO_SLIDES) -> list[Path]:
+    """The files of a folder that end so, sorted; hidden ones are not."""
     found = (path for path in folder.glob("*") if path.suffix.lower() in suffixes)
     return sorted(path for path in found if not path.name.startswith("."))
 
@@ -168,6 +174,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             if ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I"):
                 raise ConfigError(f"{path}: colours of 16 bits, of which the lower half would go; expected 8")
+            if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+                raise ConfigError(f"{path}: holds several images; expected one")
             image.load()
             yield image
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
