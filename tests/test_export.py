@@ -277,6 +277,17 @@ def test_uncertainty_is_the_mean_over_the_objects_pixels(tmp_path: Path) -> None
     assert float(row["uncertainty"]) == pytest.approx(0.4 * 2 / 4, abs=1e-3)
 
 
+def test_parquet_takes_as_many_classes_as_a_mask(tmp_path: Path) -> None:
+    names = tuple(f"class {label}" for label in range(1, 256))
+    spec = replace(SPEC, classes=names, colours=((1, 2, 3),) * 255, height=64, width=1024)
+    spec = replace(spec, overview_height=8, overview_width=128)
+    labels = np.zeros((64, 1024), np.uint8)
+    labels[4::8, 4::8] = np.arange(1024).reshape(8, 128) % 256
+    mask = write_store(tmp_path / "a.zarr", labels, spec)
+    found = pq.read_table(export(mask, tmp_path / "a.parquet").path)["class"].to_pylist()
+    assert set(found) == set(names)
+
+
 def test_parquet_holds_what_csv_holds(tmp_path: Path, mask: MaskPyramid, table: Path) -> None:
     found = pq.read_table(export(mask, tmp_path / "a.parquet").path).to_pylist()
     assert [{name: str(value) for name, value in row.items()} for row in found] == rows(table)

@@ -91,6 +91,38 @@ def test_the_first_pixel_of_a_level_lies_on_the_corner_of_the_slide(
     assert float(spacing[0]) == pytest.approx(mpp / 1000)
 
 
+@pytest.mark.parametrize(
+    ("charset", "name", "sound"),
+    [
+        (None, "tumour", True),
+        (None, "Drüse", False),
+        ("ISO_IR 100", "Drüse", True),
+        ("ISO_IR 100", "核", False),
+        ("ISO_IR 192", "核", True),
+        ("ISO_IR 192", "one\\other", False),
+        ("ISO_IR 192", 65 * "x", False),
+    ],
+)
+def test_a_class_that_dicom_would_call_otherwise_is_refused(
+    tmp_path: Path, slide: Path, charset: str | None, name: str, sound: bool
+) -> None:
+    for path in slide.parent.iterdir():
+        image = pydicom.dcmread(path)
+        if charset:
+            image.SpecificCharacterSet = charset
+        image.save_as(path)
+    spec = replace(
+        SPEC, height=768, width=1024, mpp=MPP, overview_height=96, overview_width=128, classes=(name, "other")
+    )
+    mask = write_store(tmp_path / "a.zarr", blobs(2301, 2180)[:768, :1024], spec, **told(slide))
+    if sound:
+        found = hd.seg.segread(export(mask, tmp_path / "a.dcm").path)
+        assert found.get_segment_description(1).segment_label == name
+    else:
+        with pytest.raises(ConfigError, match="DICOM takes names of up to 64 characters"):
+            export(mask, tmp_path / "a.dcm")
+
+
 def test_what_is_no_dicom_slide_is_refused(tmp_path: Path) -> None:
     spec = replace(SPEC, height=64, width=64, overview_height=8, overview_width=8)
     labels = np.ones((64, 64), np.uint8)

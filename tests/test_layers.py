@@ -77,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
         "batch", "errors", "events", "pipeline", "preparing", "result", "selection", "settings", "slide",
         "stopping",
     },
-    "verification": {"errors", "events", "ledger", "mask", "tiles", "tissue", "uncertainty"},
+    "verification": {"errors", "events", "ledger", "lock", "mask", "tiles", "tissue", "uncertainty"},
     "export": {"drafts", "errors", "events", "mask", "pictures", "pixels", "target", "tiles", "uncertainty"},
     "planning": {
         "answers", "batches", "cluster", "coarse", "errors", "fine", "mask", "models", "overview",

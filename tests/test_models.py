@@ -159,6 +159,7 @@ def test_tiles_that_do_not_fit_the_networks_are_refused() -> None:
     "changes",
     [
         {"classes": ("",)},
+        {"classes": ("bell\x07",)},
         {"classes": ("a", "a"), "colours": ((1, 2, 3), (1, 2, 3))},
         {"colours": ((1, 2, 256),)},
         {"colours": ()},

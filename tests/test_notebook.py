@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,14 @@ def test_without_its_slide_a_result_is_shown_over_the_overview(tmp_path: Path, f
     assert result._repr_png_()
     assert len(result.plot()) == 3
     assert len(plot(result.store.path, "model")) == 1
+
+
+def test_a_class_with_dollars_is_drawn(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(200, 300)])
+    bundle = small_bundle()
+    dollars = replace(bundle, spec=replace(bundle.spec, classes=("PD-L1 $_$",)))
+    settings = Settings(tissue="none", workers=1)
+    assert segment(slide, tmp_path / "o.zarr", bundle=dollars, settings=settings)._repr_png_()
 
 
 def test_axes_are_in_millimetres_of_the_slide(result: Result) -> None:

@@ -15,8 +15,9 @@ from slides import texture, write_slide
 
 from wsi_seg.main import commands
 from wsi_twostage import stopping
-from wsi_twostage.errors import StoreError
+from wsi_twostage.errors import Busy, StoreError
 from wsi_twostage.events import Event, TilesDone
+from wsi_twostage.lock import locked
 from wsi_twostage.mask import MaskPyramid, Shard
 from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Fraction
@@ -146,6 +147,23 @@ def test_damage_is_found_and_named(
     verdict = verify(store.path)
     assert any(re.search(message, problem) for problem in verdict.problems), verdict.problems
     assert "--overwrite" in verdict.advice
+
+
+def test_a_result_that_another_run_writes_is_not_called_damaged(store: MaskPyramid) -> None:
+    change_a_level(store)  # as it is while tiles are refined
+    with locked(store.path), pytest.raises(Busy, match="is being written by another run; wait for it"):
+        verify(store.path)
+    noted = iter([True])
+
+    def note(event: Event) -> None:
+        if next(noted, False):
+            store.note(levels=False)
+
+    with pytest.raises(Busy, match="was changed by another run while it was read"):
+        verify(store.path, listener=note)
+    with locked(store.path):
+        store.note(levels=True)
+    assert verify(store.path).problems
 
 
 def test_what_another_version_tells_of_a_codec_is_no_damage(store: MaskPyramid) -> None:

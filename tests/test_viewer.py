@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from wsi_twostage.selection import NONE, Fraction
 from wsi_twostage.settings import Settings
 from wsi_twostage.tiles import Box, Tile
 from wsi_twostage.viewer import Pictures, Pyramid, Refiner, Scene, paint
-from wsi_twostage.viewer.cache import SentTiles
+from wsi_twostage.viewer.cache import Drawn, SentTiles
 
 EVERYWHERE = Settings(tissue="none", workers=2)
 
@@ -41,10 +42,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MaskPyramid:
     return result.store
 
 
-def pixels(tile: bytes | None) -> NDArray[np.uint8]:
+def pixels(tile: Drawn | None) -> NDArray[np.uint8]:
     """RGBA of a PNG, RGB of a JPEG."""
     assert tile is not None
-    image = Image.open(io.BytesIO(tile))
+    image = Image.open(io.BytesIO(tile.content))
     return np.asarray(image.convert("RGBA") if image.format == "PNG" else image)
 
 
@@ -174,6 +175,19 @@ def test_without_its_slide_the_overview_is_shown_and_a_note_says_so(
     assert not moved.notes
 
 
+def test_a_result_of_another_uncertainty_is_another_one(tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.tiff", [texture(300, 400)])
+    output, settings = tmp_path / "o.zarr", replace(EVERYWHERE, overwrite=True)
+    segment(slide, output, bundle=small_bundle(), rule=NONE, settings=settings)
+    scene = Scene.open(output)
+    segment(slide, output, bundle=small_bundle(), rule=NONE, settings=settings)
+    assert scene.look() == 2
+    margin = replace(settings, uncertainty="margin")
+    segment(slide, output, bundle=small_bundle(), rule=NONE, settings=margin)
+    with pytest.raises(StoreError, match="is another result by now; start wsi-seg view again"):
+        scene.look()
+
+
 def test_another_slide_is_refused(made: MaskPyramid, tmp_path: Path) -> None:
     other = write_slide(tmp_path / "other.tiff", [texture(1400, 2100, seed=1)])
     with pytest.raises(StoreError, match="not the slide that"):
@@ -225,14 +239,15 @@ def test_the_tiles_shown_are_those_that_a_box_touches(made: MaskPyramid) -> None
 def test_tiles_that_were_sent_are_kept_up_to_a_limit() -> None:
     cache, calls = SentTiles(10), []
 
-    def make(name: str) -> bytes:
+    def make(name: str) -> Drawn:
         calls.append(name)
-        return name.encode() * 4
+        return Drawn(name.encode() * 4, stays=name != "x")
 
-    for name in ("a", "b", "a", "c", "a", "b"):
-        assert cache.obtain(name, lambda name=name: make(name)) == name.encode() * 4  # type: ignore[misc]
+    for name in ("a", "b", "a", "c", "a", "b", "x", "x"):
+        tile = cache.obtain(name, lambda name=name: make(name))  # type: ignore[misc]
+        assert tile.content == name.encode() * 4
         assert cache.held <= cache.limit
-    assert calls == ["a", "b", "c", "b"]
+    assert calls == ["a", "b", "c", "b", "x", "x"]
 
 
 @pytest.fixture
@@ -299,7 +314,7 @@ def test_near_the_uncertainty_of_many_classes_is_of_pixels_too(tmp_path: Path) -
     scene = Scene.open(store.path)
     png = Pictures(scene).tile("uncertainty", 0, Tile(0, 0))
     assert png is not None
-    assert len(np.unique(imagecodecs.png_decode(png)[:30, :30].reshape(900, -1), axis=0)) > 10
+    assert len(np.unique(imagecodecs.png_decode(png.content)[:30, :30].reshape(900, -1), axis=0)) > 10
 
 
 def test_a_result_that_cannot_be_written_to_is_not_refined(

@@ -1,5 +1,6 @@
 """Who may ask the viewer's server, and for what; the rest is refused, and no file is ever reached."""
 
+import errno
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +28,7 @@ from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Fraction
 from wsi_twostage.settings import Settings
 from wsi_twostage.verification import verify
-from wsi_twostage.viewer import Viewer, open_viewer
+from wsi_twostage.viewer import Viewer, open_viewer, scene
 from wsi_twostage.viewer.refiner import Progress
 from wsi_twostage.viewer.routes import host_is_ours, parse
 from wsi_twostage.viewer.viewer import place_in
@@ -117,6 +119,48 @@ def test_tiles_of_every_layer_come_and_may_be_kept(viewer: Viewer, token: str, l
     assert tile.status == 200
     assert tile.headers["Content-Type"] == ("image/jpeg" if layer == "slide" else "image/png")
     assert "immutable" in tile.headers["Cache-Control"]
+
+
+def test_what_a_share_does_not_give_now_may_come_the_next_time(
+    store: MaskPyramid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with closing(open_viewer(store.path)) as viewer:
+        viewer.start()
+        place = f"/{viewer.url.rstrip('/').rsplit('/', 1)[1]}/tiles/slide/1/0/1/1"
+        with monkeypatch.context() as away:
+            away.setattr(os, "pread", fail)
+            hole = ask(viewer, place)
+        found = ask(viewer, place)
+    assert hole.status == found.status == 200
+    assert hole.headers["Cache-Control"] == "no-store"
+    assert "immutable" in found.headers["Cache-Control"]
+    assert hole.body != found.body
+
+
+def test_a_file_system_that_fails_is_a_line(store: MaskPyramid, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with closing(open_viewer(store.path)) as viewer:
+        viewer.start()
+        monkeypatch.setattr(scene, "_stamp", stale)
+        refused = ask(viewer, f"/{viewer.url.rstrip('/').rsplit('/', 1)[1]}/status")
+    assert refused.status == 422
+    assert b"cannot be read (OSError" in refused.body
+
+
+def test_a_path_that_is_no_utf_8_is_said_all_the_same(store: MaskPyramid, tmp_path: Path) -> None:
+    place = tmp_path / "M\udcfcller" / "o.zarr"
+    shutil.copytree(store.path, place)
+    with closing(open_viewer(place)) as viewer:
+        viewer.start()
+        place.rename(tmp_path / "elsewhere")
+        refused = ask(viewer, f"/{viewer.url.rstrip('/').rsplit('/', 1)[1]}/facts")
+    assert refused.status == 422
+    assert rb"M\udcfcller/o.zarr" in refused.body
 
 
 def test_facts_rows_and_counts_come_as_json(viewer: Viewer, token: str, store: MaskPyramid) -> None:

@@ -57,16 +57,21 @@ class Image:
         return Image(np.rint(sums / (heights[:, None] * widths)[..., None]).astype(np.uint8))
 
 
-def read_around_holes(pixels: Pixels, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Pixels of a box (H, W, 3), black where they cannot be read, and where that is (H, W)."""
+def read_around_holes(
+    pixels: Pixels, box: Box, *, least: int = LEAST_HOLE_PX
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Pixels of a box (H, W, 3), black where they cannot be read, and where that is (H, W).
+
+    What fails is read again in parts, down to ``least`` px.
+    """
     try:
         return pixels.read(box), np.zeros((box.height, box.width), np.bool_)
     except UnreadableRegion:
         rgb = np.zeros((box.height, box.width, 3), np.uint8)
         holes = np.ones((box.height, box.width), np.bool_)
         edge = max(box.height, box.width) // 2
-        if edge >= LEAST_HOLE_PX:
+        if edge >= least:
             for part in box.parts(edge):
                 inner = part.relative_to(box).slices
-                rgb[inner], holes[inner] = read_around_holes(pixels, part)
+                rgb[inner], holes[inner] = read_around_holes(pixels, part, least=least)
         return rgb, holes

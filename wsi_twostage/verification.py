@@ -10,9 +10,10 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
-from wsi_twostage.errors import StoreError
+from wsi_twostage.errors import Busy, StoreError
 from wsi_twostage.events import Listener, Started, TilesDone, ignore
 from wsi_twostage.ledger import Ledger
+from wsi_twostage.lock import locked
 from wsi_twostage.mask import MaskPyramid, Shard, Source, majority
 from wsi_twostage.mask.layout import create_store
 from wsi_twostage.mask.reduce import mean
@@ -52,6 +53,8 @@ def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verd
     ------
     StoreError
         Nothing is there, or not a result of ours.
+    Busy
+        Parts of it do not agree, since another run is at work on it, or was meanwhile.
     """
     mask = MaskPyramid.left(path)
     told = mask.manifest
@@ -83,7 +86,12 @@ def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verd
         if shard.level == 0:
             check(f"Model 1's probability under {name}", lambda: _probability_is_sound(mask, shard, scores))  # noqa: B023
         listener(TilesDone("verify", 1, mask.box(shard).area / 1e6))
-    if not problems:
+    if problems:
+        now = MaskPyramid.left(path).manifest
+        with locked(mask.path, now.get("held_by")):
+            if now != told:
+                raise Busy(f"{path} was changed by another run while it was read; give the command again")
+    else:
         ledger = Ledger.read(mask)
         pending, begun = int(ledger.having(Source.PENDING).sum()), int(ledger.open.sum())
         if pending:

@@ -1,6 +1,6 @@
 """The mask as a DICOM Segmentation of a DICOM slide; by highdicom, which is an extra."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from wsi_twostage.tiles import TileGrid
 TILE = 512  # pixels of a frame's side
 SERIES_NUMBER = 100
 _NUCLEUS = ("84640000", "SCT", "Nucleus")
+_LONGEST = 64  # characters of a name
 _OURS = "99WSISEG"  # DICOM wants 99 before the name of a private coding scheme
 
 
@@ -83,6 +84,7 @@ def write_dicom_seg(path: Path, mask: MaskPyramid, level: int, source: Path, lis
     import pydicom
 
     image = pydicom.dcmread(source, stop_before_pixels=True)
+    _ensure_sayable(mask.spec.classes, image)
     grid = TileGrid(*mask.shape(level), 2048)
     listener(Started("export", len(grid)))
     labels = np.empty((1, grid.height, grid.width), np.uint8)
@@ -118,6 +120,27 @@ def write_dicom_seg(path: Path, mask: MaskPyramid, level: int, source: Path, lis
     made.save_as(path)
 
 
+def _ensure_sayable(names: Sequence[str], image: Any) -> None:
+    """Raise ConfigError for a class that DICOM would call otherwise (PS3.5, 6.1 and 6.2: LO)."""
+    from pydicom.charset import convert_encodings
+
+    told = image.get("SpecificCharacterSet")
+    encodings = convert_encodings(told) if told else ["ascii"]
+
+    def fits(name: str, encoding: str) -> bool:
+        try:
+            return bool(name.encode(encoding))
+        except (UnicodeEncodeError, LookupError):
+            return False
+
+    for name in names:
+        if "\\" in name or len(name) > _LONGEST or not any(fits(name, encoding) for encoding in encodings):
+            raise ConfigError(
+                f"class {name!r}: DICOM takes names of up to {_LONGEST} characters, without backslashes, "
+                f"that the slide's character set has ({told or 'ASCII'}); --to ome-tiff takes any"
+            )
+
+
 def _segments(mask: MaskPyramid) -> list[Any]:
     import highdicom as hd
     from pydicom.sr.codedict import codes
@@ -132,15 +155,15 @@ def _segments(mask: MaskPyramid) -> list[Any]:
     return [
         hd.seg.SegmentDescription(
             segment_number=label,
-            segment_label=name[:64],
+            segment_label=name,
             segmented_property_category=codes.SCT.AnatomicalStructure,
             segmented_property_type=Code(*_NUCLEUS)
             if name.lower() in ("nucleus", "nuclei")
-            else Code(f"{label}", _OURS, name[:64]),
+            else Code(f"{label}", _OURS, name),
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
             tracking_uid=hd.UID(),
-            tracking_id=name[:64],
+            tracking_id=name,
             display_color=hd.color.CIELabColor.from_rgb(*colour),
         )
         for label, (name, colour) in enumerate(zip(mask.spec.classes, mask.spec.colours, strict=True), 1)

@@ -52,7 +52,7 @@ def write_parquet(file: BinaryIO, batches: Iterable[Components], about: About) -
 
     def _arrow_type(name: str) -> Any:
         if name in ("class", "source"):
-            return pa.dictionary(pa.int8(), pa.string())
+            return pa.dictionary(pa.int16(), pa.string())
         return pa.string() if name == "id" else pa.float64()
 
     empty = {name: column[:0] for name, column in measures(Components.none(), about).items()}

@@ -1,6 +1,7 @@
 """What a bundle says of itself: its networks' shapes, and how they are used. No tensors."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from wsi_twostage.errors import BundleError, ConfigError
 STRIDE = 32  # sides of a network's input must be multiples of it
 LARGEST_TILE = 2048  # px: a tile lies in one shard of the mask
 CONTEXT_STRIDE = 4  # of the map that context joins: one pixel of a level four times coarser
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MOST_CHANNELS = 4096  # of a step of a decoder
 
 
@@ -158,9 +160,11 @@ def _ensure_sound(spec: BundleSpec) -> None:
     """What would only fail, or mislead, in a run."""
     names, colours = spec.classes, spec.colours
     differ = len(set(names)) == len(names) and all(isinstance(name, str) and name for name in names)
+    plain = differ and not any(_NOT_TEXT.search(name) for name in names)
     rgb = all(len(colour) == 3 and all(value in range(256) for value in colour) for colour in colours)
     for key, sound, wanted in (
         ("classes", differ and 1 <= len(names) <= 255, "1 to 255 names that differ, background left out"),
+        ("classes", plain, "names without control characters, which no format of masks takes"),
         ("colours", rgb and len(colours) == len(names), "red, green and blue in 0..255 for each class"),
         ("mpp", 0 < spec.mpp < math.inf, "a number above 0"),
         ("ratio", spec.ratio >= 1 and spec.ratio & (spec.ratio - 1) == 0, "a power of two"),

@@ -103,7 +103,10 @@ def _image(panel: Any, store: MaskPyramid, image: Any, fine_px: int, **how: Any)
 def _legend(panel: Any, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> None:
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=np.array(colour) / 255, label=name) for name, colour in entries]
+    handles = [
+        Patch(color=np.array(colour) / 255, label=name.replace("$", r"\$"))  # else it is mathematics
+        for name, colour in entries
+    ]
     panel.legend(handles=handles, loc="upper right", fontsize="small", framealpha=0.85)
 
 

@@ -13,7 +13,7 @@ from wsi_twostage.slide.contents import is_url
 from wsi_twostage.tiles import Box, Tile
 from wsi_twostage.uncertainty import of_bytes
 from wsi_twostage.viewer import paint
-from wsi_twostage.viewer.cache import SentTiles
+from wsi_twostage.viewer.cache import Drawn, SentTiles
 from wsi_twostage.viewer.pyramid import TILE
 from wsi_twostage.viewer.scene import Scene
 
@@ -22,6 +22,9 @@ FROM_OVERVIEW = 16
 """Pixels of a stored level per pixel of a tile from which on a slide's tile is made from the overview."""
 PROBABILITIES = 4 * TILE**2
 """Read for one tile of the uncertainty, at most, but nearest; further out it shows the mean of each tile."""
+
+LEAST_HOLE_PX = 32
+"""Of a tile; where a share does not answer, each try takes its time."""
 
 FRAME_PX = 2  # of the source of a tile
 
@@ -34,7 +37,7 @@ class Pictures:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.sent = SentTiles(CACHE_BYTES)
-        self._make: dict[str, Callable[[int, Box], bytes]] = {
+        self._make: dict[str, Callable[[int, Box], Drawn]] = {
             "slide": self._slide if scene.slide is not None else self._overview,
             "mask": self._mask,
             "outlines": self._outlines,
@@ -44,7 +47,7 @@ class Pictures:
         self._classes = paint.class_palette(scene.store.spec.colours)
         self._heat, self._sources = paint.heat_palette(), paint.source_palette()
 
-    def tile(self, layer: str, level: int, tile: Tile, *, revision: int = 0) -> bytes | None:
+    def tile(self, layer: str, level: int, tile: Tile, *, revision: int = 0) -> Drawn | None:
         """A tile of a layer, a JPEG of the slide and a PNG of others; None where there is no such tile.
 
         Raises
@@ -60,7 +63,7 @@ class Pictures:
         with self.scene.store.readable():
             return self.sent.obtain((layer, version, level, tile), lambda: self._make[layer](level, box))
 
-    def _slide(self, level: int, box: Box) -> bytes:
+    def _slide(self, level: int, box: Box) -> Drawn:
         slide, spec = self.scene.slide, self.scene.store.spec
         assert slide is not None
         view = slide.view(2**level)
@@ -68,10 +71,12 @@ class Pictures:
         costly = math.prod(view.scale) > FROM_OVERVIEW and fine >= spec.overview_downsample
         if costly:
             return self._overview(level, box)
-        # What a URL does not give now it may give the next time, and a tile that was sent stays.
-        return paint.jpeg(view.read(box) if is_url(slide.path) else read_around_holes(view, box)[0])
+        if is_url(slide.path):  # each try may take long
+            return Drawn(paint.jpeg(view.read(box)))
+        rgb, holes = read_around_holes(view, box, least=LEAST_HOLE_PX)
+        return Drawn(paint.jpeg(rgb), stays=not holes.any())  # a share that fails now may not the next time
 
-    def _overview(self, level: int, box: Box) -> bytes:
+    def _overview(self, level: int, box: Box) -> Drawn:
         """The slide as it is in the store, from the next finer level."""
         spec = self.scene.store.spec
         step = 2**level * self.scene.pyramids["slide"].size / spec.overview_downsample
@@ -85,31 +90,30 @@ class Pictures:
         )
         part = (left - cols[0], top - rows[0], right - cols[0], bottom - rows[0])
         image = Image.fromarray(source).resize((box.width, box.height), Image.Resampling.BILINEAR, box=part)
-        return paint.jpeg(np.asarray(image))
+        return Drawn(paint.jpeg(np.asarray(image)))
 
-    def _mask(self, level: int, box: Box) -> bytes:
-        return paint.png(self.scene.store.read(box, level), self._classes)
+    def _mask(self, level: int, box: Box) -> Drawn:
+        return Drawn(paint.png(self.scene.store.read(box, level), self._classes))
 
-    def _outlines(self, level: int, box: Box) -> bytes:
+    def _outlines(self, level: int, box: Box) -> Drawn:
         """With the pixels around the tile, so that an outline goes on over its edge."""
         around = box.grow(2).clip(*self.scene.store.shape(level))
         found = paint.outlines(self.scene.store.read(around, level))
-        return paint.png(found[box.relative_to(around).slices], self._classes)
+        return Drawn(paint.png(found[box.relative_to(around).slices], self._classes))
 
-    def _uncertainty(self, level: int, box: Box) -> bytes:
+    def _uncertainty(self, level: int, box: Box) -> Drawn:
         """Of pixels, averaged; where that would read too much, the mean of each tile."""
         spec = self.scene.store.spec
         if level and 4**level * TILE**2 * spec.channels > PROBABILITIES:
             u = np.nan_to_num(self.scene.ledger.grid("uncertainty"))
-            return paint.png(
-                self._of_tiles(np.rint(255 * u).astype(np.uint8), box, 2**level * spec.ratio), self._heat
-            )
+            of_tiles = self._of_tiles(np.rint(255 * u).astype(np.uint8), box, 2**level * spec.ratio)
+            return Drawn(paint.png(of_tiles, self._heat))
         read = box.times(2**level).clip(spec.coarse.height, spec.coarse.width)
         probability = self.scene.store.read_probability(read)
         pixels = of_bytes(self.scene.uncertainty, probability) * probability.any(0)  # 0: not computed
-        return paint.png(np.rint(255 * _shrink(pixels, 2**level)).astype(np.uint8), self._heat)
+        return Drawn(paint.png(np.rint(255 * _shrink(pixels, 2**level)).astype(np.uint8), self._heat))
 
-    def _source(self, level: int, box: Box) -> bytes:
+    def _source(self, level: int, box: Box) -> Drawn:
         """Tiles filled and framed."""
         sources = self._of_tiles(self.scene.ledger.grid("source", Source.BACKGROUND), box, 2**level)
         size = self.scene.store.spec.tile // 2**level  # px of this level
@@ -119,7 +123,7 @@ class Pictures:
                 for at in (np.arange(box.top, box.bottom), np.arange(box.left, box.right))
             )
             sources[rows[:, None] | cols] += np.uint8(len(Source))
-        return paint.png(sources, self._sources)
+        return Drawn(paint.png(sources, self._sources))
 
     def _of_tiles(self, values: Bytes, box: Box, fine: int) -> Bytes:
         """A value for each tile -> pixels of a box whose pixels are ``fine`` fine pixels each."""

@@ -106,7 +106,7 @@ class Scene:
         StoreError
             The result is gone, damaged, or another one by now.
         """
-        with self._lock:
+        with self._lock, self.store.readable():
             stamp = _stamp(self.store.path)
             if stamp != self._stamp:
                 self._ensure_same()
@@ -115,9 +115,10 @@ class Scene:
             return self._revision
 
     def _ensure_same(self) -> None:
-        """What lies there now is of the slide that is shown, and of this shape."""
+        """What lies there now is of the slide that is shown, of this shape, and of this uncertainty."""
         now = MaskPyramid.left(self.store.path)
-        if now.spec != self.store.spec or now.manifest["slide"]["fingerprint"] != self._fingerprint:
+        told = now.manifest["slide"]["fingerprint"], str(now.manifest["uncertainty"])
+        if now.spec != self.store.spec or told != (self._fingerprint, self.uncertainty):
             raise StoreError(f"{now.path} is another result by now; start wsi-seg view again")
 
     def facts(self) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             revision, level, row, col = route.numbers
             tile = self.server.pictures.tile(route.word, level, Tile(row, col), revision=revision)
             kind = "image/jpeg" if route.word == "slide" else "image/png"
-            return None if tile is None else (tile, kind, _STAYS)
+            return None if tile is None else (tile.content, kind, _STAYS if tile.stays else _CHANGES)
         if route.name == "row":
             told = scene.tile(Tile(*route.numbers))
         elif route.name == "shown":
@@ -189,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         """Say no, and end the connection: what it still sends was not read."""
         self.close_connection = True
-        self._reply(status, why.encode(), _TEXT, _CHANGES, {"Connection": "close"})
+        self._reply(status, why.encode(errors="backslashreplace"), _TEXT, _CHANGES, {"Connection": "close"})
 
     def _reply(
         self,
