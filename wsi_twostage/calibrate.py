@@ -3,9 +3,9 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -123,19 +123,14 @@ def calibrate_bundle(
     found, images = _inputs([os.fspath(given) for given in inputs], settings)
     ensure_writable(output)
     kept, done, failed = KeptCases(output.with_name(f"{output.name}.cases")), count(1), False
-    counted: dict[str, str] = {}  # names by content
+    look = _Look(settings, kept, listener)
     progress(Seen(0, len(found)))
 
     def see(some: Sequence[Entry], bundle: Path) -> list[Case]:
         """Whatever of these can be used."""
         nonlocal failed
-        cases = (
-            _images(some, bundle, settings, counted)
-            if images
-            else _slides(some, bundle, settings, kept, counted, listener)
-        )
         used = []
-        for entry, case in zip(some, cases, strict=True):
+        for entry, case in zip(some, (look.images if images else look.slides)(some, bundle), strict=True):
             out = case if isinstance(case, LeftOut) else LeftOut("", failed=False)
             if isinstance(case, Case):
                 used.append(case)
@@ -204,58 +199,77 @@ def _warmer(spec: BundleSpec, temperature: float) -> BundleSpec:
     )
 
 
-def _slides(
-    entries: Sequence[Entry],
-    model: Path,
-    settings: Settings,
-    kept: KeptCases,
-    counted: dict[str, str],
-    listener: Listener,
-) -> Iterable[Case | LeftOut]:
-    for entry in entries:
-        try:
-            own = entry.settings(settings)
-        except ConfigError as error:  # of the tissue that the list names
-            yield LeftOut(str(error))
-            continue
-        try:
-            yield _slide(entry.slide, model, own, kept, counted, listener)
-        except LostSlide:
-            raise
-        except SlideError as error:
-            yield LeftOut(str(error))
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """At inputs, each content of which counts once."""
 
+    settings: Settings
+    kept: KeptCases
+    listener: Listener
+    counted: dict[str, str] = field(default_factory=dict)
+    """Names by content."""
 
-def _slide(
-    slide: str,
-    model: Path,
-    settings: Settings,
-    kept: KeptCases,
-    counted: dict[str, str],
-    listener: Listener,
-) -> Case | LeftOut:
-    ready = prepare(slide, model, settings)
-    manifest = ready.manifest(settings)
-    content = manifest["slide"]["fingerprint"]
-    if content in counted:
-        return _copy_of(counted[content])
-    made_of = identity_of(manifest)
-    case = kept.read(made_of)
-    if case is None:
-        place = kept.store_of(made_of)
-        result = segment(ready.slide, place, bundle=model, rule=ALL, settings=settings, listener=listener)
-        case = case_of_store(name_of(slide), result.store, ready.spec)
-        if result.counts.failed and not len(case.histogram):
-            raise SlideError(f"{slide}: none of its {result.counts.tissue} tissue tiles could be read")
-        kept.keep(made_of, case)
-    if not len(case.histogram):
-        return LeftOut("no tissue", failed=False)
-    counted[content] = name_of(slide)
-    return case
+    def slides(self, entries: Sequence[Entry], model: Path) -> Iterator[Case | LeftOut]:
+        """Both models on each of them."""
+        for entry in entries:
+            try:
+                settings = entry.settings(self.settings)
+            except ConfigError as error:  # of the tissue that a list names
+                yield LeftOut(str(error))
+                continue
+            try:
+                yield self._slide(entry.slide, model, settings)
+            except LostSlide:
+                raise
+            except SlideError as error:
+                yield LeftOut(str(error))
 
+    def _slide(self, slide: str, model: Path, settings: Settings) -> Case | LeftOut:
+        ready = prepare(slide, model, settings)
+        manifest = ready.manifest(settings)
+        content, made_of = manifest["slide"]["fingerprint"], identity_of(manifest)
+        if content in self.counted:
+            return self._copy(content)
+        case = self.kept.read(made_of)
+        if case is None:
+            place = self.kept.store_of(made_of)
+            result = segment(
+                ready.slide, place, bundle=model, rule=ALL, settings=settings, listener=self.listener
+            )
+            case = case_of_store(name_of(slide), result.store, ready.spec)
+            if result.counts.failed and not len(case.histogram):
+                raise SlideError(f"{slide}: none of its {result.counts.tissue} tissue tiles could be read")
+            self.kept.keep(made_of, case)
+        if not len(case.histogram):
+            return LeftOut("no tissue", failed=False)
+        self.counted[content] = name_of(slide)
+        return case
 
-def _copy_of(name: str) -> LeftOut:
-    return LeftOut(f"a copy of {name}, and a promise counts each once", failed=False)
+    def images(self, entries: Sequence[Entry], model: Path) -> Iterator[Case | LeftOut]:
+        """Both models on each of them, as a whole."""
+        spec, device = read_spec(model), self.settings.device
+        if spec.contract is not None:  # images reach ONNX Runtime from the CPU
+            net: ModelBundle | TwoStageNet = load_bundle(model, device=onnx_device(device))
+            there = torch.device("cpu")
+        else:
+            there = torch.device(choose_device(device))
+            net = load_net(model).to(there)
+        unlabelled = torch.zeros(0, dtype=torch.uint8)
+        for path in (Path(entry.slide) for entry in entries):
+            try:
+                sample = Sample(path.name, read_rgb(path), unlabelled)
+            except ConfigError as error:
+                yield LeftOut(str(error))
+                continue
+            content = hashlib.sha256(sample.image.numpy().data).hexdigest()
+            if content in self.counted:
+                yield self._copy(content)
+                continue
+            self.counted[content] = path.name
+            yield from (case_of_answer(answer, spec) for answer in answers(net, [sample], spec, there))
+
+    def _copy(self, content: str) -> LeftOut:
+        return LeftOut(f"a copy of {self.counted[content]}, and a promise counts each once", failed=False)
 
 
 def case_of_store(name: str, store: MaskPyramid, spec: BundleSpec) -> Case:
@@ -269,28 +283,3 @@ def _of_tile(store: MaskPyramid, spec: BundleSpec, tile: Tile) -> TileAnswers:
     box = store.spec.tiles.box(tile)  # clipped to the slide
     first = coarse_labels(store, spec, box, (tile,))
     return TileAnswers(read_probability(store, box.coarser(spec.step))[0], first, read_labels(store, box))
-
-
-def _images(
-    entries: Sequence[Entry], model: Path, settings: Settings, counted: dict[str, str]
-) -> Iterable[Case | LeftOut]:
-    spec = read_spec(model)
-    if spec.contract is not None:  # images reach ONNX Runtime from the CPU
-        net: ModelBundle | TwoStageNet = load_bundle(model, device=onnx_device(settings.device))
-        device = torch.device("cpu")
-    else:
-        device = torch.device(choose_device(settings.device))
-        net = load_net(model).to(device)
-    unlabelled = torch.zeros(0, dtype=torch.uint8)
-    for path in (Path(entry.slide) for entry in entries):
-        try:
-            sample = Sample(path.name, read_rgb(path), unlabelled)
-        except ConfigError as error:
-            yield LeftOut(str(error))
-            continue
-        content = hashlib.sha256(sample.image.numpy().data).hexdigest()
-        if content in counted:
-            yield _copy_of(counted[content])
-        else:
-            counted[content] = path.name
-            yield from (case_of_answer(answer, spec) for answer in answers(net, [sample], spec, device))
