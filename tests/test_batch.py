@@ -335,3 +335,13 @@ def test_the_summary_keeps_other_batches_and_what_slides_took(folder: Path) -> N
         "a.tiff": "done", "b.tiff": "ok", "c.svs": "failed",
     }  # fmt: skip
     assert after["a.tiff"]["seconds"] == before["a.tiff"]["seconds"]
+
+
+def test_a_url_of_a_file_is_its_path(tmp_path: Path) -> None:
+    for name in ("a b.svs", "c.svs"):
+        (tmp_path / name).touch()
+    found = entries([tmp_path.as_uri()], Path("o"))
+    assert [entry.slide for entry in found] == [str(tmp_path / "a b.svs"), str(tmp_path / "c.svs")]
+    (one,) = entries([f"file://localhost{tmp_path}/a%20b.svs"], Path("o"))
+    assert one.slide == str(tmp_path / "a b.svs")
+    assert entries(["file://elsewhere/a.svs"], Path("o"))[0].slide == "file://elsewhere/a.svs"

@@ -26,12 +26,16 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"drafts", "errors"},
     "quality": {"errors", "models", "uncertainty"},
     "kept_cases": {"drafts", "errors", "lock", "quality"},
-    "calibrate": {
-        "batch", "drafts", "errors", "events", "fine", "kept_cases", "manifest", "mask", "models", "pipeline",
+    "cases": {
+        "batch", "errors", "events", "fine", "kept_cases", "manifest", "mask", "models", "pipeline",
         "preparing", "quality", "selection", "settings", "tiles", "training",
     },
+    "calibrate": {
+        "batch", "cases", "drafts", "errors", "events", "kept_cases", "models", "quality", "settings",
+        "training",
+    },
     "algorithm": {"answers", "errors", "models", "pixels", "selection", "tiles", "uncertainty"},
-    "training": {"answers", "drafts", "errors", "models", "quality", "tiles", "uncertainty"},
+    "training": {"answers", "drafts", "errors", "models", "quality", "slide", "tiles", "uncertainty"},
     "paper": {"drafts", "errors", "lock", "selection", "training", "uncertainty"},
     "curves": {
         "batch", "drafts", "errors", "manifest", "mask", "models", "paper", "pipeline", "preparing",
@@ -79,9 +83,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "verification": {"errors", "events", "ledger", "lock", "mask", "tiles", "tissue", "uncertainty"},
     "export": {"drafts", "errors", "events", "mask", "pictures", "pixels", "target", "tiles", "uncertainty"},
+    "passes": {"batches", "cluster", "mask", "slide", "tiles", "work"},
     "planning": {
-        "answers", "batches", "cluster", "coarse", "errors", "fine", "mask", "models", "overview",
-        "preparing", "selection", "settings", "slide", "tiles", "tissue", "work",
+        "answers", "coarse", "errors", "fine", "mask", "models", "overview", "passes",
+        "preparing", "selection", "settings", "slide", "tiles", "tissue",
     },
     "card": {"models", "quality"},
     "report": {

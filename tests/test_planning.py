@@ -11,6 +11,7 @@ from slides import change_tile, pyramid, texture, write_slide
 
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.models.spec import Calibration
+from wsi_twostage.passes import Passes
 from wsi_twostage.pipeline import segment
 from wsi_twostage.planning import plan
 from wsi_twostage.selection import ALL, NONE, Duration, Fraction, Threshold
@@ -64,19 +65,25 @@ def test_a_threshold_is_judged_by_the_models_calibration(slide: Path) -> None:
 
 
 def test_a_budget_of_time_is_spent_and_not_more(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each window takes a second, and nothing else takes time."""
-    monkeypatch.setattr("wsi_twostage.planning._time", lambda work, _: float("_stage" in work.__qualname__))
+    """A megapixel takes a second, and nothing else takes time."""
+    monkeypatch.setattr(Passes, "pace", lambda *_: 1.0)
+    monkeypatch.setattr("wsi_twostage.planning.seconds_of", lambda *_: 0.0)
+    monkeypatch.setattr("wsi_twostage.planning.time.perf_counter", lambda: 0.0)
     settings, bundle = Settings(workers=1), small_bundle()
     every = plan(slide, bundle=bundle, rule=ALL, settings=settings)
-    one, two = every.stage_1.seconds, every.stage_2.seconds
-    assert min(one, two) > 0
-    half = plan(slide, bundle=bundle, rule=Duration(one + two / 2), settings=settings)
-    assert 0 < half.stage_2.tiles < every.stage_2.tiles
-    assert half.seconds <= one + two / 2 + 0.2
+    one, two, before = every.stage_1.seconds, every.stage_2.seconds, 0
+    for part in (0.1, 0.3, 0.5, 0.7, 0.9):
+        made = plan(slide, bundle=bundle, rule=Duration(one + part * two), settings=settings)
+        assert made.stage_2.tiles >= max(before, 1)
+        assert 0.6 * part * two - 0.1 < made.stage_2.seconds <= part * two + 0.1
+        before = made.stage_2.tiles
+    assert before < every.stage_2.tiles
     assert plan(slide, bundle=bundle, rule=Duration(999), settings=settings).stage_2 == every.stage_2
     short = plan(slide, bundle=bundle, rule=Duration(one / 2), settings=settings)
     assert short.stage_2.tiles == 0
     assert "is over before Model 1 has seen all" in short.notes[0]
+    monkeypatch.setattr(Passes, "pace", lambda *_: 0.0)
+    assert not plan(slide, bundle=bundle, rule=Duration(1e-9), settings=settings).seconds
 
 
 def test_a_missing_level_and_missing_tissue_are_pointed_out(

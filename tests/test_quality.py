@@ -14,8 +14,9 @@ from faults import Killed
 from slides import change_tile, texture, write_slide
 
 from wsi_seg.main import commands
-from wsi_twostage import calibrate
-from wsi_twostage.calibrate import WARM, Seen, calibrate_bundle, case_of_store
+from wsi_twostage import cases
+from wsi_twostage.calibrate import WARM, Seen, calibrate_bundle
+from wsi_twostage.cases import case_of_store
 from wsi_twostage.errors import BundleError, Busy, ConfigError, LostSlide, NoCases, StoreError, WriteError
 from wsi_twostage.events import Event, Note, Started, TilesDone
 from wsi_twostage.kept_cases import KeptCases
@@ -337,7 +338,7 @@ def test_a_slide_that_goes_away_ends_a_calibration(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slides = [write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)]) for i in range(2)]
-    real = calibrate.segment
+    real = cases.segment
 
     def lose(slide: object, *arguments: object, **more: object) -> object:
         if "1.tiff" in str(getattr(slide, "path", slide)):
@@ -345,11 +346,11 @@ def test_a_slide_that_goes_away_ends_a_calibration(
         return real(slide, *arguments, **more)  # type: ignore[arg-type]
 
     output = tmp_path / "new.safetensors"
-    monkeypatch.setattr(calibrate, "segment", lose)
+    monkeypatch.setattr(cases, "segment", lose)
     with pytest.raises(LostSlide):
         calibrate_bundle(slides, output, model=bundle, settings=EVERYWHERE)
     assert not output.exists()
-    monkeypatch.setattr(calibrate, "segment", real)
+    monkeypatch.setattr(cases, "segment", real)
     spec = calibrate_bundle(slides, output, model=bundle, settings=EVERYWHERE)
     assert spec.calibration is not None
     assert spec.calibration.cases == 2

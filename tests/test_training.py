@@ -81,10 +81,20 @@ def test_tiffs_are_images_too(folder: Path) -> None:
         assert torch.equal(read.image, before.image)
         assert torch.equal(read.mask, before.mask)
     place = folder / "set" / "images" / "3.tif"
-    image = Image.open(place).copy()
-    image.save(place, save_all=True, append_images=[image])
-    with pytest.raises(ConfigError, match=r"3\.tif: holds several images; expected one"):
+    image, exif = Image.open(place).copy(), Image.Exif()
+    exif[274] = 6
+    for how, message in (
+        ({"save_all": True, "append_images": [image]}, "holds several images; expected one"),
+        ({"exif": exif}, r"turned or mirrored \(Orientation 6\)"),
+    ):
+        image.save(place, **how)
+        with pytest.raises(ConfigError, match=rf"3\.tif: .*{message}"):
+            read_folder(Folder(folder / "set"))
+    place.write_bytes(place.read_bytes()[:9000])
+    with pytest.raises(ConfigError, match=r"3\.tif: "):
         read_folder(Folder(folder / "set"))
+    Image.fromarray(whole[3].image.permute(1, 2, 0).numpy()).save(place.with_suffix(".png"))
+    assert torch.equal(read_folder(Folder(folder / "set"))[3].image, whole[3].image)  # its original beside it
 
 
 def test_a_missing_mask_is_named(folder: Path) -> None:

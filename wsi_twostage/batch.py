@@ -91,6 +91,10 @@ def is_batch(inputs: Sequence[str], found: Sequence[Entry]) -> bool:
 
 def expand(given: str, output: Path) -> Iterator[Entry]:
     """The slides behind one input; errors as `entries`."""
+    if "://" in given:
+        from wsi_twostage.slide.contents import local_path  # readers, as below
+
+        given = local_path(given)
     path = Path(given)
     if path.suffix.lower() == ".csv":
         yield from _manifest(path, output)

@@ -1,46 +1,26 @@
 """Calibrate a bundle on a user's own slides or images, without labels: both models see everything once."""
 
-import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
 import torch
 
 from wsi_twostage.batch import Entry, expand, name_of, slides_in
+from wsi_twostage.cases import LeftOut, Look
 from wsi_twostage.drafts import ensure_new, ensure_writable
-from wsi_twostage.errors import ConfigError, LostSlide, NoCases, SlideError
+from wsi_twostage.errors import ConfigError, NoCases
 from wsi_twostage.events import Listener, ignore
-from wsi_twostage.fine import coarse_labels
 from wsi_twostage.kept_cases import KeptCases
-from wsi_twostage.manifest import identity_of
-from wsi_twostage.mask import MaskPyramid, Source
-from wsi_twostage.mask.reading import read_labels, read_probability, read_source
-from wsi_twostage.models.bundle import ModelBundle, copy_bundle, load_bundle, load_net
+from wsi_twostage.models.bundle import copy_bundle
 from wsi_twostage.models.header import locate, read_spec
-from wsi_twostage.models.onnx_net import onnx_device
-from wsi_twostage.models.runner import choose_device
 from wsi_twostage.models.spec import BundleSpec
-from wsi_twostage.models.twostage import TwoStageNet
-from wsi_twostage.pipeline import segment
-from wsi_twostage.preparing import prepare
-from wsi_twostage.quality import (
-    Case,
-    TileAnswers,
-    calibrate_cases,
-    fit_temperature,
-    mean_threshold,
-    tally,
-)
-from wsi_twostage.selection import ALL
+from wsi_twostage.quality import Case, calibrate_cases, fit_temperature, mean_threshold
 from wsi_twostage.settings import Settings
-from wsi_twostage.tiles import Tile
-from wsi_twostage.training.data import Sample, image_files, read_rgb
-from wsi_twostage.training.evaluate import answers, case_of_answer
+from wsi_twostage.training.data import image_files
 
 DEFAULT_GAP = 0.005  # Dice to the reference
 LEAST = 0.0001  # probability from which Model 1's pixels may count as foreground
@@ -61,14 +41,6 @@ class Seen:
     """Why it does not count, if it does not."""
     failed: bool = False
     """It could not be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """An input that does not count."""
-
-    why: str
-    failed: bool = True
 
 
 def calibrate_bundle(
@@ -123,7 +95,7 @@ def calibrate_bundle(
     found, images = _inputs([os.fspath(given) for given in inputs], settings)
     ensure_writable(output)
     kept, done, failed = KeptCases(output.with_name(f"{output.name}.cases")), count(1), False
-    look = _Look(settings, kept, listener)
+    look = Look(settings, kept, listener)
     progress(Seen(0, len(found)))
 
     def see(some: Sequence[Entry], bundle: Path) -> list[Case]:
@@ -138,7 +110,7 @@ def calibrate_bundle(
             progress(Seen(next(done), len(found), name_of(entry.slide), out.why, out.failed))
         return used
 
-    with tempfile.TemporaryDirectory() as place, nullcontext() if images else kept.held():
+    with tempfile.TemporaryDirectory() as place, kept.held():
         draft = Path(place) / "draft.safetensors"
         first = found[::FOR_TEMPERATURE] if len(found) >= FOR_TEMPERATURE else []
         if first:
@@ -197,89 +169,3 @@ def _warmer(spec: BundleSpec, temperature: float) -> BundleSpec:
         decisions=(min(max(round(float(cut.sigmoid()), 4), LEAST), 1 - LEAST), spec.decisions[1]),
         card={key: value for key, value in spec.card.items() if key != "curve"},
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """At inputs, each content of which counts once."""
-
-    settings: Settings
-    kept: KeptCases
-    listener: Listener
-    counted: dict[str, str] = field(default_factory=dict)
-    """Names by content."""
-
-    def slides(self, entries: Sequence[Entry], model: Path) -> Iterator[Case | LeftOut]:
-        """Both models on each of them."""
-        for entry in entries:
-            try:
-                settings = entry.settings(self.settings)
-            except ConfigError as error:  # of the tissue that a list names
-                yield LeftOut(str(error))
-                continue
-            try:
-                yield self._slide(entry.slide, model, settings)
-            except LostSlide:
-                raise
-            except SlideError as error:
-                yield LeftOut(str(error))
-
-    def _slide(self, slide: str, model: Path, settings: Settings) -> Case | LeftOut:
-        ready = prepare(slide, model, settings)
-        manifest = ready.manifest(settings)
-        content, made_of = manifest["slide"]["fingerprint"], identity_of(manifest)
-        if content in self.counted:
-            return self._copy(content)
-        case = self.kept.read(made_of)
-        if case is None:
-            place = self.kept.store_of(made_of)
-            result = segment(
-                ready.slide, place, bundle=model, rule=ALL, settings=settings, listener=self.listener
-            )
-            case = case_of_store(name_of(slide), result.store, ready.spec)
-            if result.counts.failed and not len(case.histogram):
-                raise SlideError(f"{slide}: none of its {result.counts.tissue} tissue tiles could be read")
-            self.kept.keep(made_of, case)
-        if not len(case.histogram):
-            return LeftOut("no tissue", failed=False)
-        self.counted[content] = name_of(slide)
-        return case
-
-    def images(self, entries: Sequence[Entry], model: Path) -> Iterator[Case | LeftOut]:
-        """Both models on each of them, as a whole."""
-        spec, device = read_spec(model), self.settings.device
-        if spec.contract is not None:  # images reach ONNX Runtime from the CPU
-            net: ModelBundle | TwoStageNet = load_bundle(model, device=onnx_device(device))
-            there = torch.device("cpu")
-        else:
-            there = torch.device(choose_device(device))
-            net = load_net(model).to(there)
-        unlabelled = torch.zeros(0, dtype=torch.uint8)
-        for path in (Path(entry.slide) for entry in entries):
-            try:
-                sample = Sample(path.name, read_rgb(path), unlabelled)
-            except ConfigError as error:
-                yield LeftOut(str(error))
-                continue
-            content = hashlib.sha256(sample.image.numpy().data).hexdigest()
-            if content in self.counted:
-                yield self._copy(content)
-                continue
-            self.counted[content] = path.name
-            yield from (case_of_answer(answer, spec) for answer in answers(net, [sample], spec, there))
-
-    def _copy(self, content: str) -> LeftOut:
-        return LeftOut(f"a copy of {self.counted[content]}, and a promise counts each once", failed=False)
-
-
-def case_of_store(name: str, store: MaskPyramid, spec: BundleSpec) -> Case:
-    """Of a result in which every tissue tile was refined."""
-    source = read_source(store)
-    tiles = (_of_tile(store, spec, tile) for tile in store.spec.tiles if source[tile] == Source.MODEL_2)
-    return tally(name, tiles, step=spec.step)
-
-
-def _of_tile(store: MaskPyramid, spec: BundleSpec, tile: Tile) -> TileAnswers:
-    box = store.spec.tiles.box(tile)  # clipped to the slide
-    first = coarse_labels(store, spec, box, (tile,))
-    return TileAnswers(read_probability(store, box.coarser(spec.step))[0], first, read_labels(store, box))

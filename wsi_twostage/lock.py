@@ -60,6 +60,8 @@ def locked(folder: Path, held_by: str | None = None) -> Iterator[None]:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
+        if isinstance(error, FileNotFoundError):  # it was there a moment ago
+            raise Busy(f"{folder} has just been removed by another run; give the command again") from error
         raise StoreError(f"{folder}: cannot be opened ({error.strerror})") from error
     try:
         if _is_taken(descriptor):

@@ -4,8 +4,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,40 +13,24 @@ from numpy.typing import NDArray
 
 from wsi_twostage import coarse, fine
 from wsi_twostage.answers import enlarge, to_labels
-from wsi_twostage.batches import tiles_of_shards
-from wsi_twostage.cluster import a_thread_for_a_window
 from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.mask import MaskSpec, majority
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import runner
 from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
 from wsi_twostage.overview import read_overview
+from wsi_twostage.passes import Passes, Stage, passes_of, scattered, seconds_of
 from wsi_twostage.preparing import mask_spec, model_of, resolve, tissue_of_file, views_of
 from wsi_twostage.selection import Duration, Fraction, Rule, TargetGap, Threshold, TileCount
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide, View, open_slide
-from wsi_twostage.tiles import Box, merge
+from wsi_twostage.tiles import Box
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
-from wsi_twostage.work import WindowShape
 
 SLACK_GIB = 0.75  # the store, the scheduler, tables of tiles, and holes between windows of unlike sizes
 _OUTPUT_BYTES_PX = 0.12  # of the store, per fine pixel of tissue; measured on H&E
+_STEPS = 128  # of a budget of time: so finely the share is found that it leaves time for
 _LARGE_MPX = 200  # decoded for Model 1 alone, from a level that is finer than it needs: worth a note
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One of the networks in a run."""
-
-    view: View
-    tiles: int
-    windows: int
-    megapixels: float
-    """Through the network, halos included."""
-    decoded_megapixels: float
-    """Of the stored level that its pixels come from."""
-    seconds: float
-    """Estimated, of wall time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +86,30 @@ def plan(
         around = box.coarser(CONTEXT_STRIDE).grow(spec.context_halo)
         net.f2(_read(views.fine, box.grow(spec.halo)), _read(views.around, around))
 
-    def refining(tiles: int) -> Stage:
+    def refining(tiles: int) -> Passes:
         """Of so many that lie as scattered as a rule leaves them; which ones is not known yet."""
         some = np.zeros_like(tissue)
-        some.ravel()[np.flatnonzero(tissue)[np.linspace(0, count - 1, tiles).astype(np.intp)]] = tiles > 0
-        return _stage(result, views.fine, some, fine.shape(spec), 1, second, workers)
+        some.ravel()[np.flatnonzero(tissue)[scattered(count)[:tiles]]] = True
+        return passes_of(result, views.fine, some, 1, **fine.shape(spec))
 
-    stage_1 = _stage(result, views.coarse, tissue, coarse.shape(spec), spec.ratio, first, workers)
-    writing = _time(lambda: _label(spec, result.channels), workers) * count / workers
+    seen = passes_of(result, views.coarse, tissue, spec.ratio, **coarse.shape(spec))
+    stage_1 = seen.stage(seen.pace(first, workers))
+    writing = seconds_of(lambda: _label(spec, result.channels), workers) * count / workers
+    pace = None
     if isinstance(followed, Duration):
         left = followed.value - looked - stage_1.seconds - writing
-        refined, why = count, "as many as there is time for"
-        while refined and (takes := refining(refined).seconds) > left:  # fewer are more scattered, and dearer
-            refined = int(refined * max(left, 0) / takes)
+        pace = every = refining(count).pace(second, workers)
+        shares = [step * count // _STEPS for step in range(_STEPS + 1)]
+        fitting = bisect_right(shares[1:], left, key=lambda tiles: refining(tiles).takes(every))
+        refined, why = shares[fitting], "as many as there is time for"
         if left < 0:
             notes.append(f"{followed} is over before Model 1 has seen all, which is done all the same")
     else:
         refined, why = _refined(followed, spec, count, settings.uncertainty)
     if settings.audit is not None:
         refined, why = min(refined + settings.audit, count), f"{why}; {settings.audit} for the audit"
-    stage_2 = refining(refined)
+    chosen = refining(refined)
+    stage_2 = chosen.stage(chosen.pace(second, workers) if pace is None else pace)
     if stage_1.decoded_megapixels > _LARGE_MPX and max(views.coarse.scale) > 1.5:
         notes.append(
             f"no stored level near {views.coarse.mpp:.3g} um/px: Model 1's pixels are averaged from level "
@@ -179,33 +166,6 @@ def _refined(
     ), f"as on the {known.cases} {known.unit} of the model's calibration, on average"
 
 
-def _stage(
-    result: MaskSpec,
-    view: View,
-    tiles: NDArray[np.bool_],
-    shape: WindowShape,
-    ratio: int,
-    predict: Callable[[Box], None],
-    workers: int,
-) -> Stage:
-    """Windows of a network, and how long they take: as on one window per worker at a time."""
-    windows = [
-        window
-        for chosen in tiles_of_shards(result, tiles).values()
-        for window in merge(chosen, result.tiles, **shape)
-    ]
-    seen = [w.box.grow(shape["halo"]).area / ratio**2 / 1e6 for w in windows]
-    decoded = sum(seen) * float(np.prod(view.scale))
-    seconds = 0.0
-    if windows:
-        largest = max(windows, key=lambda w: w.box.area).box
-        took = _time(lambda: predict(largest), workers)
-        seconds = took * sum(seen) / max(seen) / workers
-    return Stage(
-        view, int(tiles.sum()), len(windows), round(sum(seen), 1), round(decoded, 1), round(seconds, 1)
-    )
-
-
 def _label(spec: BundleSpec, channels: int) -> None:
     """Model 1's answer as the mask, on one tile and its next level: what a run does beside the networks."""
     side = spec.tile // spec.step
@@ -221,14 +181,3 @@ def _read(view: View, box: Box) -> NDArray[np.uint8]:
         return view.read(box)
     except UnreadableRegion:
         return np.zeros((box.height, box.width, 3), np.uint8)
-
-
-def _time(work: Callable[[], None], workers: int) -> float:
-    """Seconds of one call while each worker makes one, as in a run: the second time of two."""
-    with a_thread_for_a_window(), ThreadPoolExecutor(workers) as pool:
-        for _ in range(2):
-            start = time.perf_counter()
-            for job in [pool.submit(work) for _ in range(workers)]:
-                job.result()
-            took = time.perf_counter() - start
-    return took

@@ -72,6 +72,7 @@ def commands() -> None:
 def main() -> None:
     """The console script."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a run has its own way to end
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of what Dask cuts off when it closes
     try:
         code = commands(prog_name="wsi-seg", standalone_mode=False)
     except WsiError as error:
@@ -92,7 +93,6 @@ def main() -> None:
         click.echo(f"wsi-seg: {where}{error.strerror or error}", err=True)
         code = ExitCode.FAILED
     except (KeyboardInterrupt, click.Abort):
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of tasks that were cut off
         click.echo("wsi-seg: interrupted; what is on disk is kept; give the same command again", err=True)
         code = ExitCode.INTERRUPTED
     sys.exit(code)

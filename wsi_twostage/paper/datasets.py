@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from wsi_twostage.errors import ConfigError, did_you_mean
-from wsi_twostage.training.data import IMAGES, by_stem, image_files, read_labels, read_mask, read_rgb
+from wsi_twostage.training.data import (
+    NO_SLIDES,
+    ORIGINALS,
+    by_stem,
+    image_files,
+    read_labels,
+    read_mask,
+    read_rgb,
+)
 
 _NOT_IMAGES = "_superpixels"  # that ISIC puts beside its images
 _NOT_PLACES = (".", "__MACOSX")  # how the folders begin that file managers, notebooks and archives leave
@@ -127,7 +135,9 @@ def _nearest(known: DataSet, root: Path) -> dict[Path, Sequence[Item] | Parts]:
 
 def _images(folder: Path) -> list[Path]:
     """The images of a folder; whatever else lies there is none of ours."""
-    return [path for path in image_files(folder, IMAGES) if not path.stem.endswith(_NOT_IMAGES)]
+    return [
+        path for path in image_files(folder, (*NO_SLIDES, *ORIGINALS)) if not path.stem.endswith(_NOT_IMAGES)
+    ]
 
 
 def _places(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +27,12 @@ def is_url(path: str) -> bool:
 
 
 def local_path(path: str) -> str:
-    """A URL of this machine's files as their path; anything else as it is."""
+    """A URL of this machine's files (RFC 8089) as their path; anything else as it is."""
     scheme, _, rest = path.partition("://")
-    return rest if rest and scheme.lower() in ("file", "local") else path
+    host, slash, place = rest.partition("/")
+    if scheme.lower() != "file" or host not in ("", "localhost"):
+        return path
+    return unquote(slash + place)
 
 
 def description_of(folder: str | os.PathLike[str]) -> Path | None:

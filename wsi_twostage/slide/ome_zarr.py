@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import product
@@ -42,7 +43,11 @@ BACKGROUND = 255  # under what has an alpha
 _LARGEST_CHUNK_BYTES = 2**30  # a chunk is decoded as a whole; more than this is a damaged or hostile file
 _SMALLEST_CHUNK_PX = 64  # of one channel; a request each, whatever it holds
 _SAMPLES = (1, 3, 4)
-_PRIMARY, _ALPHA = ("FF0000", "00FF00", "0000FF"), ("", "a", "alpha")
+_PRIMARY = ("FF0000", "00FF00", "0000FF")
+_COLOUR = re.compile(r"[0-9A-F]{6}")
+_PLAIN_LABEL = re.compile(r"(channel|ch|c)?[\s:_#-]*[\d:]*")
+"""Of a channel that has no name of its own."""
+
 _WRITER_LAYOUT = "bioformats2raw.layout"  # its images are in the groups 0, 1, ...
 
 
@@ -221,15 +226,18 @@ def _ensure_colour(path: str, axes: list[str], arrays: list[zarr.Array[Any]]) ->
 
 
 def _ensure_no_stains(path: str, group: zarr.Group) -> None:
-    """Channels that are shown in colours of their own, as of fluorescence, are no colour image."""
+    """Channels with names, and colours, of their own, as of fluorescence, are no colour image."""
     attributes: Mapping[str, Any] = group.attrs.asdict()
-    told = (attributes.get("ome", attributes).get("omero") or {}).get("channels") or []
-    colours = [str(channel.get("color", "")).upper().removeprefix("#")[:6] for channel in told]
-    known = len(set(colours)) < len(colours) or "" in colours or tuple(colours[:3]) == _PRIMARY
-    alpha = len(told) < 4 or str(told[3].get("label", "alpha")).lower() in _ALPHA
-    if len(told) > 1 and not (known and alpha):
-        labels = ", ".join(str(channel.get("label", "?")) for channel in told)
-        raise SlideError(f"{path}: its channels are {labels}; one colour image is needed")
+    told = attributes.get("ome", attributes).get("omero")
+    channels = told.get("channels") if isinstance(told, dict) else None
+    if not isinstance(channels, list) or not all(isinstance(channel, dict) for channel in channels):
+        return
+    labels = [str(channel.get("label", "")).strip().lower() for channel in channels]
+    colours = [str(channel.get("color", "")).upper() for channel in channels]
+    plain = all(map(_PLAIN_LABEL.fullmatch, labels)) or [label[:1] for label in labels[:3]] == ["r", "g", "b"]
+    coloured = len(set(colours)) == 3 and all(map(_COLOUR.fullmatch, colours)) and tuple(colours) != _PRIMARY
+    if not plain and (len(channels) == 4 or (len(channels) == 3 and coloured)):
+        raise SlideError(f"{path}: its channels are {', '.join(labels)}; one colour image is needed")
 
 
 def _mpp(told: Mapping[str, Any], rows: int, cols: int) -> FoundMpp | None:

@@ -1,13 +1,16 @@
-"""Strips of a TIFF, looked at one by one before Pillow decodes them: it fills what is damaged."""
+"""Strips and tiles of a TIFF, looked at one by one before Pillow decodes them: it fills what is damaged."""
 
 import math
+from collections.abc import Iterator
 
 import tifffile
 
 from wsi_twostage.slide.codestream import measure_of
-from wsi_twostage.slide.tiff_pages import TOLD_THE_SIZE, tables_of
+from wsi_twostage.slide.tiff_pages import TOLD_THE_SIZE
 
-_YCBCR, _JPEG = 6, 7  # TIFF's numbers for a photometric interpretation and a compression
+_NONE, _YCBCR, _JPEG = 1, 6, 7  # TIFF's numbers for compressions and a photometric interpretation
+_ROOM = 1024
+"""Bytes that may come out beyond what a strip needs: some writers fill the last one up, or the bytes."""
 
 
 def ensure_whole(path: str) -> None:
@@ -16,30 +19,49 @@ def ensure_whole(path: str) -> None:
     Raises
     ------
     ValueError
-        One was never written, or is shorter than the file says. Of damage the decoders raise more
+        One was never written, or has fewer bytes than it needs. Of damage the decoders raise more
         (`tiff_pages.DECODE_ERRORS`).
     """
     with tifffile.TiffFile(path) as tiff:
         page, file = tiff.pages.first, tiff.filehandle
-        tables = tables_of(page)
-        told = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-        if len(told) < math.prod(page.chunked):
-            raise ValueError(f"{len(told)} of {math.prod(page.chunked)} strips are there")
-        for index, (offset, count) in enumerate(told):
-            if not offset or not count:
+        offsets, counts, parts = page.dataoffsets, page.databytecounts, math.prod(page.chunked)
+        if min(len(offsets), len(counts)) < parts:
+            raise ValueError(f"{min(len(offsets), len(counts))} of its {parts} strips are told of")
+        needs = list(_needed(page))
+        for index, needed in enumerate(needs):
+            if not offsets[index] or not counts[index]:
                 raise ValueError(f"strip {index} was never written")
-            file.seek(offset)
-            data = file.read(count)
-            if len(data) < count:
-                raise ValueError(f"{len(data)} of the {count} bytes of strip {index} are there")
-            _ensure_sound(page, index, data, tables)
+            file.seek(offsets[index])
+            data = file.read(counts[index])
+            if page.compression == _JPEG:
+                measure = measure_of(_JPEG)
+                assert measure is not None
+                measure(data)
+            elif page.compression in TOLD_THE_SIZE and _says_its_bytes(page):
+                there = (
+                    len(data) if page.compression == _NONE else _decoded(page, data, room=max(needs) + _ROOM)
+                )
+                if there < needed:
+                    raise ValueError(f"{there} of the {needed} bytes of strip {index} are there")
 
 
-def _ensure_sound(page: tifffile.TiffPage, index: int, data: bytes, tables: dict[str, bytes]) -> None:
-    """By its end, or by decoding it where it would be noticed that there is too little."""
-    if page.compression == _JPEG:
-        measure = measure_of(_JPEG)
-        assert measure is not None
-        measure(data)
-    elif page.compression in TOLD_THE_SIZE and page.photometric != _YCBCR:
-        page.decode(data, index, **tables)
+def _says_its_bytes(page: tifffile.TiffPage) -> bool:
+    """Not where colours are stored with fewer pixels, nor bits the other way round."""
+    return bool(page.photometric != _YCBCR and page.fillorder == 1)
+
+
+def _needed(page: tifffile.TiffPage) -> Iterator[int]:
+    """Bytes of each strip or tile, decoded."""
+    samples = page.samplesperpixel if page.planarconfig == 1 else 1
+    width, height = page.imagewidth, page.imagelength
+    side = page.tilelength if page.is_tiled else min(page.rowsperstrip, height)
+    row = -(-(page.tilewidth if page.is_tiled else width) * samples * page.bitspersample // 8)
+    down = -(-height // side)
+    for index in range(math.prod(page.chunked)):
+        last = not page.is_tiled and index % down == down - 1
+        yield row * (height - side * (down - 1) if last else side)
+
+
+def _decoded(page: tifffile.TiffPage, data: bytes, *, room: int) -> int:
+    """How many bytes come out, of at most ``room``."""
+    return len(tifffile.TIFF.DECOMPRESSORS[page.compression](data, out=room))

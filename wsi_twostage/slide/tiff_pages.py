@@ -112,7 +112,7 @@ def _ensure_supported(path: str, first: tifffile.TiffPage) -> None:
 
 def ensure_upright(path: str, orientation: int) -> None:
     """Raise SlideError for pixels that are to be shown turned or mirrored; readers differ in that."""
-    if orientation not in (0, 1):
+    if orientation in range(2, 9):  # others say nothing
         raise SlideError(
             f"{path}: its pixels are stored turned or mirrored (Orientation {orientation}); 1 is needed"
         )
@@ -172,7 +172,7 @@ def _check_directories_in_file(path: str, tiff: tifffile.TiffFile, file_bytes: i
 
 
 class Told(NamedTuple):
-    """What a TIFF says of its largest page."""
+    """What a TIFF says of its largest page in tiles."""
 
     size: Size
     compression: str
@@ -181,11 +181,12 @@ class Told(NamedTuple):
 
 
 def largest_of(path: str) -> Told | None:
-    """Of any TIFF; None where it is none that tifffile knows."""
+    """Of any TIFF, of which pages in strips are passed over; None where it is none that tifffile knows."""
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
-            page = max(pages, key=lambda page: page.imagelength * page.imagewidth)
+            tiled = [page for page in pages if page.is_tiled]
+            page = max(tiled or pages, key=lambda page: page.imagelength * page.imagewidth)
             size = Size(page.imagelength, page.imagewidth)
             return Told(size, name_of(page.compression), tiff.ome_metadata or "")
     except (*DECODE_ERRORS, OSError):

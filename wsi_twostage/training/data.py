@@ -13,14 +13,20 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
-from wsi_twostage.errors import ConfigError
+from wsi_twostage.errors import ConfigError, SlideError
+from wsi_twostage.slide.strips import ensure_whole
+from wsi_twostage.slide.tiff_pages import DECODE_ERRORS, ORIENTATION, ensure_upright
 
 _COLOUR = 8.0  # mean of max - min over the channels, in grey levels, above which an image counts as stained
 NO_SLIDES = (".png", ".jpg", ".jpeg")
 """What is an image wherever it lies; a TIFF may be a slide."""
 
-IMAGES = (*NO_SLIDES, ".bmp", ".tif", ".tiff")
-"""Of data to learn from."""
+ORIGINALS = (".bmp", ".tif", ".tiff")
+"""What may be an image of data to learn from, too."""
+
+
+_NOT_IMAGES = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises on bad data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ def read_folder(folder: Folder) -> list[Sample]:
     ConfigError
         A missing folder, an image without a mask or of another size, two of one name, or no image at all.
     """
-    images, masks = (by_stem(image_files(folder.path / part, IMAGES)) for part in ("images", "masks"))
+    images, masks = (_named(folder.path / part) for part in ("images", "masks"))
     if not images:
         raise ConfigError(
             f"{folder.path}: no images/*.png, *.jpg or *.tif; expected folders images/ and masks/"
@@ -81,6 +87,11 @@ def read_folder(folder: Folder) -> list[Sample]:
             raise ConfigError(f"{images[stem]}: {tuple(image.shape[1:])} px; expected 2 or more on each side")
         samples.append(Sample(f"{folder.path.name}/{stem}", image, mask))
     return samples
+
+
+def _named(folder: Path) -> dict[str, Path]:
+    """Images by stem; a TIFF or BMP beside a PNG or JPEG of its name is what that was made of."""
+    return by_stem(image_files(folder, ORIGINALS)) | by_stem(image_files(folder))
 
 
 def image_files(folder: Path, suffixes: tuple[str, ...] = NO_SLIDES) -> list[Path]:
@@ -174,12 +185,22 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             if ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I"):
                 raise ConfigError(f"{path}: colours of 16 bits, of which the lower half would go; expected 8")
-            if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-                raise ConfigError(f"{path}: holds several images; expected one")
+            if image.format == "TIFF":
+                _ensure_sound(path, image)
             image.load()
             yield image
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except SlideError as error:
+        raise ConfigError(f"{error}") from error
+    except (*_NOT_IMAGES, *DECODE_ERRORS) as error:
         raise ConfigError(f"{path}: not an image ({error})") from error
+
+
+def _ensure_sound(path: Path, image: Image.Image) -> None:
+    """One image, which Pillow would neither turn nor make up in part; raises what `_opened` expects."""
+    if getattr(image, "n_frames", 1) > 1:
+        raise ConfigError(f"{path}: holds several images; expected one")
+    ensure_upright(str(path), image.getexif().get(ORIENTATION, 1))
+    ensure_whole(str(path))
 
 
 def _fit(pair: Tensor, side: int) -> Tensor:

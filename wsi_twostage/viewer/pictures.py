@@ -23,7 +23,7 @@ FROM_OVERVIEW = 16
 PROBABILITIES = 4 * TILE**2
 """Read for one tile of the uncertainty, at most, but nearest; further out it shows the mean of each tile."""
 
-LEAST_HOLE_PX = 32
+LEAST_HOLE_OF_TILE_PX = 32
 """Of a tile; where a share does not answer, each try takes its time."""
 
 FRAME_PX = 2  # of the source of a tile
@@ -71,9 +71,9 @@ class Pictures:
         costly = math.prod(view.scale) > FROM_OVERVIEW and fine >= spec.overview_downsample
         if costly:
             return self._overview(level, box)
-        if is_url(slide.path):  # each try may take long
+        if is_url(slide.path):  # reading it again in parts may take long
             return Drawn(paint.jpeg(view.read(box)))
-        rgb, holes = read_around_holes(view, box, least=LEAST_HOLE_PX)
+        rgb, holes = read_around_holes(view, box, least=LEAST_HOLE_OF_TILE_PX)
         return Drawn(paint.jpeg(rgb), stays=not holes.any())  # a share that fails now may not the next time
 
     def _overview(self, level: int, box: Box) -> Drawn:
