@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import tifffile
 
-from wsi_twostage.slide.codestream import measure_of
+from wsi_twostage.slide.codestream import size_of_jpeg
 from wsi_twostage.slide.tiff_pages import TOLD_THE_SIZE
 
 _NONE, _YCBCR, _JPEG = 1, 6, 7  # TIFF's numbers for compressions and a photometric interpretation
@@ -34,20 +34,9 @@ def ensure_whole(path: str) -> None:
             file.seek(offsets[index])
             data = file.read(counts[index])
             if page.compression == _JPEG:
-                measure = measure_of(_JPEG)
-                assert measure is not None
-                measure(data)
-            elif page.compression in TOLD_THE_SIZE and _says_its_bytes(page):
-                there = (
-                    len(data) if page.compression == _NONE else _decoded(page, data, room=max(needs) + _ROOM)
-                )
-                if there < needed:
-                    raise ValueError(f"{there} of the {needed} bytes of strip {index} are there")
-
-
-def _says_its_bytes(page: tifffile.TiffPage) -> bool:
-    """Not where colours are stored with fewer pixels, nor bits the other way round."""
-    return bool(page.photometric != _YCBCR and page.fillorder == 1)
+                size_of_jpeg(data)
+            elif (there := _decoded(page, data, room=max(needs) + _ROOM)) is not None and there < needed:
+                raise ValueError(f"{there} of the {needed} bytes of strip {index} are there")
 
 
 def _needed(page: tifffile.TiffPage) -> Iterator[int]:
@@ -62,6 +51,13 @@ def _needed(page: tifffile.TiffPage) -> Iterator[int]:
         yield row * (height - side * (down - 1) if last else side)
 
 
-def _decoded(page: tifffile.TiffPage, data: bytes, *, room: int) -> int:
-    """How many bytes come out, of at most ``room``."""
+def _decoded(page: tifffile.TiffPage, data: bytes, *, room: int) -> int | None:
+    """How many bytes come out, of at most ``room``; None where that says nothing.
+
+    As where colours are stored with fewer pixels, or bits the other way round.
+    """
+    if page.compression not in TOLD_THE_SIZE or page.photometric == _YCBCR or page.fillorder != 1:
+        return None
+    if page.compression == _NONE:
+        return len(data)
     return len(tifffile.TIFF.DECOMPRESSORS[page.compression](data, out=room))
