@@ -405,6 +405,13 @@ def test_a_copy_counts_once(bundle: Path, tmp_path: Path, number: int) -> None:
         assert not out.failed
 
 
+def test_a_name_that_is_no_utf_8_is_calibrated_on(bundle: Path, tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "a.tiff", [texture(260, 300)]).rename(tmp_path / "M\udcfcller.tiff")
+    spec = calibrate_bundle([slide], tmp_path / "new.safetensors", model=bundle, settings=EVERYWHERE)
+    assert spec.calibration is not None
+    assert spec.calibration.cases == 1
+
+
 def test_a_list_whose_tissue_is_missing_costs_one_slide(bundle: Path, tmp_path: Path) -> None:
     for i in range(2):
         write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)])

@@ -1,6 +1,7 @@
 """Cases: what both models say of each slide or image that a calibration is given."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +68,7 @@ class Look:
     def _slide(self, slide: str, model: Path, settings: Settings) -> Case | LeftOut:
         ready = prepare(slide, model, settings)
         manifest = ready.manifest(settings)
-        made_of = _key(identity_of(manifest).encode(), manifest["slide"]["path"].encode())
+        made_of = _key(identity_of(manifest).encode(), os.fsencode(manifest["slide"]["path"]))
         case = self.kept.read(made_of)
         if case is None:
             place = self.kept.store_of(made_of)
