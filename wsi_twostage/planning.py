@@ -86,10 +86,12 @@ def plan(
         around = box.coarser(CONTEXT_STRIDE).grow(spec.context_halo)
         net.f2(_read(views.fine, box.grow(spec.halo)), _read(views.around, around))
 
+    order = np.flatnonzero(tissue)[scattered(count)]
+
     def refining(tiles: int) -> Passes:
         """Of so many that lie as scattered as a rule leaves them; which ones is not known yet."""
         some = np.zeros_like(tissue)
-        some.ravel()[np.flatnonzero(tissue)[scattered(count)[:tiles]]] = True
+        some.ravel()[order[:tiles]] = True
         return passes_of(result, views.fine, some, 1, **fine.shape(spec))
 
     seen = passes_of(result, views.coarse, tissue, spec.ratio, **coarse.shape(spec))

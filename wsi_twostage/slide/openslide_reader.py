@@ -150,7 +150,8 @@ def _describe(path: str, slide: openslide.OpenSlide) -> Contents:
         )
         for index in range(slide.level_count)
     ]
-    vendor, told = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"), largest_of(path)
+    vendor, compression = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"), _compression(properties)
+    told = None if compression else largest_of(path)
     mpp = mpp_of_text(
         properties.get(openslide.PROPERTY_NAME_MPP_Y, ""),
         properties.get(openslide.PROPERTY_NAME_MPP_X, ""),
@@ -166,7 +167,7 @@ def _describe(path: str, slide: openslide.OpenSlide) -> Contents:
         mpp = mpp_of_ome(told.ome, told.size) or mpp
     return Contents(
         format=_FORMATS.get(vendor, vendor),
-        compression=_compression(properties) or (told.compression if told else "unknown"),
+        compression=compression or (told.compression if told else "unknown"),
         levels=make_levels(sizes, tiles),
         mpp=mpp,
         origin=(scanned.top, scanned.left),

@@ -28,6 +28,7 @@ def ensure_whole(path: str) -> None:
         if min(len(offsets), len(counts)) < parts:
             raise ValueError(f"{min(len(offsets), len(counts))} of its {parts} strips are told of")
         needs = list(_needed(page))
+        room = max(needs) + _ROOM
         for index, needed in enumerate(needs):
             if not offsets[index] or not counts[index]:
                 raise ValueError(f"strip {index} was never written")
@@ -35,7 +36,7 @@ def ensure_whole(path: str) -> None:
             data = file.read(counts[index])
             if page.compression == _JPEG:
                 size_of_jpeg(data)
-            elif (there := _decoded(page, data, room=max(needs) + _ROOM)) is not None and there < needed:
+            elif (there := _decoded(page, data, room=room)) is not None and there < needed:
                 raise ValueError(f"{there} of the {needed} bytes of strip {index} are there")
 
 

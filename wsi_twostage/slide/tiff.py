@@ -34,7 +34,7 @@ from wsi_twostage.slide.contents import (
 )
 from wsi_twostage.slide.jpeg import decoder_of
 from wsi_twostage.slide.scale import mpp_of_aperio, mpp_of_ome, mpp_of_resolution
-from wsi_twostage.slide.tiff_pages import DECODE_ERRORS, find_pyramid, name_of, tables_of
+from wsi_twostage.slide.tiff_pages import DECODE_ERRORS, find_pyramid, name_of
 from wsi_twostage.slide.tile_cache import TileCache
 from wsi_twostage.tiles import Box
 
@@ -245,6 +245,7 @@ def _find_mpp(page: tifffile.TiffPage, tiff: tifffile.TiffFile, size: Size) -> F
 
 
 def _stored_level(page: tifffile.TiffPage, level: Level) -> _StoredLevel:
+    tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
     return _StoredLevel(
         level,
         offsets=np.asarray(page.dataoffsets, np.int64),
@@ -252,7 +253,7 @@ def _stored_level(page: tifffile.TiffPage, level: Level) -> _StoredLevel:
         decode=page.decode,
         jpeg=decoder_of(page),
         measure=measure_of(int(page.compression)),
-        tables=tables_of(page),
+        tables={name: table for name, table in tables.items() if table is not None},
         samples=page.samplesperpixel,
         premultiplied=bool(page.extrasamples) and page.extrasamples[0] in _PREMULTIPLIED,
     )

@@ -193,12 +193,6 @@ def largest_of(path: str) -> Told | None:
         return None
 
 
-def tables_of(page: tifffile.TiffPage) -> dict[str, bytes]:
-    """JPEG tables that all tiles or strips share, as `tifffile.TiffPage.decode` takes them."""
-    tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
-    return {name: table for name, table in tables.items() if table is not None}
-
-
 def name_of(code: int) -> str:
     """A TIFF code in words, where tifffile knows it."""
     return getattr(code, "name", str(code))
