@@ -208,12 +208,15 @@ def test_parents_and_children_are_inverse(tmp_path: Path) -> None:
     pyramid = MaskPyramid(tmp_path, replace(SMALL, height=5 * SHARD + 1, width=3 * SHARD))
     for level in range(pyramid.levels):
         for shard in pyramid.shards(level):
-            parent = pyramid.parent(shard)
+            parent = pyramid.spec.parent(shard)
             assert (parent is None) == (level == pyramid.levels - 1)
-            assert parent is None or shard in pyramid.children(parent)
-            assert all(pyramid.parent(child) == shard for child in pyramid.children(shard))
+            assert parent is None or shard in pyramid.spec.children(parent)
+            assert all(pyramid.spec.parent(child) == shard for child in pyramid.spec.children(shard))
     children = [
-        c for level in range(1, pyramid.levels) for s in pyramid.shards(level) for c in pyramid.children(s)
+        c
+        for level in range(1, pyramid.levels)
+        for s in pyramid.shards(level)
+        for c in pyramid.spec.children(s)
     ]
     assert sorted(children) == [s for level in range(pyramid.levels - 1) for s in pyramid.shards(level)]
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from slides import texture, write_slide
 
+from wsi_twostage.audit import Remaining
 from wsi_twostage.errors import ConfigError, SlideError, StoreError
 from wsi_twostage.events import Event, Note, Started, TilesDone
 from wsi_twostage.ledger import Ledger
@@ -30,7 +31,7 @@ from wsi_twostage.report import write_report
 from wsi_twostage.report.cautions import cautions
 from wsi_twostage.report.change import change_of
 from wsi_twostage.report.charts import strip_chart
-from wsi_twostage.report.facts import Audit, Facts, Left, facts_of
+from wsi_twostage.report.facts import Audit, Facts, facts_of
 from wsi_twostage.report.inputs import find
 from wsi_twostage.report.measure import measure
 from wsi_twostage.report.outliers import Feature, modified_z, oddities
@@ -115,7 +116,7 @@ STRIPE = MaskSpec(512, 2000, 1000 / 512, 2, 512, ("one",), ((255, 0, 0),), 16, 3
 
 
 def test_change_adds_up_in_the_order_of_refinement_and_the_audit_says_what_is_left() -> None:
-    change = change_of(TILES, STRIPE, Audit(1, 1, (Left("all", 0.1, 0.3),)))
+    change = change_of(TILES, STRIPE, Audit(1, 1, (Remaining("all", 0.1, 0.3),)))
     assert change.chosen.tolist() == [0.5, 0.625]
     assert change.audited.tolist() == [0.875]
     assert change.left == pytest.approx(0.25)  # one tile is left, and the one that was drawn changed 0.25

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.fine import coarse_labels
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Source
-from wsi_twostage.mask.reading import read_labels
 from wsi_twostage.models.spec import BundleSpec
+from wsi_twostage.shards import coarse_labels
 from wsi_twostage.tiles import Tile
 
 CONFIDENCE = 0.95
@@ -142,14 +141,14 @@ def estimate(ledger: Ledger, spec: BundleSpec, number: int) -> list[Remaining]:
     differ, change, holds = np.zeros((3, len(names), len(audited)))
     for i, tile in enumerate(audited):
         box = grid.box(tile)
-        first, second = coarse_labels(mask, spec, box, (tile,)), read_labels(mask, box)
+        first, second = coarse_labels(mask, spec, box, (tile,)), mask.read(box)
         for k in range(len(names)):
             one, two = (labels > 0 if k == 0 else labels == k for labels in (first, second))
             holds[k, i] = two.sum()
             differ[k, i], change[k, i] = (one != two).sum(), holds[k, i] - one.sum()
     known = np.zeros(len(names))
     for shard in mask.shards():
-        labels = read_labels(mask, mask.box(shard)).ravel()
+        labels = mask.read(mask.box(shard)).ravel()
         found = np.bincount(labels, minlength=len(mask.spec.classes) + 1)
         known += 2 * (np.array([found[1:].sum(), *found[1:]])[: len(names)])
     of = group[tuple(np.array(audited).T)]

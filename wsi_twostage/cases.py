@@ -11,11 +11,9 @@ import torch
 from wsi_twostage.batch import Entry, name_of
 from wsi_twostage.errors import ConfigError, LostSlide, SlideError
 from wsi_twostage.events import Listener
-from wsi_twostage.fine import coarse_labels
 from wsi_twostage.kept_cases import KeptCases
 from wsi_twostage.manifest import identity_of
 from wsi_twostage.mask import MaskPyramid, Source
-from wsi_twostage.mask.reading import read_labels, read_probability, read_source
 from wsi_twostage.models.bundle import ModelBundle, load_bundle, load_net
 from wsi_twostage.models.header import read_spec
 from wsi_twostage.models.onnx_net import onnx_device
@@ -27,6 +25,7 @@ from wsi_twostage.preparing import prepare
 from wsi_twostage.quality import Case, TileAnswers, tally
 from wsi_twostage.selection import ALL
 from wsi_twostage.settings import Settings
+from wsi_twostage.shards import coarse_labels
 from wsi_twostage.tiles import Tile
 from wsi_twostage.training.data import Sample, read_rgb
 from wsi_twostage.training.evaluate import answers, case_of_answer
@@ -132,7 +131,7 @@ def _key(*parts: bytes | memoryview) -> str:
 
 def case_of_store(name: str, store: MaskPyramid, spec: BundleSpec) -> Case:
     """Of a result in which every tissue tile was refined."""
-    source = read_source(store)
+    source = store.read_source()
     tiles = (_of_tile(store, spec, tile) for tile in store.spec.tiles if source[tile] == Source.MODEL_2)
     return tally(name, tiles, step=spec.step)
 
@@ -140,4 +139,4 @@ def case_of_store(name: str, store: MaskPyramid, spec: BundleSpec) -> Case:
 def _of_tile(store: MaskPyramid, spec: BundleSpec, tile: Tile) -> TileAnswers:
     box = store.spec.tiles.box(tile)  # clipped to the slide
     first = coarse_labels(store, spec, box, (tile,))
-    return TileAnswers(read_probability(store, box.coarser(spec.step))[0], first, read_labels(store, box))
+    return TileAnswers(store.read_probability(box.coarser(spec.step))[0], first, store.read(box))

@@ -13,8 +13,8 @@ from wsi_twostage import cluster, dispatch, stopping
 from wsi_twostage.batches import Turns, full_weight, parcels
 from wsi_twostage.dispatch import Call
 from wsi_twostage.errors import WriteError
-from wsi_twostage.fine import reduce_shard
 from wsi_twostage.mask import Shard
+from wsi_twostage.shards import reduce_shard
 from wsi_twostage.work import Clock, Done, Job, Work, perform
 
 Results = list[tuple[Shard, Any]]
@@ -27,7 +27,7 @@ class Crew:
     """Workers that have what the jobs of a run need (`fitness`)."""
 
     def __init__(self, work: Work, client: Client, *, priority: int = 0) -> None:
-        self._work, self._mask, self._client, self._priority = work, work.mask, client, priority
+        self._work, self._spec, self._client, self._priority = work, work.mask.spec, client, priority
         self._told = False
         self.forsaken = set[Shard]()
         """Shards of jobs that a stop left once their workers had died: they may be written, or not."""
@@ -118,7 +118,7 @@ class Crew:
                 turns.finished(shard)
                 (reduced if shard.level else written).add(shard)
                 to_come[shard] -= shard.level == 0
-                parent = self._mask.parent(shard)
+                parent = self._spec.parent(shard)
                 if parent is not None and not to_come[shard]:
                     to_come[parent] -= 1
                     if not to_come[parent]:
@@ -137,8 +137,8 @@ class Crew:
 
     def reduce_above(self, written: set[Shard], *, but: Collection[Shard] = ()) -> Iterator[Clock]:
         """Reduce what lies over these shards, level by level."""
-        for _ in range(self._mask.levels - 1):
-            written = {parent for shard in written if (parent := self._mask.parent(shard))}
+        for _ in range(self._spec.levels - 1):
+            written = {parent for shard in written if (parent := self._spec.parent(shard))}
             if left := sorted(written.difference(but)):
                 for _, clock in self.run(self.calls(Job(shard, reduce_shard) for shard in left)):
                     yield clock
@@ -146,9 +146,9 @@ class Crew:
     def _children_to_come(self, written: set[Shard]) -> Counter[Shard]:
         """How many children of each parent will be written; empty shards never are."""
         missing = Counter[Shard]()
-        for _ in range(self._mask.levels - 1):
-            parents = {parent for shard in written if (parent := self._mask.parent(shard))}
-            missing |= {parent: len(written.intersection(self._mask.children(parent))) for parent in parents}
+        for _ in range(self._spec.levels - 1):
+            parents = {parent for shard in written if (parent := self._spec.parent(shard))}
+            missing |= {parent: len(written.intersection(self._spec.children(parent))) for parent in parents}
             written = parents
         return missing
 

@@ -1,65 +1,20 @@
 """Line 3 of Algorithm 1 over a slide: Model 2 on the chosen tiles, one shard a task."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_twostage.answers import enlarge, to_labels
-from wsi_twostage.mask import MaskPyramid, Shard
-from wsi_twostage.mask.reading import read_labels, read_probability
+from wsi_twostage.answers import to_labels
+from wsi_twostage.mask import Shard
 from wsi_twostage.models.compiled import Compiled
 from wsi_twostage.models.runner import Runner, runner
 from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
-from wsi_twostage.tiles import Box, Tile, Window, merge
+from wsi_twostage.shards import coarse_labels, parts_of, put, restore_shard
+from wsi_twostage.tiles import Box, Tile, Window
 from wsi_twostage.work import Clock, Done, WindowShape, Work, give_up, through_windows
 
 LIMIT_PX = 768  # Model 2's windows have at most the pixels of such a square, halo excluded: memory
-
-
-def first_shard(work: Work, shard: Shard, tissue: tuple[Tile, ...]) -> Clock:
-    """Write the labels of one shard: Model 1's answer on ``tissue``."""
-    clock = Clock()
-    with clock.of("write"), work.watched(f"writing {shard}"):
-        labels = coarse_labels(work.mask, work.spec, work.mask.box(shard), tissue)
-        work.ensure_ours()
-        work.mask.write(shard, labels)
-    return clock
-
-
-def restore_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> Clock:
-    """Put Model 1's answer back on some tiles of a shard."""
-    clock, own = Clock(), work.mask.box(shard)
-    with clock.of("write"), work.watched(f"writing {shard}"):
-        first = coarse_labels(work.mask, work.spec, own, tiles)
-        _put(work, shard, _parts(first, own, map(work.mask.spec.tiles.box, tiles)))
-    return clock
-
-
-def give_up_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...], before: frozenset[Tile]) -> Done:
-    """In the place of a job that ends its workers: Model 1's answer, whatever they wrote before they died."""
-    return replace(give_up(work, shard, tiles), clock=restore_shard(work, shard, tiles))
-
-
-def _parts(labels: NDArray[np.uint8], of: Box, boxes: Iterable[Box]) -> dict[Box, NDArray[np.uint8]]:
-    """What the labels of a box, (H, W), say of boxes in it."""
-    return {box: labels[box.relative_to(of).slices] for box in boxes}
-
-
-def _put(work: Work, shard: Shard, parts: Mapping[Box, NDArray[np.uint8]]) -> None:
-    """Put labels (H, W) into boxes of a shard, which is written if that changes it.
-
-    The shard is read now, not when the work on the labels began: what others wrote meanwhile stays.
-    """
-    own = work.mask.box(shard)
-    work.ensure_ours()
-    before = read_labels(work.mask, own)
-    labels = before.copy()
-    for box, part in parts.items():
-        labels[box.relative_to(own).slices] = part
-    if (labels != before).any():
-        work.mask.write(shard, labels)
 
 
 def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: frozenset[Tile]) -> Done:
@@ -95,7 +50,7 @@ def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: fro
         without = [tile for tile in chosen if tile not in before and grid.box(tile) not in fresh]
         first = coarse_labels(work.mask, spec, own, (*done, *without))
         # Model 1's where there is no answer: a worker may have died after it wrote one, and not told
-        _put(work, shard, _parts(first, own, map(grid.box, without)) | fresh)
+        put(work, shard, parts_of(first, own, map(grid.box, without)) | fresh)
     return Done(
         tuple(done),
         np.array(
@@ -107,18 +62,14 @@ def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: fro
     )
 
 
+def give_up_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...], before: frozenset[Tile]) -> Done:
+    """In the place of a job that ends its workers: Model 1's answer, whatever they wrote before they died."""
+    return replace(give_up(work, shard, tiles), clock=restore_shard(work, shard, tiles))
+
+
 def shape(spec: BundleSpec) -> WindowShape:
     """Of the windows that Model 2 sees."""
     return WindowShape(limit=max(LIMIT_PX**2 // spec.tile**2, 1), halo=spec.halo)
-
-
-def reduce_shard(work: Work, shard: Shard) -> Clock:
-    """Write a shard of a coarser level, once the four under it are there."""
-    clock = Clock()
-    with clock.of("write"), work.watched(f"writing {shard}"):
-        work.ensure_ours()
-        work.mask.reduce(shard)
-    return clock
 
 
 def predict_fine(work: Work, model: Runner | Compiled, window: Window, clock: Clock) -> NDArray[np.uint8]:
@@ -133,21 +84,4 @@ def predict_fine(work: Work, model: Runner | Compiled, window: Window, clock: Cl
             fine, lambda: to_labels(model.f2(fine, around)[:, core, core], spec.decisions[1])
         )
     clock.megapixels += fine.shape[0] * fine.shape[1] / 1e6
-    return labels
-
-
-def coarse_labels(
-    mask: MaskPyramid, spec: BundleSpec, box: Box, tissue: tuple[Tile, ...]
-) -> NDArray[np.uint8]:
-    """Model 1's labels of a box of whole tiles, enlarged; background in tiles without tissue."""
-    grid = mask.spec.tiles
-    labels = np.zeros((box.height, box.width), np.uint8)
-    if not tissue:
-        return labels
-    height, width = -(-grid.height // spec.step), -(-grid.width // spec.step)
-    for window in merge(tissue, grid, limit=len(grid), halo=0):
-        inside = window.box.clip(grid.height, grid.width)
-        at = inside.coarser(spec.step).grow(1).clip(height, width)
-        logits = enlarge(read_probability(mask, at), at=at, wanted=inside, ratio=spec.step)
-        labels[inside.relative_to(box).slices] = to_labels(logits, spec.decisions[0])
     return labels

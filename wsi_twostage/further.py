@@ -8,13 +8,14 @@ from pathlib import Path
 from distributed import Client
 
 from wsi_twostage import cluster
+from wsi_twostage.agenda import end_of, let_go
 from wsi_twostage.errors import ConfigError, SlideError, StoreError
 from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.manifest import writing
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.models.header import find_bundle
-from wsi_twostage.preparing import drawn_on, end_of, prepare
+from wsi_twostage.preparing import drawn_on, prepare
 from wsi_twostage.result import Result
 from wsi_twostage.schedule import begin
 from wsi_twostage.selection import ALL, Duration, Rule, ensure_rule
@@ -104,7 +105,7 @@ def refine(
             )
         with run.timed("selection"):
             run.restore(tiles)
-            run.let_go(tiles)
+            let_go(mask, tiles)
             waiting = 0 if inside is None else int((tiles.open & ~inside).sum())
             mask.note(complete=False)  # first: tiles that wait are in no complete result
             if (
@@ -121,9 +122,7 @@ def refine(
         with run.stoppable():
             with run.timed("stage 2"):
                 run.refine(tiles, within=inside, until=end_of(rule, since), audit=settings.audit)
-            if settings.audit is not None:
-                with run.timed("audit"):
-                    run.audit(tiles, settings.audit)
+            run.audit(tiles, settings.audit)
         if waiting and tiles.open.any():
             listener(Note(f"{waiting} tiles elsewhere wait for Model 2; refine without a region goes on"))
         return run.finish(started, tiles)

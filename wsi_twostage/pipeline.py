@@ -7,15 +7,16 @@ from pathlib import Path
 from distributed import Client
 
 from wsi_twostage import cluster
+from wsi_twostage.agenda import Agenda
 from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.fitness import ensure_fit
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.manifest import writing
 from wsi_twostage.models.bundle import ModelBundle
-from wsi_twostage.preparing import end_of, prepare, resolve, tissue_of_file
+from wsi_twostage.preparing import prepare, resolve, tissue_of_file
 from wsi_twostage.result import Result
 from wsi_twostage.schedule import begin
-from wsi_twostage.selection import Duration, Rule, TargetGap
+from wsi_twostage.selection import Rule, TargetGap
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide
 
@@ -86,30 +87,17 @@ def segment(
         ) as mask,
         begin(ready.work(mask, settings), workers, listener, priority=priority) as run,
     ):
-        timed, told = isinstance(rule, Duration), mask.manifest
-        same = told.get("rule") == said
-        spent = timed and same and bool(told.get("spent"))
-        audit = told.get("audit") if same and (spent or not timed) else None
-        mask.note(rule=said, audit=audit, chosen=spent, spent=spent, complete=False)
-        tiles = Ledger.none(mask)
+        agenda, tiles = Agenda.begin(mask, rule, said, since), Ledger.none(mask)
         with run.stoppable():
             with run.timed("overview"):
                 tiles = run.look(settings.tissue, drawn)
                 run.restore(tiles)
-            if not tiles.tissue.any():
-                listener(Note("no tissue found; the mask is empty"))
             with run.timed("stage 1"):  # line 1: p = up(f1(down(x))), and u, h of each tile
                 run.coarse(tiles)
             with run.timed("selection"):  # line 2: patches = {(i, j) | g(h(c_ij(p)))}
-                run.let_go(tiles)
-                if not spent:
-                    mask.note(lapses=0 if timed else None)
-                    tiles.choose(rule)
-                    mask.note(chosen=True)
+                agenda.choose(tiles)
             with run.timed("stage 2"):  # line 3: c_ij(p) = f2(c_ij(x)) for (i, j) in patches
-                run.refine(tiles, until=None if spent else end_of(rule, since), audit=settings.audit)
-                mask.note(spent=timed)
-            if settings.audit is not None:
-                with run.timed("audit"):
-                    run.audit(tiles, settings.audit)
+                run.refine(tiles, until=agenda.until, audit=settings.audit)
+                agenda.spend()
+            run.audit(tiles, settings.audit)
         return run.finish(started, tiles)

@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from wsi_twostage import coarse, fine
 from wsi_twostage.answers import enlarge, to_labels
 from wsi_twostage.errors import UnreadableRegion
+from wsi_twostage.events import ignore
 from wsi_twostage.mask import MaskSpec, majority
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import runner
 from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
-from wsi_twostage.overview import read_overview
 from wsi_twostage.passes import Passes, Stage, passes_of, scattered, seconds_of
-from wsi_twostage.preparing import mask_spec, model_of, resolve, tissue_of_file, views_of
+from wsi_twostage.pixels import read_around_holes
+from wsi_twostage.preparing import prepare, resolve, tissue_of_file
 from wsi_twostage.selection import Duration, Fraction, Rule, TargetGap, Threshold, TileCount
 from wsi_twostage.settings import Settings
-from wsi_twostage.slide import Slide, View, open_slide
-from wsi_twostage.tiles import Box
+from wsi_twostage.slide import Slide, View
+from wsi_twostage.tiles import Box, TileGrid
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
 
 SLACK_GIB = 0.75  # the store, the scheduler, tables of tiles, and holes between windows of unlike sizes
@@ -68,16 +69,14 @@ def plan(
     Parameters and errors are those of `segment`.
     """
     settings, notes = settings or Settings(), list[str]()
-    slide = slide if isinstance(slide, Slide) else open_slide(slide, settings.mpp, reader=settings.reader)
-    model, spec = model_of(bundle, settings)
-    followed, said = resolve(rule, spec, settings, lambda event: None)
-    views = views_of(slide, spec)
-    result = mask_spec(spec, views.fine, views.overview)
+    ready = prepare(slide, bundle, settings)
+    slide, spec, views, result = ready.slide, ready.spec, ready.views, ready.mask
+    followed, said = resolve(rule, spec, settings, ignore)
     workers = settings.workers or CPU_COUNT
     start = time.perf_counter()
     tissue = _tissue(views.overview, result, slide, settings)
     looked = time.perf_counter() - start
-    net, count = runner(model), int(tissue.sum())
+    net, count = runner(ready.model), int(tissue.sum())
 
     def first(box: Box) -> None:
         net.f1(_read(views.coarse, box.coarser(spec.ratio).grow(spec.coarse_halo)))
@@ -144,9 +143,18 @@ def _tissue(overview: View, result: MaskSpec, slide: Slide, settings: Settings) 
         return np.ones((result.tiles.rows, result.tiles.cols), np.bool_)
     found = tissue_of_file(settings.tissue, slide, overview)
     if found is None:
-        rgb, holes = read_overview(overview, result.overview(0))
+        rgb, holes = _read_overview(overview, result.overview(0))
         found = tissue_mask(rgb) | holes
     return tissue_tiles(found, result.tiles, result.overview_downsample) > 0
+
+
+def _read_overview(pixels: View, grid: TileGrid) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """All of a coarse level (H, W, 3), 1 / 1000 of the slide, and where it cannot be read (H, W)."""
+    rgb = np.empty((grid.height, grid.width, 3), np.uint8)
+    holes = np.zeros(rgb.shape[:2], np.bool_)
+    for box in map(grid.box, grid):
+        rgb[box.slices], holes[box.slices] = read_around_holes(pixels, box)
+    return rgb, holes
 
 
 def _refined(

@@ -17,7 +17,7 @@ from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import ModelRef, refer
 from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
 from wsi_twostage.quality import threshold_for
-from wsi_twostage.selection import Duration, Rule, TargetGap, Threshold, ensure_rule
+from wsi_twostage.selection import Rule, TargetGap, Threshold, ensure_rule
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Identity, Slide, View, open_slide
 from wsi_twostage.tissue import TISSUES
@@ -101,11 +101,6 @@ def model_of(
         engine=settings.engine,
         elsewhere=elsewhere,
     )
-
-
-def end_of(rule: Rule | None, since: float) -> float | None:
-    """When a budget of time is over, in seconds of `time.time`."""
-    return since + rule.value if isinstance(rule, Duration) else None
 
 
 def resolve(

@@ -163,12 +163,10 @@ class Promise(NamedTuple):
     refined: float  # of the tiles, on average, 0..1
 
 
-def promises(
-    calibration: Calibration, targets: Sequence[float] = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
-) -> list[Promise]:
+def promises(calibration: Calibration) -> list[Promise]:
     """What holds of a few targets; those that it cannot promise are left out."""
     kept = []
-    for target in targets:
+    for target in (0.005, 0.01, 0.02, 0.03, 0.05, 0.1):
         try:
             threshold = threshold_for(calibration, target, uncertainty=calibration.uncertainty)
         except ConfigError:

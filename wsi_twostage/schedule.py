@@ -11,20 +11,21 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from wsi_twostage import stopping
+from wsi_twostage.agenda import forget_audit, let_go
 from wsi_twostage.audit import choose_sample, estimate
 from wsi_twostage.batches import Turns, batches, tiles_of_shards
 from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.crew import Crew, heaviest_first
 from wsi_twostage.dispatch import Call
 from wsi_twostage.events import Finished, Listener, Note, Started, TilesDone
-from wsi_twostage.fine import first_shard, give_up_shard, refine_shard, restore_shard, shape
+from wsi_twostage.fine import give_up_shard, refine_shard, shape
 from wsi_twostage.fitness import fit_workers
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Shard, Source
-from wsi_twostage.overview import box_of, look_at, look_away
+from wsi_twostage.overview import look
 from wsi_twostage.result import Counts, Result, Seconds
+from wsi_twostage.shards import first_shard, restore_shard
 from wsi_twostage.tiles import Tile, merge
-from wsi_twostage.tissue import tissue_mask, tissue_tiles
 from wsi_twostage.work import Clock, Done, Job, Work, give_up
 
 MODEL_1_TILES, MODEL_2_TILES = 64, 16
@@ -32,10 +33,6 @@ MODEL_1_TILES, MODEL_2_TILES = 64, 16
 
 LEVELS_S = 0.1
 """Of a thread, to reduce what lies over one shard of level 0; until a run has measured it."""
-
-
-class Stopped(Exception):
-    """The run was asked to end, or its time was over; what it did is in the store."""
 
 
 @contextmanager
@@ -52,7 +49,7 @@ def begin(work: Work, client: Client, listener: Listener, *, priority: int = 0) 
 
 
 class Run:
-    """The three stages of a run; each returns what the next one needs."""
+    """The stages of a run, and what they have cost so far."""
 
     def __init__(self, work: Work, client: Client, listener: Listener, *, priority: int = 0) -> None:
         self.work, self.mask, self.listen = work, work.mask, listener
@@ -78,56 +75,16 @@ class Run:
         """What a stop leaves out."""
         try:
             yield
-        except Stopped:
+        except stopping.Stopped:
             self.complete = False
 
     def look(self, how: str, drawn: NDArray[np.bool_] | None = None) -> Ledger:
-        """Write the overview and where there is tissue; gives the tiles that have some.
-
-        ``how`` finds it, unless it is ``drawn`` already, on the overview's pixels. What an earlier run found
-        is taken from the store; where it was stopped meanwhile, all is read again.
-        """
-        if self.mask.manifest.get("looked"):
-            return Ledger.read(self.mask)
-        grid = self.mask.spec.overview(0)
-        self.listen(Started("overview", len(grid)))
-        holes, chunks = np.zeros((grid.height, grid.width), np.bool_), [Shard(0, *place) for place in grid]
-        calls, to_come = self.crew.calls(Job(c, look_at, instead=look_away) for c in chunks), set(chunks)
-        with closing(self.crew.run(calls, stop=self.work.over)) as results:
-            for chunk, unseen in results:
-                if unseen is None:
-                    continue
-                to_come.remove(chunk)
-                box = box_of(self.mask.spec, chunk)
-                holes[box.slices] = unseen
-                self.listen(TilesDone("overview", 1, box.area / 1e6))
-        if to_come:
-            raise Stopped
-        self.mask.finish_overview()
-        if how == "none":
-            tissue, tiles = (
-                np.ones(holes.shape, np.bool_),
-                np.ones((self.grid.rows, self.grid.cols), np.bool_),
-            )
-        else:
-            if holes.any():
-                self.listen(
-                    Note(f"{holes.mean():.2%} of the slide cannot be read; it is black in the overview")
-                )
-            # what cannot be seen is not glass: Model 1 will say so
-            tissue = self._tissue() | holes if drawn is None else drawn
-            tiles = tissue_tiles(tissue, self.grid, self.mask.spec.overview_downsample) > 0
-        self.work.ensure_sound()
-        self.mask.write_tissue(tissue)
-        ledger = Ledger.begin(self.mask, tiles)
-        self.mask.note(looked=True)
+        """The tiles that have tissue, as `overview.look` finds it; what an earlier run found stays."""
+        known = self.mask.manifest.get("looked")
+        ledger = Ledger.read(self.mask) if known else look(self.work, self.crew, self.listen, how, drawn)
+        if not ledger.tissue.any():
+            self.listen(Note("no tissue found; the mask is empty"))
         return ledger
-
-    def _tissue(self) -> NDArray[np.bool_]:
-        """What the overview shows of it, (H, W) on its pixels."""
-        with self.mask.readable("the overview"):
-            seen = self.mask.read_overview()
-        return tissue_mask(seen)
 
     def coarse(self, ledger: Ledger) -> None:
         """Line 1: Model 1's probability and the uncertainty of each tile that is still pending."""
@@ -140,7 +97,7 @@ class Run:
                 ledger.enter(done.tiles, uncertainty=done.values, source=Source.MODEL_1)
                 self._conclude(ledger, "stage 1", done)
         if ledger.having(Source.PENDING).any():
-            raise Stopped
+            raise stopping.Stopped
         if not self.mask.manifest["whole"]:
             self._write_first(ledger)
 
@@ -155,7 +112,7 @@ class Run:
                 self._count("stage 1", clock)
                 missing.discard(shard)
         if missing:
-            raise Stopped
+            raise stopping.Stopped
         self.mask.note(whole=True, levels=True)
         self._levels_s = (time.perf_counter() - start) / max(len(jobs), 1)
 
@@ -197,7 +154,7 @@ class Run:
         rounds = list(ledger.rounds())
         chosen = np.any([patches.chosen for patches in rounds], axis=0) & inside
         todo = chosen & ~done
-        self._forget_audit(ledger, todo)
+        forget_audit(self.mask, ledger, todo)
         ends = [end for end in (until, self.work.until) if end is not None]
         spare = -(-(audit or 0) // self.crew.threads) if until is not None else 0
         levels_s = self._levels_s * len(self._by_shard(todo))
@@ -241,22 +198,9 @@ class Run:
             unsure = [one for one in self._by_shard(left) if one[0] in self.crew.forsaken]
             self._restore(unsure, {shard for shard, _ in unsure})
         if stopped:
-            raise Stopped
+            raise stopping.Stopped
         if until is not None:
-            self.let_go(ledger)
-
-    def _forget_audit(self, ledger: Ledger, todo: NDArray[np.bool_]) -> None:
-        """Once tiles, (rows, cols), get refined that it did not know of; those of its sample make it."""
-        told = self.mask.manifest.get("audit")
-        if told and (todo & (("left" in told) | (ledger.grid("round", -1) != told["round"]))).any():
-            self.mask.note(audit=None)
-
-    def let_go(self, ledger: Ledger) -> None:
-        """What a budget of time, of this run or of one that was stopped, did not get to is not chosen."""
-        lapses = self.mask.manifest.get("lapses")
-        if lapses is not None:
-            ledger.release(lapses)
-            self.mask.note(lapses=None)
+            let_go(self.mask, ledger)
 
     def _window_s(self) -> float:
         """What a window of one tile has cost a thread in stage 2 so far."""
@@ -264,8 +208,13 @@ class Run:
         own = (spec.tile + 2 * spec.halo) ** 2 / 1e6
         return own * (clock.read + clock.network) / clock.megapixels if clock.megapixels else 0.0
 
-    def audit(self, ledger: Ledger, count: int) -> None:
+    def audit(self, ledger: Ledger, count: int | None) -> None:
         """Refine a random sample of what was left, and say in the store what it tells of the rest."""
+        if count is not None:
+            with self.timed("audit"):
+                self._audit(ledger, count)
+
+    def _audit(self, ledger: Ledger, count: int) -> None:
         told = self.mask.manifest.get("audit")
         if told is None or told["tiles"] != count:
             told = {"tiles": count, "round": ledger.last_round + 1}

@@ -17,6 +17,10 @@ ASKED = threading.Event()
 """Set, every run in this process ends within seconds, with a valid store."""
 
 
+class Stopped(Exception):
+    """A run was asked to end, or its time was over; what it did is in the store."""
+
+
 _ASKED_RUNS = set[str]()  # of which this process is a worker
 
 

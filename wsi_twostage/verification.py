@@ -66,7 +66,8 @@ def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verd
                 return True
             problems.append(f"{what} is not what it must be")
         except Exception as error:  # stores and codecs raise what they like
-            problems.append(f"{what} cannot be read ({type(error).__name__}: {error})".splitlines()[0])
+            cause = error.__cause__ or error
+            problems.append(f"{what} cannot be read ({type(cause).__name__}: {cause})".splitlines()[0])
         return False
 
     check("the OME-Zarr metadata", lambda: _metadata_is_sound(mask))

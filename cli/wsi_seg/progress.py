@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Self
@@ -23,7 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )  # fmt: skip
 
-from wsi_twostage.events import Event, Finished, Note, Started, TilesDone
+from wsi_twostage.events import Event, Finished, Listener, Note, Started, TilesDone
 
 _EVERY_S = 10.0  # between the lines of a log
 
@@ -110,12 +110,6 @@ class Lines:
         self._total = self._done = 0
         self._megapixels = self._start = self._said = 0.0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def __call__(self, event: Event) -> None:
         now = time.perf_counter()
         if isinstance(event, Started):
@@ -146,12 +140,6 @@ class Silence:
     def __init__(self, name: str, console: Console) -> None:
         self._lines = Lines(name, console)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def __call__(self, event: Event) -> None:
         if isinstance(event, Note):
             self._lines(event)
@@ -162,12 +150,6 @@ class Json:
 
     def __init__(self, name: str) -> None:
         self._name = name
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def __call__(self, event: Event) -> None:
         line = json.dumps({"event": type(event).__name__.lower(), "slide": self._name, **asdict(event)})
@@ -246,11 +228,11 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{left:02}"
 
 
-def listener(name: str, *, quiet: bool, as_json: bool = False) -> Bars | Lines | Silence | Json:
+def listener(name: str, *, quiet: bool, as_json: bool = False) -> AbstractContextManager[Listener]:
     """What suits where stderr goes; or, ``as_json``, lines on stdout."""
     if as_json and not quiet:
-        return Json(name)
+        return nullcontext(Json(name))
     console = Console(stderr=True)
     if quiet:
-        return Silence(name, console)
-    return Bars(name, console) if console.is_terminal else Lines(name, console)
+        return nullcontext(Silence(name, console))
+    return Bars(name, console) if console.is_terminal else nullcontext(Lines(name, console))

@@ -10,7 +10,6 @@ import numpy as np
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.events import Listener, Started, TilesDone
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.mask.reading import read_labels
 from wsi_twostage.pictures import slide_of
 from wsi_twostage.tiles import TileGrid
 
@@ -89,7 +88,7 @@ def write_dicom_seg(path: Path, mask: MaskPyramid, level: int, source: Path, lis
     listener(Started("export", len(grid)))
     labels = np.empty((1, grid.height, grid.width), np.uint8)
     for box in map(grid.box, grid):
-        labels[0][box.slices] = read_labels(mask, box, level)
+        labels[0][box.slices] = mask.read(box, level)
         listener(TilesDone("export", 1, box.area / 1e6))
     mpp = mask.spec.mpp * 2**level
     try:

@@ -12,7 +12,6 @@ from PIL import Image
 from wsi_twostage.errors import ConfigError, SlideError, StoreError
 from wsi_twostage.events import Listener, Note, Started, TilesDone
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.mask.reading import read_labels
 from wsi_twostage.pictures import outline, overview_at, slide_of
 from wsi_twostage.pixels import read_around_holes
 from wsi_twostage.tiles import Box, TileGrid
@@ -70,7 +69,7 @@ def _tiles(mask: MaskPyramid, level: int, grid: TileGrid, listener: Listener) ->
     """Full tiles of a level, row by row; beyond the edge is background."""
     for box in map(grid.box, grid):
         full = np.zeros((TILE, TILE), np.uint8)
-        full[: box.height, : box.width] = read_labels(mask, box, level)
+        full[: box.height, : box.width] = mask.read(box, level)
         listener(TilesDone("export", 1, box.area / 1e6))
         yield full
 
@@ -139,7 +138,7 @@ def write_png(
         return
     labels = np.empty(mask.shape(level), np.uint8)
     for band in bands:
-        labels[band.slices] = read_labels(mask, band, level)
+        labels[band.slices] = mask.read(band, level)
         listener(TilesDone("export", 1, band.area / 1e6))
     picture = Image.fromarray(labels)
     picture.putpalette(_palette(mask).tobytes())
@@ -165,12 +164,11 @@ def _overlay(
         if moved is not None:
             raise
         listener(Note(f"the overview is drawn instead of the slide: {error}"))
-        with mask.readable("the overview"):
-            picture[...] = overview_at(mask, level)
+        picture[...] = overview_at(mask, level)
     colours = _palette(mask)
     for band in bands:
         around = Box(band.top - 1, 0, band.height + 2, width).clip(height, width)
-        labels = read_labels(mask, around, level)
+        labels = mask.read(around, level)
         inner = band.relative_to(around).slices
         edge, labels = outline(labels)[inner], labels[inner]
         picture[band.slices][edge] = colours[labels[edge]]

@@ -16,7 +16,6 @@ from wsi_twostage.export.components import Block, Cells, Found, Framed, find, fr
 from wsi_twostage.export.parts import Components
 from wsi_twostage.export.split import DEPTH_UM, HALO, split_keys
 from wsi_twostage.mask import SHARD, MaskPyramid, Source
-from wsi_twostage.mask.reading import read_labels, read_probability, read_source
 from wsi_twostage.tiles import Box, TileGrid
 from wsi_twostage.uncertainty import of_bytes
 
@@ -81,7 +80,7 @@ def objects(
     """
     spec = mask.spec
     blocks = TileGrid(spec.height, spec.width, block)
-    tiles, name = read_source(mask), mask.manifest["uncertainty"]
+    tiles, name = mask.read_source(), mask.manifest["uncertainty"]
     least = min_area_um2 / spec.mpp**2 - 1e-9
 
     def look(box: Box) -> Block:
@@ -128,17 +127,15 @@ def in_turn(pool: Executor, task: Callable[[T], R], items: Iterable[T], ahead: i
 def _look(mask: MaskPyramid, box: Box, tiles: NDArray[np.uint8], name: str, *, split: bool) -> Block:
     """One block of the mask and what is known of its tiles and pixels."""
     spec = mask.spec
-    labels = read_labels(mask, box)
+    labels = mask.read(box)
     keys: NDArray[np.integer] = labels
     if split:
         keys = np.zeros(labels.shape, np.int64)
         if labels.any():
             around = box.grow(HALO).clip(spec.height, spec.width)
             depth = DEPTH_UM / spec.mpp
-            keys = split_keys(read_labels(mask, around), around, spec.width, depth)[
-                box.relative_to(around).slices
-            ]
-    probability = read_probability(mask, box.coarser(spec.ratio))
+            keys = split_keys(mask.read(around), around, spec.width, depth)[box.relative_to(around).slices]
+    probability = mask.read_probability(box.coarser(spec.ratio))
     uncertainty = of_bytes(name, probability) * probability.any(0) if labels.any() else probability[0]
     sources = np.left_shift(1, tiles[box.coarser(spec.tile).slices], dtype=np.uint8)
     return Block(box, labels, keys, Cells(uncertainty, spec.ratio), Cells(sources, spec.tile))

@@ -28,6 +28,8 @@ class MaskPyramid:
     Writers agree on one rule: a shard has one owner at a time and is written whole. Two writers in
     one shard lose pixels without an error. zarr's LocalStore (from 3.1.3) writes a file beside the
     shard and renames it, so a reader, or a run that was killed, sees the old shard or the new one.
+
+    What cannot be decoded is a StoreError, a line that says which part of the result it is.
     """
 
     path: Path
@@ -116,14 +118,6 @@ class MaskPyramid:
         """Pixels of a shard in its level, clipped to the level."""
         return self.spec.box(shard)
 
-    def children(self, shard: Shard) -> list[Shard]:
-        """The one to four shards that `reduce` reads; none on level 0."""
-        return self.spec.children(shard)
-
-    def parent(self, shard: Shard) -> Shard | None:
-        """The shard that is made from this one and its neighbours; none on the last level."""
-        return self.spec.parent(shard)
-
     # The mask
 
     def write(self, shard: Shard, labels: NDArray[np.uint8]) -> None:
@@ -136,17 +130,16 @@ class MaskPyramid:
         """Write a shard of level 1 or above from its children, which must be written."""
         if shard.level == 0:
             raise ValueError("level 0 has no finer level to be reduced from")
-        children = _twice(self.box(shard), self.spec.shards(shard.level - 1))
-        with self.readable(f"level {shard.level - 1} under {shard}"):
-            finer = self.read(children, shard.level - 1)
-        self.write(shard, majority(finer))
+        children = self.box(shard).times(2).clip(*self.shape(shard.level - 1))
+        self.write(shard, majority(self.read(children, shard.level - 1)))
 
     def read(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
         """Labels of a box inside the level, (H, W); raises ConfigError for one that is not inside."""
         if box.clip(*self.shape(level)) != box:
             height, width = self.shape(level)
             raise ConfigError(f"{box} is not inside level {level} of {self.path}, {height} x {width} px")
-        return np.asarray(self._mask(level)[box.slices], np.uint8)
+        with self.readable(f"labels of {_place(box)} of level {level}"):
+            return np.asarray(self._mask(level)[box.slices], np.uint8)
 
     def lazy(self, level: int = 0) -> Any:
         """Labels of a level as a dask array, one block per shard; reads nothing."""
@@ -164,9 +157,10 @@ class MaskPyramid:
 
     def read_probability(self, box: Box) -> NDArray[np.uint8]:
         """(C, H, W), 255 times the probability; ``box`` inside Model 1's grid, in its pixels."""
-        return np.asarray(self._array(f"{OURS}/probability")[:, *box.slices], np.uint8)
+        with self.readable(f"Model 1's answer to {_place(box)} of its grid"):
+            return np.asarray(self._array(f"{OURS}/probability")[:, *box.slices], np.uint8)
 
-    # The overview: one process writes it
+    # The overview
 
     def write_overview(self, box: Box, rgb: NDArray[np.uint8]) -> None:
         """Write (H, W, 3) to whole chunks of the overview; ``box`` in its pixels."""
@@ -175,21 +169,22 @@ class MaskPyramid:
         self._array("0")[:, *box.slices] = np.moveaxis(rgb, -1, 0)  # (3, H, W)
 
     def finish_overview(self) -> None:
-        """Build the coarser levels of the overview, chunk by chunk, once the first is written."""
+        """Build the coarser levels of the overview once the first is there; one process does it."""
         for level in range(1, self.levels):
             finer, source = self.spec.overview(level - 1), self._array(str(level - 1))
             coarser, target = self.spec.overview(level), self._array(str(level))
             for box in map(coarser.box, coarser):
-                rgb = np.asarray(source[:, *_twice(box, finer).slices], np.uint8)  # (3, 2H, 2W)
+                under = box.times(2).clip(finer.height, finer.width)
+                rgb = np.asarray(source[:, *under.slices], np.uint8)  # (3, 2H, 2W)
                 target[:, *box.slices] = mean(rgb)  # (3, H, W)
 
     def read_overview(self, box: Box | None = None, level: int = 0) -> NDArray[np.uint8]:
         """Colours of a box inside a level of the overview, (H, W, 3); of all, some megabytes, if None."""
         self.spec.shards(level)  # says that there is no such level
         rows, cols = (slice(None), slice(None)) if box is None else box.slices
-        return np.ascontiguousarray(
-            np.moveaxis(np.asarray(self._array(str(level))[:, rows, cols], np.uint8), 0, -1)
-        )
+        with self.readable("the overview"):
+            rgb = np.asarray(self._array(str(level))[:, rows, cols], np.uint8)  # (3, H, W)
+        return np.ascontiguousarray(np.moveaxis(rgb, 0, -1))
 
     def write_tissue(self, tissue: NDArray[np.bool_]) -> None:
         """Write where there is tissue, (H, W) on the overview's pixels."""
@@ -198,7 +193,8 @@ class MaskPyramid:
 
     def read_tissue(self) -> NDArray[np.bool_]:
         """Where there is tissue, (H, W) on the overview's pixels."""
-        return np.asarray(self._array(f"{OURS}/tissue")[...], np.bool_)
+        with self.readable("the tissue"):
+            return np.asarray(self._array(f"{OURS}/tissue")[...], np.bool_)
 
     # The tiles and the end of a run
 
@@ -209,7 +205,8 @@ class MaskPyramid:
 
     def read_source(self) -> NDArray[np.uint8]:
         """Where the labels of each tile come from, (rows, cols) of `Source`."""
-        return np.asarray(self._array(f"{OURS}/source")[...], np.uint8)
+        with self.readable("the map of sources"):
+            return np.asarray(self._array(f"{OURS}/source")[...], np.uint8)
 
     def write_tiles(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Replace the tile table; columns are numbers or booleans, one value per row."""
@@ -221,7 +218,8 @@ class MaskPyramid:
 
     def tiles(self) -> dict[str, NDArray[Any]]:
         """The tile table, column by column, in the order it was written."""
-        return read_table(self._group(), "tiles")
+        with self.readable("the tile table"):
+            return read_table(self._group(), "tiles")
 
     @contextmanager
     def readable(self, what: str = "") -> Iterator[None]:
@@ -308,9 +306,8 @@ def _open_array(path: Path, spec: MaskSpec, name: str) -> zarr.Array[Any]:
     return zarr.open_array(path, path=name, mode="r+")
 
 
-def _twice(box: Box, finer: TileGrid) -> Box:
-    """The same place on the next finer level."""
-    return Box(2 * box.top, 2 * box.left, 2 * box.height, 2 * box.width).clip(finer.height, finer.width)
+def _place(box: Box) -> str:
+    return f"rows {box.top}..{box.bottom}, columns {box.left}..{box.right}"
 
 
 def _ensure_fits(array: NDArray[Any], shape: tuple[int, ...], *, dtype: type = np.uint8) -> None:

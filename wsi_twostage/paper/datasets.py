@@ -29,6 +29,7 @@ _NOT_IMAGES = "_superpixels"  # that ISIC puts beside its images
 _NOT_PLACES = (".", "__MACOSX")  # how the folders begin that file managers, notebooks and archives leave
 _BDD_VEHICLES = (13, 14, 15, 16)  # train ids: car, truck, bus, train
 _KITTI_VEHICLES = (26, 27, 28, 29, 30, 31)  # label ids: car, truck, bus, caravan, trailer, train
+_TRAINING = 0.7  # of a set that brings no lists of its own
 _KITTI_SECOND = ("_11",)  # frames of the scene-flow download; only the first have labels
 
 
@@ -87,8 +88,8 @@ class DataSet:
     """How many folders below the root it is looked for, if not there."""
 
 
-def open_set(name: str, root: Path, *, seed: int = 123, share: float = 0.7) -> Parts:
-    """The named set below ``root``, split by its own lists or by ``seed``: ``share`` for training.
+def open_set(name: str, root: Path, *, seed: int = 123) -> Parts:
+    """The named set below ``root``, split by its own lists or by ``seed``: 70 % for training.
 
     It is looked for at the root, then in the folders there, then in theirs. The split is
     ``RandomState(seed).choice`` without replacement, as in the published code, but of a sorted list, and cut
@@ -115,7 +116,7 @@ def open_set(name: str, root: Path, *, seed: int = 123, share: float = 0.7) -> P
             raise ConfigError(f"{root}: {len(found.train)} images to train on, {len(found.test)} to test on")
         return found
     order = np.random.RandomState(seed).choice(len(found), len(found), replace=False)
-    cut = round(share * len(found))
+    cut = round(_TRAINING * len(found))
     train, test = (tuple(found[i] for i in sorted(part)) for part in (order[:cut], order[cut:]))
     if not (train and test):
         raise ConfigError(f"{root}: only {len(found)} images; too few for training and testing")

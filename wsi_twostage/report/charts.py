@@ -111,11 +111,11 @@ def uncertainty_chart(facts: Facts, threshold: float) -> Markup:
     return markup(root)
 
 
-def time_chart(spent: Mapping[str, float], threads: Sequence[tuple[str, str]] = WORK) -> Markup:
+def time_chart(spent: Mapping[str, float]) -> Markup:
     """Bars: wall time of each stage, and below what the threads did in it."""
     rest = max(spent["total"] - sum(spent.get(name, 0.0) for name, _ in STAGES), 0.0)
     walls = [(label, spent[name]) for name, label in STAGES if name in spent] + [("start and end", rest)]
-    work = [(label, spent[name]) for name, label in threads]
+    work = [(label, spent[name]) for name, label in WORK]
     row, left, right = 17.0, 128.0, 316.0
     height = 20 + row * len(walls) + 28 + row * len(work) + 4
     root = svg(WIDTH, height, label=f"Time: {seconds(spent['total'])} in all")

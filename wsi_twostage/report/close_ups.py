@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.errors import SlideError
-from wsi_twostage.fine import coarse_labels
 from wsi_twostage.mask import MaskPyramid, Source
 from wsi_twostage.pictures import box_around, outline
 from wsi_twostage.report.encode import jpeg, png, png_line
 from wsi_twostage.report.facts import Facts
 from wsi_twostage.report.words import percent
+from wsi_twostage.shards import coarse_labels
 from wsi_twostage.slide import Slide
 from wsi_twostage.tiles import Box, Tile
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_twostage.audit import Remaining
 from wsi_twostage.batch import name_of
 from wsi_twostage.errors import StoreError, WsiError
 from wsi_twostage.mask import FAILED, MaskPyramid, MaskSpec, Source
@@ -37,26 +38,17 @@ class ClassArea:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """1 - Dice that is estimated to be left to the full-resolution result."""
-
-    name: str
-    gap: float
-    bound: float
-
-
-@dataclass(frozen=True, slots=True)
 class Audit:
     """A random sample of what the rule left."""
 
     tiles: int
     """That were asked for."""
     round: int
-    left: tuple[Left, ...]
+    left: tuple[Remaining, ...]
     """Empty: the audit was not finished."""
 
     @property
-    def overall(self) -> Left | None:
+    def overall(self) -> Remaining | None:
         """Of all classes together; None: not known."""
         return next((part for part in self.left if part.name == "all"), None)
 
@@ -197,7 +189,7 @@ def _audit(told: Mapping[str, Any] | None) -> Audit | None:
     if not told:
         return None
     parts: Sequence[Mapping[str, Any]] = told.get("left", ())
-    left = tuple(Left(str(part["name"]), float(part["gap"]), float(part["bound"])) for part in parts)
+    left = tuple(Remaining(str(part["name"]), float(part["gap"]), float(part["bound"])) for part in parts)
     return Audit(int(told["tiles"]), int(told["round"]), left)
 
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from wsi_twostage.mask import FAILED, MaskPyramid, Source
 from wsi_twostage.pictures import (
-    HEAT,
     backdrop,
+    heat,
     level_within,
     outline,
     tissue_at,
@@ -82,7 +82,7 @@ def scene_of(store: MaskPyramid, facts: Facts, detail: Detail) -> Scene:
         blurred=blurred,
         mask=_painted(labels, colours),
         tissue=png_line(outline(tissue.astype(np.uint8)), _TISSUE),
-        heat=_heat(store, detail.side, tissue),
+        heat=_heat(store, detail.side),
         chosen=_squares(table["row"][done & ~random], table["col"][done & ~random]),
         audited=_slashes(table["row"][random], table["col"][random]),
         unreadable=_crosses(*(table[n][np.isin(table["source"], FAILED)] for n in ("row", "col"))),
@@ -90,7 +90,7 @@ def scene_of(store: MaskPyramid, facts: Facts, detail: Detail) -> Scene:
     )
 
 
-def _heat(store: MaskPyramid, side: int, tissue: NDArray[np.bool_]) -> str:
+def _heat(store: MaskPyramid, side: int) -> str:
     """Uncertainty in colour, clear outside of the tissue's tiles."""
     level = level_within(store, min(side, _HEAT_PX))
     u = uncertainty_at(store, level)
@@ -100,10 +100,8 @@ def _heat(store: MaskPyramid, side: int, tissue: NDArray[np.bool_]) -> str:
     ys, xs = ((np.arange(n) * 2**level // store.spec.tile) for n in u.shape)
     shade = np.clip(np.rint(u * (_SHADES - 1)), 0, _SHADES - 1).astype(np.uint8) + 1
     shade[~known[np.minimum(ys, known.shape[0] - 1)][:, np.minimum(xs, known.shape[1] - 1)]] = 0
-    stops = np.linspace(0, 1, len(HEAT))
-    ramp = [np.interp(np.linspace(0, 1, _SHADES), stops, HEAT[:, c]) for c in range(3)]
-    palette = np.concatenate([np.zeros((1, 3)), np.stack(ramp, axis=1)]).round().astype(np.uint8)
-    return png(shade, palette, [0, *[255] * _SHADES])
+    ramp = heat(np.linspace(0, 1, _SHADES, dtype=np.float32)[None])[0]
+    return png(shade, np.concatenate([np.zeros((1, 3), np.uint8), ramp]), [0, *[255] * _SHADES])
 
 
 def _painted(labels: NDArray[np.uint8], colours: NDArray[np.uint8]) -> str:

@@ -18,13 +18,13 @@ def area(mm2: float) -> str:
     return f"{digits(mm2)} mm²"
 
 
-def digits(value: float, count: int = 3) -> str:
-    """So many significant digits, without an exponent; thousands apart."""
+def digits(value: float) -> str:
+    """Three significant digits, without an exponent; thousands apart."""
     if not math.isfinite(value):
         return "–"
     if value == 0:
         return "0"
-    places = max(count - 1 - math.floor(math.log10(abs(value))), 0)
+    places = max(2 - math.floor(math.log10(abs(value))), 0)
     return f"{value:,.{places}f}".replace(",", "\u202f")
 
 
