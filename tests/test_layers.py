@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
         "training",
     },
     "algorithm": {"answers", "errors", "models", "pixels", "selection", "tiles", "uncertainty"},
-    "training": {"answers", "drafts", "errors", "models", "quality", "slide", "tiles", "uncertainty"},
+    "training": {"answers", "drafts", "errors", "lock", "models", "quality", "slide", "tiles", "uncertainty"},
     "paper": {"drafts", "errors", "lock", "selection", "training", "uncertainty"},
     "curves": {
         "batch", "drafts", "errors", "manifest", "mask", "models", "paper", "pipeline", "preparing",

@@ -212,6 +212,37 @@ def test_isic_as_downloaded(tmp_path: Path) -> None:
     assert len(open_set("isic", tmp_path).train) == 7
 
 
+def test_isic_of_two_years_is_not_one_set(tmp_path: Path) -> None:
+    for name in (
+        "ISIC-2017_Training_Data",
+        "ISIC-2017_Training_Part1_GroundTruth",
+        "ISBI2016_ISIC_Part1_Training_Data",
+        "ISBI2016_ISIC_Part1_Training_GroundTruth",
+    ):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError, match=r"ISIC-2017_\w+ and ISBI2016_\w+, which are two sets"):
+        open_set("isic", tmp_path)
+
+
+@pytest.mark.parametrize("name", list(TREES))
+def test_names_may_end_in_capitals(name: str, tmp_path: Path) -> None:
+    TREES[name](tmp_path)
+    before = open_set(name, tmp_path)
+    for path in [*tmp_path.rglob("*.png"), *tmp_path.rglob("*.jpg"), *tmp_path.rglob("*.bmp")]:
+        path.rename(path.with_suffix(path.suffix.upper()))
+    after = open_set(name, tmp_path)
+    assert [item.name for item in after.train] == [item.name for item in before.train]
+
+
+def test_nuclei_unpacked_where_they_are_may_end_in_capitals(tmp_path: Path) -> None:
+    bowl(tmp_path / "there")
+    for place in (tmp_path / "there/data-science-bowl-2018/stage1/train").iterdir():
+        place.rename(tmp_path / place.name)
+    for path in list(tmp_path.rglob("*.png")):
+        path.rename(path.with_suffix(".PNG"))
+    assert len(open_set("bowl", tmp_path).train) == 7
+
+
 def test_a_missing_mask_is_named(tmp_path: Path) -> None:
     kitti(tmp_path)
     (tmp_path / "kitti/semantics/training/semantic/000003_10.png").unlink()

@@ -395,6 +395,17 @@ def test_the_commands_go_from_a_folder_to_a_table(data: Path, tmp_path: Path) ->
     )
 
 
+def test_a_damaged_test_image_is_told_before_the_training(tmp_path: Path) -> None:
+    folder(tmp_path)
+    damaged = open_set("folder", tmp_path).test[-1].image
+    damaged.write_bytes(damaged.read_bytes()[:90])
+    settings = [x for change in CHANGES for x in ("--set", change)]
+    common = ["unet-folder", "--data", str(tmp_path), "-o", str(tmp_path / "runs"), *settings]
+    done = CliRunner().invoke(commands, ["train", *common, "--device", "cpu"])
+    assert str(done.exception).startswith(f"{damaged}: not an image")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from slides import texture
 
-from wsi_twostage.errors import BundleError, ConfigError
+from wsi_twostage.errors import BundleError, Busy, ConfigError, WriteError
 from wsi_twostage.models.bundle import build, load_bundle, load_net
 from wsi_twostage.models.header import SHIPPED, read_spec
 from wsi_twostage.models.spec import NetSpec
@@ -21,7 +21,8 @@ from wsi_twostage.training.augment import Augmentation, random_crops, vary
 from wsi_twostage.training.config import DataConfig, Recipe, TrainConfig, read_recipe
 from wsi_twostage.training.data import Folder, read_folder, read_mask, read_rgb, split, stack
 from wsi_twostage.training.evaluate import CUTS, overlap
-from wsi_twostage.training.recipe import evaluate_bundle, train_bundle
+from wsi_twostage.training.finish import evaluate_bundle
+from wsi_twostage.training.recipe import train_bundle
 from wsi_twostage.training.train import Step, joint_loss
 
 TINY = NetSpec((8, 8, 8, 8, 8), (1, 1, 1, 1, 1))
@@ -100,6 +101,13 @@ def test_tiffs_are_images_too(folder: Path) -> None:
 def test_a_missing_mask_is_named(folder: Path) -> None:
     (folder / "set" / "masks" / "3.png").unlink()
     with pytest.raises(ConfigError, match=r"image 3\.png has no mask"):
+        read_folder(Folder(folder / "set"))
+
+
+def test_a_mask_without_an_image_is_named(folder: Path) -> None:
+    """Of a folder that was copied in part."""
+    (folder / "set" / "images" / "3.png").unlink()
+    with pytest.raises(ConfigError, match=r"3\.png: a mask without an image in .*images"):
         read_folder(Folder(folder / "set"))
 
 
@@ -445,6 +453,37 @@ def test_masks_of_one_kind_are_refused_before_training(
     with pytest.raises(ConfigError, match=f"set: {said} of its 8 masks is of the class"):
         train_bundle(Recipe(config()), folder, tmp_path / "x.safetensors", device=CPU)
     assert not list(tmp_path.glob("x.*"))
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_part_without_the_class_is_refused_before_training(folder: Path, tmp_path: Path, part: str) -> None:
+    samples = read_folder(Folder(folder / "set"))
+    parts = split(samples, seed=0, test=0.25, validation=0.25)
+    for sample in getattr(parts, part):
+        place = folder / f"{sample.name.replace('/', '/masks/')}.png"
+        imagecodecs.imwrite(place, np.zeros((160, 150), np.uint8))
+    data = DataConfig(("set",), test=0.25, validation=0.25)
+    with pytest.raises(ConfigError, match=f"its {part} part: no pixel of its 2 masks .* seed or {part} in"):
+        train_bundle(Recipe(config(data=data)), folder, tmp_path / "x.safetensors", device=CPU)
+
+
+def test_two_trainings_of_one_bundle_are_not_made_at_the_same_time(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "x.safetensors"
+
+    def begin_another(step: Step) -> None:
+        train_bundle(Recipe(config()), folder, output, device=CPU)
+
+    with pytest.raises(Busy, match="is being trained by another command"):
+        train_bundle(Recipe(config()), folder, output, device=CPU, progress=begin_another)
+    assert not list(tmp_path.glob("*.lock"))
+    train_bundle(Recipe(config()), folder, output, device=CPU)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [output.name]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_training(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="cannot be written"):
+        train_bundle(Recipe(config()), folder, tmp_path / "file" / "x.safetensors", device=CPU)
 
 
 def test_another_card_is_no_other_training(folder: Path, tmp_path: Path) -> None:

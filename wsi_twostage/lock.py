@@ -84,7 +84,9 @@ def _lies_there(folder: Path, descriptor: int) -> bool:
 
 @contextmanager
 def in_turn(path: Path, waits: Callable[[], None]) -> Iterator[None]:
-    """Make ``path``, one process at a time; ``waits`` is called where it has to. Leaves no file behind.
+    """Make ``path``, one process at a time; ``waits`` is called where it has to, and may raise instead.
+
+    Leaves no file behind.
 
     Where the file system knows no locks nobody waits.
 
@@ -101,7 +103,11 @@ def in_turn(path: Path, waits: Callable[[], None]) -> Iterator[None]:
         except OSError as error:
             raise WriteError.of(path, error) from error
         if _is_taken(descriptor):
-            waits()
+            try:
+                waits()
+            except BaseException:
+                os.close(descriptor)
+                raise
             lock_file(descriptor, wait=True)
         if _lies_there(lock, descriptor):
             break

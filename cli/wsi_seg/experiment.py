@@ -23,12 +23,19 @@ def train_experiments(
 
     from wsi_twostage.models.runner import choose_device
     from wsi_twostage.paper.configuration import read_experiment
-    from wsi_twostage.paper.datasets import open_set
-    from wsi_twostage.paper.train import train_experiment
+    from wsi_twostage.paper.datasets import ensure_readable, open_set
+    from wsi_twostage.paper.train import is_trained, train_experiment
 
     experiments = [read_experiment(config, changes) for config in configs]
     sets = [open_set(experiment.data, data, seed=experiment.split_seed) for experiment in experiments]
+    tests = {
+        parts.test: experiment.data
+        for experiment, parts in zip(experiments, sets, strict=True)
+        if not is_trained(experiment, parts.train, output)
+    }
     with Counts() as counts:
+        for items, name in tests.items():  # a damaged one is told before the training, not after it
+            ensure_readable(items, partial(counts.show, f"{name}: images to test on", total=len(items)))
         for experiment, parts in zip(experiments, sets, strict=True):
             trained = train_experiment(
                 experiment,

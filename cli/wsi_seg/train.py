@@ -13,7 +13,7 @@ from wsi_seg.progress import Counts
 from wsi_twostage.memory import ALL, keep_freed_memory
 
 if TYPE_CHECKING:
-    from wsi_twostage.training.recipe import Figures
+    from wsi_twostage.training.finish import Figures
 
 _DATA = click.option(
     "--data",
@@ -161,7 +161,7 @@ def evaluate(
     from wsi_seg.experiment import evaluate_experiments
     from wsi_twostage.models.runner import choose_device
     from wsi_twostage.paper.configuration import is_experiment
-    from wsi_twostage.training.recipe import evaluate_bundle
+    from wsi_twostage.training.finish import evaluate_bundle
 
     if configs:
         if output is None or model is not None:

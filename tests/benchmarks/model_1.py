@@ -28,8 +28,9 @@ from wsi_twostage.models.spec import NetSpec
 from wsi_twostage.models.twostage import TwoStageNet
 from wsi_twostage.models.unet import UNet
 from wsi_twostage.training.config import Recipe, TrainConfig, read_recipe
-from wsi_twostage.training.data import stack
-from wsi_twostage.training.recipe import finish_bundle, read_data, stack_answers
+from wsi_twostage.training.data import read_data, stack
+from wsi_twostage.training.finish import finish_bundle
+from wsi_twostage.training.recipe import stack_answers
 from wsi_twostage.training.train import student_loss, train
 
 CPU = torch.device("cpu")

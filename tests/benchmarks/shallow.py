@@ -32,8 +32,8 @@ from wsi_twostage.selection import ALL, NONE
 from wsi_twostage.settings import Settings
 from wsi_twostage.training.augment import vary
 from wsi_twostage.training.config import read_recipe
-from wsi_twostage.training.data import stack
-from wsi_twostage.training.recipe import read_data, stack_answers
+from wsi_twostage.training.data import read_data, stack
+from wsi_twostage.training.recipe import stack_answers
 from wsi_twostage.training.train import soft_dice_loss, train
 
 RECIPE = SHIPPED.parent.parent / "training" / "nuclei-he.toml"

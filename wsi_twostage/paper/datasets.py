@@ -123,6 +123,13 @@ def open_set(name: str, root: Path, *, seed: int = 123) -> Parts:
     return Parts(train, test)
 
 
+def ensure_readable(items: Sequence[Item], progress: Callable[[int], None] = lambda done: None) -> None:
+    """Read every one, before hours are spent that need them; raises as `Item.read`."""
+    for done, item in enumerate(items, 1):
+        item.read()
+        progress(done)
+
+
 def _nearest(known: DataSet, root: Path) -> dict[Path, Sequence[Item] | Parts]:
     """What is found, by folder, at the first depth where anything is."""
     places = [root]
@@ -187,7 +194,8 @@ def _bdd(root: Path) -> Parts | None:
     places = [(base / i, base / m, end) for base in (root / "bdd100k", root) for i, m, end in layouts]
     sample = _named(root, "bdd100k_sample")
     for images, masks, suffix in (*places, (sample / "images", sample / "semantic", "")):
-        if (images / "train").is_dir() and any((masks / "train").glob(f"*{suffix}.png")):
+        truths = _images(masks / "train")
+        if (images / "train").is_dir() and any(path.stem.endswith(suffix) for path in truths):
             train, test = (
                 tuple(_pairs(images / part, masks / part, ids=_BDD_VEHICLES, empty=True, suffix=suffix))
                 for part in ("train", "val")
@@ -210,8 +218,10 @@ def _bowl(root: Path) -> list[Item] | None:
     if folder is None:
         if flat := _folder(_named(root, "bowl2018")):
             return flat
-        named = (path.parents[1] for path in root.glob("*/images/*.png") if path.stem == path.parents[1].name)
-        if not any((place / "masks").is_dir() for place in named):
+        if not any(
+            (place / "masks").is_dir() and place.name in {path.stem for path in _images(place / "images")}
+            for place in _places(root)
+        ):
             return None
         folder = root
     items = []
@@ -249,13 +259,16 @@ def _ph2(root: Path) -> list[Item] | None:
 
 
 def _isic(root: Path) -> list[Item] | None:
-    for data, truth in (
+    years = (
         ("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth"),
         ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth"),
-    ):
-        images, masks = root / data, root / truth
-        if images.is_dir() and masks.is_dir():
-            return _pairs(images, masks, suffix="_segmentation")
+    )
+    found = [(root / i, root / m) for i, m in years if (root / i).is_dir() and (root / m).is_dir()]
+    if len(found) > 1:
+        names = " and ".join(images.name for images, _ in found)
+        raise ConfigError(f"{root}: holds {names}, which are two sets; give a folder with one of them")
+    if found:
+        return _pairs(*found[0], suffix="_segmentation")
     return _folder(_named(root, "isic2017_98"))
 
 

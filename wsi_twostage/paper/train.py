@@ -95,6 +95,12 @@ def train_experiment(
     return done
 
 
+def is_trained(experiment: Experiment, items: Sequence[Item], folder: Path) -> bool:
+    """Whether `train_experiment` would find all of it there."""
+    runs = Runs.of(folder, experiment, items)
+    return all(runs.path(stage).exists() for stage in stages(experiment))
+
+
 def stages(experiment: Experiment) -> tuple[str, ...]:
     """What has to be trained, in this order."""
     return ("reference", "model1") if experiment.model2 == "reference" else ("reference", "model1", "model2")

@@ -16,6 +16,7 @@ from torch.nn import functional
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.slide.strips import ensure_whole
 from wsi_twostage.slide.tiff_pages import DECODE_ERRORS, ORIENTATION, ensure_upright
+from wsi_twostage.training.config import DataConfig
 
 _COLOUR = 8.0  # mean of max - min over the channels, in grey levels, above which an image counts as stained
 NO_SLIDES = (".png", ".jpg", ".jpeg")
@@ -58,19 +59,31 @@ class Split:
     test: list[Sample]
 
 
+def read_data(root: Path, config: DataConfig) -> dict[str, Split]:
+    """Each folder of the configuration, split; raises ConfigError for what is missing."""
+    parts = {}
+    for name in config.folders:
+        samples = read_folder(Folder(root / name, colour_only=name in config.colour_only))
+        parts[name] = split(samples, seed=config.seed, test=config.test, validation=config.validation)
+    return parts
+
+
 def read_folder(folder: Folder) -> list[Sample]:
     """Every pair of the folder, sorted by name.
 
     Raises
     ------
     ConfigError
-        A missing folder, an image without a mask or of another size, two of one name, or no image at all.
+        A missing folder, an image without a mask or of another size, a mask without an image, two of one
+        name, or no image at all.
     """
     images, masks = (_named(folder.path / part) for part in ("images", "masks"))
     if not images:
         raise ConfigError(
             f"{folder.path}: no images/*.png, *.jpg or *.tif; expected folders images/ and masks/"
         )
+    if folder.only is None and (alone := masks.keys() - images.keys()):
+        raise ConfigError(f"{masks[min(alone)]}: a mask without an image in {folder.path / 'images'}")
     samples = []
     for stem in sorted(images if folder.only is None else images.keys() & folder.only):
         image = read_rgb(images[stem])
@@ -160,13 +173,15 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     return np.asarray((pixels[..., :3].max(2) > least) & (pixels[..., 3] > 0))
 
 
-def ensure_both(name: str, samples: Sequence[Sample]) -> None:
-    """Raise ConfigError where masks have none of the class, or nothing else: they were drawn otherwise."""
+_DRAWN = "what is neither black nor transparent is, and of a JPEG what is light"
+
+
+def ensure_both(name: str, samples: Sequence[Sample], *, hint: str = _DRAWN) -> None:
+    """Raise ConfigError, with a ``hint``, where masks have none of the class, or nothing else."""
     every = all(bool(sample.mask.all()) for sample in samples)
     if every or not any(bool(sample.mask.any()) for sample in samples):
         raise ConfigError(
-            f"{name}: {'every' if every else 'no'} pixel of its {len(samples)} masks is of the class; what "
-            f"is neither black nor transparent is, and of a JPEG what is light"
+            f"{name}: {'every' if every else 'no'} pixel of its {len(samples)} masks is of the class; {hint}"
         )
 
 
