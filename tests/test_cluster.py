@@ -28,6 +28,7 @@ from wsi_twostage.models.spec import BundleSpec, NetSpec
 from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import Fraction
 from wsi_twostage.settings import Settings
+from wsi_twostage.workers import reached, register
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "what://ever", "tcp://nonsense"])
@@ -223,18 +224,18 @@ def test_a_window_has_one_thread_whatever_the_number_of_workers(count: int) -> N
 @pytest.mark.parametrize("error", [OSError, RuntimeError, AttributeError, ClosedClientError])
 def test_a_client_that_has_given_up_tells_of_no_scheduler(error: type[Exception]) -> None:
     """Some of its methods then ask None."""
-    with pytest.raises(ClusterError, match="scheduler went away"), cluster.reached(Mock(scheduler=None)):
+    with pytest.raises(ClusterError, match="scheduler went away"), reached(Mock(scheduler=None)):
         raise error
 
 
 def test_a_plugin_is_registered_though_a_worker_does_not_answer() -> None:
     client = Mock(register_plugin=Mock(side_effect=OSError("timed out")))
-    cluster.register(client, cluster.Prepare(client))
+    register(client, cluster.Prepare(client))
     client.nthreads.side_effect = OSError
     with pytest.raises(ClusterError, match="scheduler went away"):
-        cluster.register(client, cluster.Prepare(client))
+        register(client, cluster.Prepare(client))
 
 
 def test_a_slip_of_ours_is_no_scheduler_that_went_away() -> None:
-    with pytest.raises(AttributeError), cluster.reached(Mock()):
+    with pytest.raises(AttributeError), reached(Mock()):
         raise AttributeError

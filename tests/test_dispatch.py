@@ -148,6 +148,6 @@ def test_workers_that_come_and_go_are_none(monkeypatch: pytest.MonkeyPatch) -> N
     seen = count()
     with cluster.connect(workers=1) as client:
         client.run(pause)
-        monkeypatch.setattr(cluster, "at_work", lambda client: {f"tcp://{next(seen)}": 1})
+        monkeypatch.setattr(dispatch, "at_work", lambda client: {f"tcp://{next(seen)}": 1})
         with pytest.raises(ClusterError, match="no worker is left"):
             list(dispatch.run(client, [Call(double, (1,))]))

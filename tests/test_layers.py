@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "wsi_twostage"
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "workers": {"errors"},
     "events": set(),
     "tiles": {"errors"},
     "pixels": {"errors", "tiles"},
@@ -51,8 +52,8 @@ ALLOWED: dict[str, set[str]] = {
     "batch": {"errors", "settings", "slide", "tissue"},
     "summary": {"batch", "drafts", "errors"},
     "memory": set(),
-    "cluster": {"errors", "memory", "stopping"},
-    "dispatch": {"cluster", "errors"},
+    "cluster": {"errors", "memory", "stopping", "workers"},
+    "dispatch": {"errors", "workers"},
     "notebook": {"errors", "mask", "pictures", "tiles"},
     "result": {"errors", "export", "mask", "notebook", "work"},
     "ledger": {"errors", "mask", "selection", "tiles"},
@@ -61,8 +62,8 @@ ALLOWED: dict[str, set[str]] = {
     "manifest": {"drafts", "errors", "lock", "mask", "models", "slide"},
     "overview": {"crew", "events", "ledger", "mask", "pixels", "stopping", "tiles", "tissue", "work"},
     "batches": {"dispatch", "mask", "selection", "tiles", "work"},
-    "fitness": {"cluster", "errors", "lock", "models", "pixels", "stopping", "work"},
-    "crew": {"batches", "cluster", "dispatch", "errors", "mask", "shards", "stopping", "work"},
+    "fitness": {"errors", "lock", "models", "pixels", "stopping", "work", "workers"},
+    "crew": {"batches", "dispatch", "errors", "mask", "shards", "stopping", "work", "workers"},
     "schedule": {
         "agenda", "audit", "batches", "coarse", "crew", "dispatch", "events", "fine", "fitness", "ledger",
         "mask", "overview", "result", "shards", "stopping", "tiles", "work",
@@ -73,12 +74,12 @@ ALLOWED: dict[str, set[str]] = {
         "tissue", "tissue_file", "work",
     },
     "pipeline": {
-        "agenda", "cluster", "events", "fitness", "ledger", "manifest", "models", "preparing", "result",
-        "schedule", "selection", "settings", "slide",
+        "agenda", "events", "fitness", "ledger", "manifest", "models", "preparing", "result", "schedule",
+        "selection", "settings", "slide", "workers",
     },
     "further": {
-        "agenda", "cluster", "errors", "events", "ledger", "manifest", "mask", "models", "preparing",
-        "result", "schedule", "selection", "settings", "slide", "tissue",
+        "agenda", "errors", "events", "ledger", "manifest", "mask", "models", "preparing", "result",
+        "schedule", "selection", "settings", "slide", "tissue", "workers",
     },
     "many": {
         "batch", "errors", "events", "pipeline", "preparing", "result", "selection", "settings", "slide",

@@ -9,13 +9,14 @@ from typing import Any
 
 from distributed import Client
 
-from wsi_twostage import cluster, dispatch, stopping
+from wsi_twostage import dispatch, stopping
 from wsi_twostage.batches import Turns, full_weight, parcels
 from wsi_twostage.dispatch import Call
 from wsi_twostage.errors import WriteError
 from wsi_twostage.mask import Shard
 from wsi_twostage.shards import reduce_shard
 from wsi_twostage.work import Clock, Done, Job, Work, perform
+from wsi_twostage.workers import reached, threads
 
 Results = list[tuple[Shard, Any]]
 
@@ -31,8 +32,8 @@ class Crew:
         self._told = False
         self.forsaken = set[Shard]()
         """Shards of jobs that a stop left once their workers had died: they may be written, or not."""
-        with cluster.reached(client):
-            self.threads = max(cluster.threads(client), 1)
+        with reached(client):
+            self.threads = max(threads(client), 1)
 
     def calls(self, jobs: Iterable[Job], *, tiles: int | None = None, work: Work | None = None) -> list[Call]:
         """Tasks of several jobs where there are more than enough for all workers.

@@ -16,8 +16,8 @@ from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from wsi_twostage import cluster
 from wsi_twostage.errors import ClusterError
+from wsi_twostage.workers import at_work, has_gpus, reached
 
 AHEAD = 2
 """Tasks in flight per thread: one runs, one waits."""
@@ -147,8 +147,8 @@ class _Desk:
         self._gate = _GATES.setdefault(client, _Gate())
         with self._gate.lock:
             self._gate.desks.add(self)
-        with cluster.reached(self._client):
-            self._gpus = cluster.has_gpus(client)
+        with reached(self._client):
+            self._gpus = has_gpus(client)
 
     @property
     def busy(self) -> bool:
@@ -163,9 +163,9 @@ class _Desk:
         """How many more may be submitted; follows workers that come and go."""
         now = time.monotonic()
         if now - self._counted > TICK_S:
-            with cluster.reached(self._client):
-                found, self._counted = cluster.at_work(self._client), now
-                of_use = found and (not self._gpus or cluster.has_gpus(self._client))
+            with reached(self._client):
+                found, self._counted = at_work(self._client), now
+                of_use = found and (not self._gpus or has_gpus(self._client))
             self._threads = sum(found.values())
             self._since = {address: self._since.get(address, now) for address in found}
             if of_use and now - min(self._since.values()) >= STAYS_S:
@@ -199,7 +199,7 @@ class _Desk:
 
     def submit(self, call: Call) -> None:
         resources = {"GPU": 1} if call.network and self._gpus else None
-        with cluster.reached(self._client):
+        with reached(self._client):
             future = self._client.submit(
                 call.function, *call.arguments, pure=False, priority=self._priority, resources=resources
             )
@@ -228,5 +228,5 @@ class _Desk:
         self.unclaim()
         with self._gate.lock:
             self._gate.desks.discard(self)
-        with suppress(ClusterError), cluster.reached(self._client):
+        with suppress(ClusterError), reached(self._client):
             self._client.cancel(list(self._calls))

@@ -12,12 +12,13 @@ from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin
 
-from wsi_twostage import cluster, stopping
+from wsi_twostage import stopping
 from wsi_twostage.errors import ClusterError, ConfigError, WsiError
 from wsi_twostage.lock import is_here, this_process
 from wsi_twostage.models.runner import ModelRef, runner
 from wsi_twostage.pixels import Pixels
 from wsi_twostage.work import Work
+from wsi_twostage.workers import has_gpus, is_elsewhere, reached, register
 
 TICK_S = 0.2
 """Between two looks at whether to stop, while workers answer."""
@@ -34,20 +35,20 @@ def fit_workers(client: Client, work: Work, say: Callable[[str], None]) -> Itera
     ConfigError
         A worker that is there cannot see the slide, the model or the output.
     """
-    with cluster.reached(client):
-        gpus = cluster.has_gpus(client)
+    with reached(client):
+        gpus = has_gpus(client)
     _ask(client, missing, work, gpus)
-    if not cluster.is_elsewhere(client):
+    if not is_elsewhere(client):
         yield
         return
     door = Door(work, gpus)
-    cluster.register(client, door)
-    with cluster.reached(client):
+    register(client, door)
+    with reached(client):
         client.subscribe_topic(door.name, lambda event: say(event[1]))
     try:
         yield
     finally:
-        with suppress(ClusterError), cluster.reached(client):
+        with suppress(ClusterError), reached(client):
             client.unsubscribe_topic(door.name)
             client.unregister_worker_plugin(door.name)
 
@@ -60,14 +61,14 @@ def ensure_fit(client: Client, fine: Pixels, model: ModelRef, output: Path) -> N
     ConfigError
         As `fit_workers`.
     """
-    with cluster.reached(client):
-        gpus = cluster.has_gpus(client)
+    with reached(client):
+        gpus = has_gpus(client)
     _ask(client, lacking, fine, model, output.absolute(), gpus, this_process())
 
 
 def _ask(client: Client, question: Callable[..., str], *arguments: object) -> None:
     """Each worker says what it lacks."""
-    with cluster.reached(client):
+    with reached(client):
         asked = client.run(question, *arguments, on_error="return", asynchronous=True)
         answer = asyncio.run_coroutine_threadsafe(asked, client.loop.asyncio_loop)
         while not wait([answer], TICK_S).done:  # one that hangs is given up by the scheduler, in minutes

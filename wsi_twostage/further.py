@@ -7,7 +7,6 @@ from pathlib import Path
 
 from distributed import Client
 
-from wsi_twostage import cluster
 from wsi_twostage.agenda import end_of, let_go
 from wsi_twostage.errors import ConfigError, SlideError, StoreError
 from wsi_twostage.events import Listener, Note, ignore
@@ -23,6 +22,7 @@ from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide
 from wsi_twostage.slide.contents import is_url
 from wsi_twostage.tissue import tissue_tiles
+from wsi_twostage.workers import is_elsewhere
 
 
 def refine(
@@ -83,7 +83,7 @@ def refine(
     before = made["slide"]["path"]
     if slide is None and not is_url(before) and not os.path.exists(before):
         raise SlideError(f"{before}: not there any more; --slide says where it is now")
-    ready = prepare(slide or before, bundle, settings, elsewhere=cluster.is_elsewhere(client))
+    ready = prepare(slide or before, bundle, settings, elsewhere=is_elsewhere(client))
     inside = None
     if region is not None:
         drawn = drawn_on(region, ready.slide, ready.views.overview)
@@ -108,11 +108,7 @@ def refine(
             let_go(mask, tiles)
             waiting = 0 if inside is None else int((tiles.open & ~inside).sum())
             mask.note(complete=False)  # first: tiles that wait are in no complete result
-            if (
-                rule is None
-                and settings.audit is None
-                and (settings.processes or cluster.is_elsewhere(workers))
-            ):
+            if rule is None and settings.audit is None and (settings.processes or is_elsewhere(workers)):
                 tiles.try_again()  # not where they would end this process
             if rule is not None:
                 mask.note(audit=None, lapses=tiles.last_round + 1 if isinstance(rule, Duration) else None)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from distributed import Client
 
-from wsi_twostage import cluster
 from wsi_twostage.agenda import Agenda
 from wsi_twostage.events import Listener, Note, ignore
 from wsi_twostage.fitness import ensure_fit
@@ -19,6 +18,7 @@ from wsi_twostage.schedule import begin
 from wsi_twostage.selection import Rule, TargetGap
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Slide
+from wsi_twostage.workers import is_elsewhere
 
 
 def segment(
@@ -68,7 +68,7 @@ def segment(
     """
     started, settings = time.perf_counter(), settings or Settings()
     since = time.time() if since is None else since
-    ready = prepare(slide, bundle, settings, elsewhere=cluster.is_elsewhere(client))
+    ready = prepare(slide, bundle, settings, elsewhere=is_elsewhere(client))
     rule, said = resolve(rule, ready.spec, settings, listener)
     if ready.views.fine.downsample < 1 / 1.1:
         listener(
