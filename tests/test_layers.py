@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "wsi_twostage"
 
 ALLOWED: dict[str, set[str]] = {
+    "dice": set(),
     "errors": set(),
     "workers": {"errors"},
     "events": set(),
@@ -26,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "conversion": {"drafts", "errors", "events", "lock", "slide", "tiles"},
     "mask": {"drafts", "errors", "ngff", "tiles"},
     "models": {"drafts", "errors"},
-    "quality": {"errors", "models", "uncertainty"},
+    "quality": {"dice", "errors", "models", "uncertainty"},
     "kept_cases": {"drafts", "errors", "lock", "quality"},
     "cases": {
         "batch", "errors", "events", "kept_cases", "manifest", "mask", "models", "pipeline", "preparing",
@@ -37,10 +38,12 @@ ALLOWED: dict[str, set[str]] = {
         "training",
     },
     "algorithm": {"answers", "errors", "models", "pixels", "selection", "tiles", "uncertainty"},
-    "training": {"answers", "drafts", "errors", "lock", "models", "quality", "slide", "tiles", "uncertainty"},
-    "paper": {"drafts", "errors", "lock", "selection", "training", "uncertainty"},
+    "training": {
+        "answers", "dice", "drafts", "errors", "lock", "models", "quality", "slide", "tiles", "uncertainty",
+    },
+    "paper": {"dice", "drafts", "errors", "lock", "selection", "training", "uncertainty"},
     "curves": {
-        "batch", "drafts", "errors", "manifest", "mask", "models", "paper", "pipeline", "preparing",
+        "batch", "dice", "drafts", "errors", "manifest", "mask", "models", "paper", "pipeline", "preparing",
         "selection", "settings", "slide", "tiles", "training",
     },
     "stopping": {"errors"},

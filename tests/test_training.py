@@ -20,7 +20,7 @@ from wsi_twostage.training import train as training
 from wsi_twostage.training.augment import Augmentation, random_crops, vary
 from wsi_twostage.training.config import DataConfig, Recipe, TrainConfig, read_recipe
 from wsi_twostage.training.data import Folder, read_folder, read_mask, read_rgb, split, stack
-from wsi_twostage.training.evaluate import CUTS, overlap
+from wsi_twostage.training.evaluate import CUTS, overlaps
 from wsi_twostage.training.finish import evaluate_bundle
 from wsi_twostage.training.recipe import train_bundle
 from wsi_twostage.training.train import Step, joint_loss
@@ -286,13 +286,13 @@ def test_a_student_takes_model_1s_place(folder: Path, tmp_path: Path) -> None:
 
 def test_dice_is_of_the_masks_that_the_bundles_decisions_give() -> None:
     z, truth = torch.tensor([[-2.5, -2.0, 3.0]]), torch.tensor([False, True, True])  # 0.08, 0.12, 0.95
-    assert overlap([z], [truth], np.array([0.1])).pooled().tolist() == [1.0]
+    assert overlaps([z], [truth], np.array([0.1])).pooled().tolist() == [1.0]
 
 
 def test_dice_by_hand() -> None:
     truth = torch.tensor([[True, True, False, False]])
     logits = torch.tensor([[[3.0, -3.0, 3.0, -3.0]]])
-    counted = overlap([logits, -50 + 0 * logits], [truth, truth & False])
+    counted = overlaps([logits, -50 + 0 * logits], [truth, truth & False])
     middle = int(np.flatnonzero(CUTS == 0.5)[0])
     assert counted.pooled()[middle] == 0.5
     assert counted.per_image()[middle] == 0.75  # the empty image counts 1

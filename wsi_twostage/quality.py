@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_twostage.dice import dices
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.spec import Calibration
 from wsi_twostage.uncertainty import of_bytes
@@ -107,10 +108,9 @@ def _curve(case: Case, table: Floats32) -> tuple[Floats, Floats]:
         return np.concatenate([[0], values.cumsum()])[skipped]
 
     total = second.sum()
-    agreed = left(both) + total - left(second)
-    size = left(first) + total - left(second) + total
-    dice = np.where(size > 0, 2 * agreed / np.maximum(size, 1), 1.0)
-    return np.maximum.accumulate(1 - dice), 1 - skipped / max(len(scores), 1)
+    refined = total - left(second)
+    counts = np.stack([left(both) + refined, left(first) + refined, np.full(len(skipped), total)], -1)
+    return np.maximum.accumulate(1 - dices(counts)), 1 - skipped / max(len(scores), 1)
 
 
 def mean_threshold(calibration: Calibration, gap: float) -> float:

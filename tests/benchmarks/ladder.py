@@ -18,8 +18,9 @@ import numpy as np
 from canvas import canvas, write
 from measure import run
 
-from wsi_twostage.curves.curve import dice, highest
+from wsi_twostage.curves.curve import highest
 from wsi_twostage.curves.slides import cells_of
+from wsi_twostage.dice import dice
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 

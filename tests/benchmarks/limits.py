@@ -18,8 +18,9 @@ from canvas import canvas, write
 from measure import run
 from numpy.typing import NDArray
 
-from wsi_twostage.curves.curve import dice, gains, highest
+from wsi_twostage.curves.curve import gains, highest
 from wsi_twostage.curves.slides import cells_of
+from wsi_twostage.dice import dice
 from wsi_twostage.models.header import SHIPPED
 
 SHARES = np.arange(101) / 100

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from wsi_twostage.curves.curve import dice, overlap
+from wsi_twostage.dice import dice, overlap
 from wsi_twostage.mask import MaskPyramid
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from canvas import canvas, places, write
 from numpy.typing import NDArray
 
+from wsi_twostage.dice import dices
 from wsi_twostage.memory import keep_freed_memory
 from wsi_twostage.models.header import SHIPPED, locate, read_spec
 from wsi_twostage.pipeline import segment
@@ -57,21 +58,20 @@ def table(results: dict[str, NDArray[np.int64]]) -> str:
     drawn = np.random.default_rng(0).integers(0, len(reference), (DRAWS, len(reference)))
 
     def below(other: NDArray[np.int64], one: NDArray[np.int64]) -> str:
-        spread = float(np.std(dice(other[drawn]) - dice(one[drawn])))
-        return f"{dice(other) - dice(one):.2f} ± {spread:.2f}"
+        spread = float(np.std(pooled(other[drawn]) - pooled(one[drawn])))
+        return f"{pooled(other) - pooled(one):.2f} ± {spread:.2f}"
 
     rows = [
-        f"| {name} | {dice(one):.2f} | {below(reference, one)} | {below(first, one)} |"
+        f"| {name} | {pooled(one):.2f} | {below(reference, one)} | {below(first, one)} |"
         for name, one in results.items()
     ]
     head = [f"| | Dice | below the reference | below {list(results)[1]} |", "|---|---|---|---|"]
     return "\n".join([*head, *rows])
 
 
-def dice(counted: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Pooled, in percent, over the last axis but one."""
-    both, found, true = np.moveaxis(counted.sum(-2), -1, 0)
-    return np.asarray(200 * both / (found + true))
+def pooled(counted: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Dice in percent, over the last axis but one."""
+    return 100 * dices(counted.sum(-2))
 
 
 if __name__ == "__main__":

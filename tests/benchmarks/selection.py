@@ -17,8 +17,9 @@ from canvas import canvas, write
 from measure import run
 from numpy.typing import NDArray
 
-from wsi_twostage.curves.curve import dice, gains, highest
+from wsi_twostage.curves.curve import gains, highest
 from wsi_twostage.curves.slides import cells_of
+from wsi_twostage.dice import dice
 from wsi_twostage.models.header import SHIPPED
 from wsi_twostage.tiles import Tile
 from wsi_twostage.uncertainty import UNCERTAINTIES, of_bytes

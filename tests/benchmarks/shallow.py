@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_twostage.curves.curve import dice, highest
+from wsi_twostage.curves.curve import highest
 from wsi_twostage.curves.slides import cells_of
+from wsi_twostage.dice import dice
 from wsi_twostage.models.bundle import ModelBundle, load_net
 from wsi_twostage.models.header import SHIPPED, read_spec
 from wsi_twostage.models.runner import settle

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_twostage.dice import Counts, dice
 from wsi_twostage.paper.evaluate import read_json, write_json
 
 RIVALS = (", oracle", ", random")  # how their lines' names end
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
-Counts = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +131,6 @@ def _reached(
         mixed = np.where(chosen[:, None], counts[:, 1], counts[:, 0])
         found.append(round(dice(mixed.sum(0) + rest), 5))
     return found
-
-
-def overlap(mask: Any, target: Any) -> Counts:
-    """Pixels in both, in the mask, in the target; boolean arrays or tensors."""
-    return np.array([int((mask & target).sum()), int(mask.sum()), int(target.sum())], np.float64)
-
-
-def dice(counts: Counts) -> float:
-    """Pooled, 0..1; 1 where there is nothing and nothing was found."""
-    both, predicted, truth = counts
-    return float(2 * both / (predicted + truth)) if predicted + truth else 1.0
 
 
 def write_curve(curve: Curve, path: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsi_twostage.curves.curve import FRACTIONS, Cells, Curve, dice, gathered, highest, lines_of, overlap
+from wsi_twostage.curves.curve import FRACTIONS, Cells, Curve, gathered, highest, lines_of
+from wsi_twostage.dice import dice, overlap
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper import method
 from wsi_twostage.paper.datasets import Item, Parts

@@ -22,15 +22,13 @@ from wsi_twostage.batch import stem_of
 from wsi_twostage.curves.curve import (
     FRACTIONS,
     Cells,
-    Counts,
     Curve,
     Line,
     Point,
-    dice,
     gathered,
     lines_of,
-    overlap,
 )
+from wsi_twostage.dice import Counts, dice, overlap
 from wsi_twostage.drafts import clear
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.manifest import identity_of

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wsi_twostage.dice import dice, overlap
 from wsi_twostage.drafts import whole_file
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper import method
@@ -151,7 +152,7 @@ def evaluate_experiment(
             mask, share, _ = runs[-1]
             seconds[j].append(read.seconds | _median([spent for _, _, spent in runs]))
             wanted = truth[0] > 0
-            counts[j, i] = [int((mask & wanted).sum()), int(mask.sum()), int(wanted.sum())]
+            counts[j, i] = overlap(mask, wanted)
             refined[j] += share / len(items)
         progress(i + 1)
     outcomes = [
@@ -203,10 +204,8 @@ def _mask(logits: Tensor) -> Tensor:
 
 def _dice(counts: Any) -> tuple[float, list[float]]:
     """Pooled and of each image, from pixels in both, predicted and true, (N, 3)."""
-    both, predicted, truth = counts.sum(0)
     each = (2 * counts[:, 0] + _SMOOTH) / (counts[:, 1] + counts[:, 2] + _SMOOTH)
-    pooled = 2 * both / (predicted + truth) if predicted + truth else 1.0
-    return round(float(pooled), 5), [round(float(value), 5) for value in each]
+    return round(dice(counts.sum(0)), 5), [round(float(value), 5) for value in each]
 
 
 def _median(runs: Sequence[dict[str, float]]) -> dict[str, float]:

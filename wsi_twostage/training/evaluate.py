@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from wsi_twostage.answers import enlarge, to_labels, to_probability
+from wsi_twostage.dice import Counts, dices, overlap
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.spec import CONTEXT_STRIDE, STRIDE, BundleSpec
 from wsi_twostage.models.stage import ensure_numbers
@@ -21,8 +21,6 @@ from wsi_twostage.training.data import Sample
 from wsi_twostage.uncertainty import of_bytes, tile_mean
 
 CUTS = np.round(np.arange(0.2, 0.8001, 0.025), 3)  # decision thresholds that are tried
-
-Counts = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +35,15 @@ class Answer:
     def truth(self) -> Tensor:
         return self.sample.mask[0] > 0
 
+    @property
+    def box(self) -> Box:
+        """All of the image."""
+        return Box(0, 0, *self.fine.shape[1:])
+
     def first(self, spec: BundleSpec) -> Tensor:
         """Model 1's logits enlarged to the image, (K, H, W)."""
-        height, width = self.fine.shape[1:]
         p = to_probability(self.coarse, spec.temperature)
-        return enlarge(p, at=Box(0, 0, *p.shape[1:]), wanted=Box(0, 0, height, width), ratio=spec.step)
+        return enlarge(p, at=Box(0, 0, *p.shape[1:]), wanted=self.box, ratio=spec.step)
 
 
 @torch.inference_mode()
@@ -81,30 +83,27 @@ def _level(image: Tensor, ratio: int, *, halo: int) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap:
-    """Pixels in both, in the prediction, in the truth; the last axis is the cut, the first the image."""
+class Overlaps:
+    """What binary predictions share with the truth: (images, cuts, 3)."""
 
-    both: Counts
-    predicted: Counts
-    truth: Counts
+    counts: Counts
 
     def pooled(self) -> Counts:
         """Dice over all pixels of all images, for each cut."""
-        return _dice(self.both.sum(0), self.predicted.sum(0), self.truth.sum(0))
+        return dices(self.counts.sum(0))
 
     def per_image(self) -> Counts:
         """Mean of the images' Dice, for each cut; an image without truth and prediction counts 1."""
-        return np.asarray(_dice(self.both, self.predicted, self.truth).mean(0))
+        return np.asarray(dices(self.counts).mean(0))
 
 
-def overlap(logits: Sequence[Tensor], truths: Sequence[Tensor], cuts: Counts = CUTS) -> Overlap:
-    """Counts of binary predictions at each of these probabilities."""
-    counts = np.zeros((3, len(truths), len(cuts)))
+def overlaps(logits: Sequence[Tensor], truths: Sequence[Tensor], cuts: Counts = CUTS) -> Overlaps:
+    """Of predictions at each of these probabilities."""
+    counts = np.zeros((len(truths), len(cuts), 3))
     for i, (z, truth) in enumerate(zip(logits, truths, strict=True)):
         for j, cut in enumerate(torch.from_numpy(cuts).logit()):
-            mask = z[0] >= cut
-            counts[:, i, j] = [int((mask & truth).sum()), int(mask.sum()), int(truth.sum())]
-    return Overlap(*counts)
+            counts[i, j] = overlap(z[0] >= cut, truth)
+    return Overlaps(counts)
 
 
 def fit_temperature(found: Sequence[Answer]) -> float:
@@ -124,12 +123,10 @@ def case_of_answer(answer: Answer, spec: BundleSpec) -> Case:
     p = to_probability(answer.coarse, spec.temperature)
     first = to_labels(answer.first(spec), spec.decisions[0])
     second = to_labels(answer.fine, spec.decisions[1])
-    tiles: list[TileAnswers] = []
-    for top in range(0, first.shape[0], spec.tile):
-        for left in range(0, first.shape[1], spec.tile):
-            cell = slice(top, top + spec.tile), slice(left, left + spec.tile)
-            rows, cols = (slice(s.start // spec.step, -(-s.stop // spec.step)) for s in cell)
-            tiles.append(TileAnswers(p[0, rows, cols], first[cell], second[cell]))
+    tiles = [
+        TileAnswers(p[0][box.coarser(spec.step).slices], first[box.slices], second[box.slices])
+        for box in answer.box.parts(spec.tile)
+    ]
     return tally(answer.sample.name, tiles, step=spec.step)
 
 
@@ -174,22 +171,14 @@ def curve(found: Sequence[Answer], spec: BundleSpec) -> Curve:
         scores.extend(tile_mean(u, spec.tile // spec.step).ravel())
         stages = zip((answer.first(spec), answer.fine), spec.decisions, strict=True)
         masks = [(z[0] >= torch.tensor(cut).logit()) for z, cut in stages]
-        truth = answer.truth
-        rows, cols = (range(0, n, spec.tile) for n in truth.shape)
-        for top in rows:
-            for left in cols:
-                cell = (slice(top, top + spec.tile), slice(left, left + spec.tile))
-                t = truth[cell]
-                counts.append([[int((m[cell] & t).sum()), int(m[cell].sum()), int(t.sum())] for m in masks])
+        counts.extend(
+            [overlap(mask[box.slices], answer.truth[box.slices]) for mask in masks]
+            for box in answer.box.parts(spec.tile)
+        )
     order = np.argsort(scores, kind="stable")  # from the surest tile on, tiles are left to Model 1
     h, n = np.asarray(scores)[order], np.asarray(counts, np.float64)[order]  # (tiles,), (tiles, 2, 3)
     skipped = np.concatenate([np.zeros((1, 3)), n[:, 0].cumsum(0)])
     refined = n[:, 1].sum(0) - np.concatenate([np.zeros((1, 3)), n[:, 1].cumsum(0)])
     total = skipped + refined  # (tiles + 1, 3): the first i tiles are Model 1's
     thresholds = np.concatenate([[0.0], np.nextafter(h, 2.0)])
-    return Curve(thresholds, 1 - np.arange(len(h) + 1) / len(h), _dice(*total.T))
-
-
-def _dice(both: Counts, predicted: Counts, truth: Counts) -> Counts:
-    total = predicted + truth
-    return np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0)
+    return Curve(thresholds, 1 - np.arange(len(h) + 1) / len(h), dices(total))

@@ -25,7 +25,7 @@ from wsi_twostage.training.evaluate import (
     case_of_answer,
     curve,
     fit_temperature,
-    overlap,
+    overlaps,
 )
 
 GAP = 0.001  # Dice that the default threshold may cost on the validation images; on new ones it costs more
@@ -84,8 +84,8 @@ def calibrate(net: TwoStageNet, samples: list[Sample], spec: BundleSpec, device:
     found = list(answers(net, samples, spec, device))
     spec = replace(spec, temperature=round(fit_temperature(found), 4))
     truths = [a.truth for a in found]
-    first = overlap([a.first(spec) for a in found], truths).pooled()
-    second = overlap([a.fine for a in found], truths).pooled()
+    first = overlaps([a.first(spec) for a in found], truths).pooled()
+    second = overlaps([a.fine for a in found], truths).pooled()
     spec = replace(spec, decisions=(float(CUTS[first.argmax()]), float(CUTS[second.argmax()])))
     measured = curve(found, spec)
     threshold = round(measured.threshold_for(GAP), 4)
@@ -99,7 +99,7 @@ def measure(found: Sequence[Answer], spec: BundleSpec) -> Figures:
     for logits, cut in zip(
         ([a.first(spec) for a in found], [a.fine for a in found]), spec.decisions, strict=True
     ):
-        counted = overlap(logits, truths, np.array([cut]))
+        counted = overlaps(logits, truths, np.array([cut]))
         pairs.append((_percent(counted.pooled()), _percent(counted.per_image())))
     return Figures(len(found), *pairs)
 
