@@ -16,7 +16,8 @@ from slides import change_tile, texture, write_slide
 from wsi_seg.main import commands
 from wsi_twostage.curves import plot, slides
 from wsi_twostage.curves.curve import Cells, highest, lines_of, read_curve
-from wsi_twostage.curves.slides import labelled_slides, measure_slides
+from wsi_twostage.curves.slides import measure_slides
+from wsi_twostage.curves.truth import labelled_slides, read_truth
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import build, save_bundle
 from wsi_twostage.models.spec import BundleSpec, NetSpec
@@ -191,7 +192,7 @@ def test_truth_is_what_is_not_black_in_the_picture(
         Image.fromarray(grey).save(place.with_suffix(".png"))
         most = 1000 if kind == "large" else None  # the picture has far more than twice of it
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
-    found = slides._read_truth(labelled_slides(folder)[1], 0.5, Settings(device="cpu"))
+    found = read_truth(labelled_slides(folder)[1], 0.5, Settings(device="cpu"))
     np.testing.assert_array_equal(found, truth)
 
 

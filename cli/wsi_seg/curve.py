@@ -114,7 +114,8 @@ def _of_slides(
     counts: Counts,
 ) -> Any:
     from wsi_twostage.curves.curve import FRACTIONS
-    from wsi_twostage.curves.slides import labelled_slides, measure_slides
+    from wsi_twostage.curves.slides import measure_slides
+    from wsi_twostage.curves.truth import labelled_slides
     from wsi_twostage.settings import Settings
 
     slides = labelled_slides(data)

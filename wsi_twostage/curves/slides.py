@@ -5,20 +5,16 @@ import json
 import platform
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-import tifffile
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from wsi_twostage.batch import stem_of
 from wsi_twostage.curves.curve import (
     FRACTIONS,
     Cells,
@@ -28,6 +24,7 @@ from wsi_twostage.curves.curve import (
     gathered,
     lines_of,
 )
+from wsi_twostage.curves.truth import Labelled, read_truth
 from wsi_twostage.dice import Counts, dice, overlap
 from wsi_twostage.drafts import clear
 from wsi_twostage.errors import ConfigError
@@ -40,20 +37,9 @@ from wsi_twostage.pipeline import segment
 from wsi_twostage.preparing import prepare
 from wsi_twostage.selection import Fraction
 from wsi_twostage.settings import Settings
-from wsi_twostage.slide import open_slide
-from wsi_twostage.slide.contents import description_of
 from wsi_twostage.tiles import Tile
-from wsi_twostage.training.data import image_files, read_mask
 
-_MASKS = (".png", ".tif", ".tiff")
 _OURS = re.compile(r"([0-9a-f]{16}-[0-9.]+-[0-9]+|warm-up)\.zarr")
-
-
-class Labelled(NamedTuple):
-    """A slide and where its truth lies."""
-
-    slide: Path
-    mask: Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,30 +57,6 @@ class _Seen(NamedTuple):
 
     truth: NDArray[np.bool_]  # (H, W)
     reference: MaskPyramid
-
-
-def labelled_slides(folder: Path) -> list[Labelled]:
-    """The slides ``images/NAME.*`` that have a mask ``masks/NAME.png`` (or .tif), sorted.
-
-    Raises
-    ------
-    ConfigError
-        No masks, a mask without a slide or with several, or two masks of one slide.
-    """
-    masks = image_files(folder / "masks", _MASKS)
-    if not masks:
-        raise ConfigError(f"{folder}: no masks/*.png or *.tif; expected folders images/ and masks/")
-    found: list[Labelled] = []
-    here = sorted(path for path in (folder / "images").glob("*") if path.is_file() or description_of(path))
-    for mask in masks:
-        slides = [slide for slide in here if mask.stem in (stem_of(slide.name), slide.stem)]
-        if len(slides) != 1:
-            names = ", ".join(path.name for path in slides) or "none"
-            raise ConfigError(f"{mask}: expected one slide {folder / 'images' / mask.stem}.*, found {names}")
-        if found and found[-1].slide == slides[0]:
-            raise ConfigError(f"{mask}: a second mask of {slides[0]}; the first is {found[-1].mask}")
-        found.append(Labelled(slides[0], mask))
-    return found
 
 
 def measure_slides(
@@ -136,7 +98,7 @@ def measure_slides(
             )
     if len({model.stem for model in models}) < len(models):
         raise ConfigError("two bundles of one name; their lines could not be told apart")
-    truths = [_read_truth(slide, specs[0].mpp, settings) for slide in slides]
+    truths = [read_truth(slide, specs[0].mpp, settings) for slide in slides]
     device = torch.device(choose_device(settings.device))
     origin: dict[str, Any] = {"machine": machine(device), "commit": commit()}
     with tempfile.TemporaryDirectory() as place:
@@ -273,48 +235,3 @@ def cells_of(
 
 def _shared(labels: NDArray[np.uint8], truth: NDArray[np.bool_], reference: NDArray[np.uint8]) -> Counts:
     return np.stack([overlap(labels > 0, truth), overlap(labels > 0, reference > 0)])
-
-
-def _read_truth(entry: Labelled, mpp: float, settings: Settings) -> NDArray[np.bool_]:
-    """(H, W) on the bundle's level; whatever is not black."""
-    view = open_slide(entry.slide, settings.mpp, reader=settings.reader).view_at(mpp)
-    if entry.mask.suffix.lower() == ".png":
-        with _room_for(view.height * view.width):
-            truth = read_mask(entry.mask)
-    else:
-        try:
-            truth = _of_tiff(entry.mask)
-        except (OSError, ValueError, RuntimeError, tifffile.TiffFileError) as error:
-            raise ConfigError(f"{entry.mask}: not a TIFF image ({error})") from error
-    if truth.shape != (view.height, view.width):
-        size = " x ".join(map(str, truth.shape[::-1]))
-        raise ConfigError(
-            f"{entry.mask}: {size} px, its slide {view.width} x {view.height} at {view.mpp:g} um/px; "
-            f"a mask is as large as the slide at the model's {mpp:g} um/px"
-        )
-    return truth
-
-
-@contextmanager
-def _room_for(pixels: int) -> Iterator[None]:
-    """Pillow takes images of so many pixels for sound, as the slide is."""
-    usual = Image.MAX_IMAGE_PIXELS
-    if usual is not None:  # it has a limit
-        Image.MAX_IMAGE_PIXELS = max(usual, pixels)
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = usual
-
-
-def _of_tiff(path: Path) -> NDArray[np.bool_]:
-    """(H, W): what is not black; of the first image in it."""
-    with tifffile.TiffFile(path) as tiff:
-        series = tiff.series[0]
-        pixels = series.asarray()
-        inverted = tiff.pages.first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    if inverted:
-        pixels = ~pixels  # of unsigned integers and bits
-    if series.axes.endswith("S"):
-        pixels = pixels[..., :3].max(-1)
-    return np.asarray(pixels > 0)
