@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from slides import texture
 
+from wsi_twostage.dice import dices
 from wsi_twostage.errors import BundleError, Busy, ConfigError, WriteError
 from wsi_twostage.models.bundle import build, load_bundle, load_net
 from wsi_twostage.models.header import SHIPPED, read_spec
@@ -286,7 +287,7 @@ def test_a_student_takes_model_1s_place(folder: Path, tmp_path: Path) -> None:
 
 def test_dice_is_of_the_masks_that_the_bundles_decisions_give() -> None:
     z, truth = torch.tensor([[-2.5, -2.0, 3.0]]), torch.tensor([False, True, True])  # 0.08, 0.12, 0.95
-    assert overlaps([z], [truth], np.array([0.1])).pooled().tolist() == [1.0]
+    assert dices(overlaps([z], [truth], np.array([0.1])).sum(0)).tolist() == [1.0]
 
 
 def test_dice_by_hand() -> None:
@@ -294,8 +295,8 @@ def test_dice_by_hand() -> None:
     logits = torch.tensor([[[3.0, -3.0, 3.0, -3.0]]])
     counted = overlaps([logits, -50 + 0 * logits], [truth, truth & False])
     middle = int(np.flatnonzero(CUTS == 0.5)[0])
-    assert counted.pooled()[middle] == 0.5
-    assert counted.per_image()[middle] == 0.75  # the empty image counts 1
+    assert dices(counted.sum(0))[middle] == 0.5
+    assert dices(counted).mean(0)[middle] == 0.75  # the empty image counts 1
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)

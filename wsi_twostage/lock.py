@@ -95,7 +95,7 @@ def in_turn(path: Path, waits: Callable[[], None]) -> Iterator[None]:
     WriteError
         The lock, a file beside it, cannot be made.
     """
-    lock = path.with_suffix(".lock")
+    lock = path.with_name(f".{path.name}.lock")
     while True:
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)

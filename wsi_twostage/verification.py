@@ -66,7 +66,7 @@ def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verd
                 return True
             problems.append(f"{what} is not what it must be")
         except Exception as error:  # stores and codecs raise what they like
-            cause = error.__cause__ or error
+            cause = error.__cause__ if isinstance(error, StoreError) and error.__cause__ else error
             problems.append(f"{what} cannot be read ({type(cause).__name__}: {cause})".splitlines()[0])
         return False
 
@@ -75,10 +75,12 @@ def verify(path: str | os.PathLike[str], *, listener: Listener = ignore) -> Verd
     if not told.get("looked"):
         return Verdict(tuple(problems), "its tissue is not known yet")
     check("the overview", lambda: _overview_is_sound(mask))
-    check("the tissue", lambda: _tissue_is_sound(mask))
     scores = np.full((mask.spec.tiles.rows, mask.spec.tiles.cols), np.nan, np.float32)
+    tissue = None
     if check("the tile table", lambda: _table_is_sound(mask, complete=bool(told.get("complete")))):
-        scores = Ledger.read(mask).grid("uncertainty", np.nan)
+        ledger = Ledger.read(mask)
+        scores, tissue = ledger.grid("uncertainty", np.nan), ledger.tissue
+    check("the tissue", lambda: _tissue_is_sound(mask, tissue))
     shards = [shard for level in range(mask.levels) for shard in mask.shards(level)]
     listener(Started("verify", len(shards)))
     for shard in shards:
@@ -144,10 +146,10 @@ def _overview_is_sound(mask: MaskPyramid) -> bool:
     return True
 
 
-def _tissue_is_sound(mask: MaskPyramid) -> bool:
-    """The tiles of the table are those that it touches."""
+def _tissue_is_sound(mask: MaskPyramid, told: NDArray[np.bool_] | None) -> bool:
+    """It touches the tiles, (rows, cols), of which the table tells; None: that cannot be asked."""
     tiles = tissue_tiles(mask.read_tissue(), mask.spec.tiles, mask.spec.overview_downsample) > 0
-    return np.array_equal(tiles, Ledger.read(mask).tissue)
+    return told is None or np.array_equal(tiles, told)
 
 
 def _probability_is_sound(mask: MaskPyramid, shard: Shard, scores: NDArray[np.float32]) -> bool:

@@ -28,6 +28,7 @@ def train_experiments(
 
     experiments = [read_experiment(config, changes) for config in configs]
     sets = [open_set(experiment.data, data, seed=experiment.split_seed) for experiment in experiments]
+    chosen = torch.device(choose_device(device))
     tests = {
         parts.test: experiment.data
         for experiment, parts in zip(experiments, sets, strict=True)
@@ -41,7 +42,7 @@ def train_experiments(
                 experiment,
                 parts.train,
                 output,
-                device=torch.device(choose_device(device)),
+                device=chosen,
                 workers=workers,
                 progress=partial(_show, counts, experiment.name),
                 waits=partial(_wait, experiment.name),

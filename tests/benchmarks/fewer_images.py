@@ -40,9 +40,7 @@ def main() -> None:
         found = []
         for seed in arguments.splits:
             parts = open_set(experiment.data, arguments.data, seed=seed)
-            order = np.random.RandomState(seed).permutation(
-                len(parts.train)
-            )  # parts hold the smaller ones
+            order = np.random.RandomState(seed).permutation(len(parts.train))  # parts hold the smaller ones
             kept = sorted(order[: round(share * len(order))])
             some = Parts(tuple(parts.train[i] for i in kept), parts.test)
             found.append(measured(replace(experiment, split_seed=seed), some, share, arguments.output))

@@ -237,9 +237,8 @@ class MaskPyramid:
         except Exception as error:  # zarr and codecs raise what they like
             kind, reason = type(error).__name__, str(error).splitlines()[0] if str(error) else ""
             raise StoreError(
-                f"{self.path}: {what} cannot be read ({kind}); wsi-seg verify says what is damaged"
-                if what
-                else f"{self.path}: cannot be read ({kind}: {reason}); wsi-seg verify says what is damaged"
+                f"{self.path}: {what + ' ' if what else ''}cannot be read ({kind}: {reason}); "
+                f"wsi-seg verify says what is damaged"
             ) from error
 
     @contextmanager

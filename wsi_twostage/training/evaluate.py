@@ -82,28 +82,13 @@ def _level(image: Tensor, ratio: int, *, halo: int) -> Tensor:
     return (functional.avg_pool2d(white, ratio) * 255).round() / 255
 
 
-@dataclass(frozen=True, slots=True)
-class Overlaps:
-    """What binary predictions share with the truth: (images, cuts, 3)."""
-
-    counts: Counts
-
-    def pooled(self) -> Counts:
-        """Dice over all pixels of all images, for each cut."""
-        return dices(self.counts.sum(0))
-
-    def per_image(self) -> Counts:
-        """Mean of the images' Dice, for each cut; an image without truth and prediction counts 1."""
-        return np.asarray(dices(self.counts).mean(0))
-
-
-def overlaps(logits: Sequence[Tensor], truths: Sequence[Tensor], cuts: Counts = CUTS) -> Overlaps:
-    """Of predictions at each of these probabilities."""
+def overlaps(logits: Sequence[Tensor], truths: Sequence[Tensor], cuts: Counts = CUTS) -> Counts:
+    """What predictions at each of these probabilities share with the truth: (images, cuts, 3)."""
     counts = np.zeros((len(truths), len(cuts), 3))
     for i, (z, truth) in enumerate(zip(logits, truths, strict=True)):
         for j, cut in enumerate(torch.from_numpy(cuts).logit()):
             counts[i, j] = overlap(z[0] >= cut, truth)
-    return Overlaps(counts)
+    return counts
 
 
 def fit_temperature(found: Sequence[Answer]) -> float:
@@ -171,8 +156,9 @@ def curve(found: Sequence[Answer], spec: BundleSpec) -> Curve:
         scores.extend(tile_mean(u, spec.tile // spec.step).ravel())
         stages = zip((answer.first(spec), answer.fine), spec.decisions, strict=True)
         masks = [(z[0] >= torch.tensor(cut).logit()) for z, cut in stages]
+        truth = answer.truth
         counts.extend(
-            [overlap(mask[box.slices], answer.truth[box.slices]) for mask in masks]
+            [overlap(mask[box.slices], truth[box.slices]) for mask in masks]
             for box in answer.box.parts(spec.tile)
         )
     order = np.argsort(scores, kind="stable")  # from the surest tile on, tiles are left to Model 1

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_twostage.dice import dices
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.bundle import load_net, save_bundle
 from wsi_twostage.models.header import locate, read_spec
@@ -84,8 +85,8 @@ def calibrate(net: TwoStageNet, samples: list[Sample], spec: BundleSpec, device:
     found = list(answers(net, samples, spec, device))
     spec = replace(spec, temperature=round(fit_temperature(found), 4))
     truths = [a.truth for a in found]
-    first = overlaps([a.first(spec) for a in found], truths).pooled()
-    second = overlaps([a.fine for a in found], truths).pooled()
+    first = dices(overlaps([a.first(spec) for a in found], truths).sum(0))
+    second = dices(overlaps([a.fine for a in found], truths).sum(0))
     spec = replace(spec, decisions=(float(CUTS[first.argmax()]), float(CUTS[second.argmax()])))
     measured = curve(found, spec)
     threshold = round(measured.threshold_for(GAP), 4)
@@ -100,7 +101,7 @@ def measure(found: Sequence[Answer], spec: BundleSpec) -> Figures:
         ([a.first(spec) for a in found], [a.fine for a in found]), spec.decisions, strict=True
     ):
         counted = overlaps(logits, truths, np.array([cut]))
-        pairs.append((_percent(counted.pooled()), _percent(counted.per_image())))
+        pairs.append((_percent(dices(counted.sum(0))), _percent(dices(counted).mean(0))))
     return Figures(len(found), *pairs)
 
 

@@ -60,16 +60,16 @@ def train_bundle(
         Another training is at work on it.
     """
     ensure_new(output)
-    ensure_writable(output)
     parts = read_data(root, recipe.first.data)
     _ensure_trainable(recipe, root, parts)
-    _, spec = _specs(recipe)  # before any training: what cannot be a bundle is refused
+    specs = _specs(recipe)  # before any training: what cannot be a bundle is refused
+    ensure_writable(output)
     samples = [s for part in parts.values() for s in part.train]
     with in_turn(output, partial(_refuse, output)):
         ensure_new(output)
-        net, places = _trained(recipe, samples, output, device, start, encoder, progress)
+        net, places = _trained(recipe, specs[0], samples, output, device, start, encoder, progress)
         draft = output.with_name(f"{output.name}.uncalibrated")
-        save_bundle(draft, net, spec)  # measured below as it is read: from 16 bits
+        save_bundle(draft, net, specs[1])  # measured below as it is read: from 16 bits
         spec = finish_bundle(draft, root, recipe, device=device)
         ensure_new(output)  # again: it takes long
         draft.replace(output)
@@ -105,6 +105,7 @@ def _ensure_trainable(recipe: Recipe, root: Path, parts: Mapping[str, Split]) ->
 
 def _trained(
     recipe: Recipe,
+    spec: BundleSpec,
     samples: list[Sample],
     output: Path,
     device: torch.device,
@@ -112,7 +113,10 @@ def _trained(
     encoder: Path | None,
     progress: Callable[[Step], None],
 ) -> tuple[TwoStageNet, list[Path]]:
-    """The networks, and the folders beside ``output`` that hold what an interrupted training goes on from."""
+    """The networks, and the folders beside ``output`` that hold what an interrupted training goes on from.
+
+    ``spec`` is of the networks before the student.
+    """
     config, places, before = recipe.first, list[Path](), 0
     total = sum(run.steps for runs in recipe.runs for run in runs)
     total += recipe.student.steps if recipe.student else 0
@@ -141,7 +145,6 @@ def _trained(
         torch.manual_seed(lesson.seed)
         student = build_coarse(lesson.coarse)
         student.encoder.load_state_dict(net.coarse.encoder.state_dict())
-        spec, _ = _specs(recipe)
         known = torch.cat([masks, stack_answers(net, samples, spec, config.image_side, device)], 1)
         loss, place = partial(student_loss, student, lesson), checkpoint("student")
         for step in train(student, images, known, lesson, loss_of=loss, device=device, checkpoint=place):
