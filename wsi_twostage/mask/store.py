@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Self
 
 import numpy as np
@@ -235,7 +236,7 @@ class MaskPyramid:
         except WsiError:
             raise
         except Exception as error:  # zarr and codecs raise what they like
-            kind, reason = type(error).__name__, str(error).splitlines()[0] if str(error) else ""
+            kind, reason = type(error).__name__, shorten(str(error), 60, placeholder=" …")
             raise StoreError(
                 f"{self.path}: {what + ' ' if what else ''}cannot be read ({kind}: {reason}); "
                 f"wsi-seg verify says what is damaged"
