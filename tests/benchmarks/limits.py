@@ -9,13 +9,11 @@ gives it. Times are relative to Model 2 everywhere without stage 1.
 """
 
 import argparse
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from canvas import canvas, write
-from measure import run
+from measure import none_and_all
 from numpy.typing import NDArray
 
 from wsi_twostage.curves.curve import gains, highest
@@ -57,15 +55,8 @@ def main() -> None:
     parser.add_argument("--gap", type=float, default=0.4, help="points of Dice")
     parser.add_argument("--model", type=Path, default=SHIPPED)
     arguments = parser.parse_args()
-    image, labels = canvas(arguments.data, arguments.model, copies=1)
-    with tempfile.TemporaryDirectory() as folder:
-        slide = Path(folder) / "canvas.tiff"
-        write(slide, image)
-        none, every = (
-            run(slide, Path(folder) / f"{rule}.zarr", "--model", str(arguments.model), "--refine", rule)
-            for rule in ("none", "all")
-        )
-        cells = cells_of(none.store, every.store, labels > 0, every.store)
+    with none_and_all(arguments.data, arguments.model) as (none, every, truth):
+        cells = cells_of(none.store, every.store, truth > 0, every.store)
     counts = cells.counts[:, :, 0]  # (tiles, models, 3)
     best = dice(counts[:, 1].sum(0))
 

@@ -4,13 +4,18 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
+from canvas import canvas, write
+from numpy.typing import NDArray
 
 from wsi_twostage.dice import dice, overlap
 from wsi_twostage.mask import MaskPyramid
@@ -49,6 +54,20 @@ def run(slide: Path, output: Path, *options: str) -> Run:
     if process.returncode:
         raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode}")
     return Run(wall, usage.ru_maxrss / 2**20, json.loads(printed), MaskPyramid.open(output))
+
+
+@contextmanager
+def none_and_all(data: Path, model: Path) -> Iterator[tuple[Run, Run, NDArray[np.uint8]]]:
+    """The slide of `canvas.py` refined nowhere and everywhere, and its truth (H, W); gone after the block."""
+    image, truth = canvas(data, model, copies=1)
+    with tempfile.TemporaryDirectory() as folder:
+        slide = Path(folder) / "canvas.tiff"
+        write(slide, image)
+        none, every = (
+            run(slide, Path(folder) / f"{rule}.zarr", "--model", str(model), "--refine", rule)
+            for rule in ("none", "all")
+        )
+        yield none, every, truth
 
 
 def dice_between(one: MaskPyramid, two: MaskPyramid) -> float:

@@ -9,12 +9,10 @@ gain; and for chance. A column for each budget: Dice lost to refining everything
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
-from canvas import canvas, write
-from measure import run
+from measure import none_and_all
 from numpy.typing import NDArray
 
 from wsi_twostage.curves.curve import gains, highest
@@ -34,15 +32,9 @@ def main() -> None:
     parser.add_argument("--budget", nargs="*", type=float, default=[5, 10, 20, 40], help="percent")
     parser.add_argument("--model", type=Path, default=SHIPPED)
     arguments = parser.parse_args()
-    image, labels = canvas(arguments.data, arguments.model, copies=1)
-    with tempfile.TemporaryDirectory() as folder:
-        slide = Path(folder) / "canvas.tiff"
-        write(slide, image)
-        none, every = (
-            run(slide, Path(folder) / f"{rule}.zarr", "--model", str(arguments.model), "--refine", rule).store
-            for rule in ("none", "all")
-        )
-        counts = cells_of(none, every, labels > 0, every).counts[:, :, 0]  # (tiles, models, 3)
+    with none_and_all(arguments.data, arguments.model) as (first, second, truth):
+        none, every = first.store, second.store
+        counts = cells_of(none, every, truth > 0, every).counts[:, :, 0]  # (tiles, models, 3)
         table, grid, step = none.tiles(), none.spec.tiles, none.spec.ratio
         tiles = [Tile(int(row), int(col)) for row, col in zip(table["row"], table["col"], strict=True)]
         seen = [none.read_probability(grid.box(tile).coarser(step)) for tile in tiles]
