@@ -92,8 +92,8 @@ ALLOWED: dict[str, set[str]] = {
     "export": {"drafts", "errors", "events", "mask", "pictures", "pixels", "target", "tiles", "uncertainty"},
     "passes": {"batches", "cluster", "mask", "slide", "tiles", "work"},
     "planning": {
-        "answers", "coarse", "errors", "events", "fine", "mask", "models", "passes", "pixels", "preparing",
-        "selection", "settings", "slide", "tiles", "tissue",
+        "answers", "coarse", "errors", "events", "fine", "mask", "memory", "models", "passes", "pixels",
+        "preparing", "selection", "settings", "slide", "tiles", "tissue",
     },
     "card": {"models", "quality"},
     "report": {
@@ -101,7 +101,7 @@ ALLOWED: dict[str, set[str]] = {
         "selection", "shards", "slide", "target", "tiles",
     },
     "target": {"errors", "mask", "pictures"},
-    "doctor": {"cluster", "errors", "models"},
+    "doctor": {"cluster", "errors", "memory", "models"},
     "pictures": {"errors", "mask", "pixels", "slide", "tiles", "uncertainty"},
     "preview": {"drafts", "mask", "pictures", "pixels", "slide", "target", "tiles"},
     "viewer": {

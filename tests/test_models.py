@@ -117,6 +117,13 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_networks_stay_as_they_are_when_their_file_is_written_into(tmp_path: Path) -> None:
+    net = load_net(path := tiny_model(tmp_path / "tiny.safetensors"))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    path.write_bytes(bytes(path.stat().st_size))
+    torch.testing.assert_close(net.state_dict(), before, atol=0, rtol=0)
+
+
 def test_no_such_bundle_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such model"):
         load_bundle(tmp_path / "none.safetensors")

@@ -95,6 +95,9 @@ def in_turn(path: Path, waits: Callable[[], None]) -> Iterator[None]:
     WriteError
         The lock, a file beside it, cannot be made.
     """
+    if _LOCKS is None:
+        yield
+        return
     lock = path.with_name(f".{path.name}.lock")
     while True:
         try:

@@ -1,8 +1,6 @@
 """plan(): what a run would do and cost, from the overview and a measurement of a few seconds."""
 
 import os
-import resource
-import sys
 import time
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from wsi_twostage.answers import enlarge, to_labels
 from wsi_twostage.errors import UnreadableRegion
 from wsi_twostage.events import ignore
 from wsi_twostage.mask import MaskSpec, majority
+from wsi_twostage.memory import peak_memory
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import runner
 from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
@@ -120,7 +119,6 @@ def plan(
     if not tissue.any():
         notes.append("no tissue found; the mask would be empty")
     shard = 2**22 * (1 + result.channels / spec.step**2) * workers
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Plan(
         slide,
         tiles=tissue.size,
@@ -130,7 +128,7 @@ def plan(
         rule=said,
         refined_from=why,
         workers=workers,
-        memory_gib=round((peak + 2 * shard) / 2**30 + SLACK_GIB, 2),
+        memory_gib=round((peak_memory() + 2 * shard) / 2**30 + SLACK_GIB, 2),
         output_mib=round(_OUTPUT_BYTES_PX * count * spec.tile**2 / 2**20, 1),
         seconds=round(looked + stage_1.seconds + stage_2.seconds + writing, 1),
         notes=tuple(notes),

@@ -118,5 +118,5 @@ def write_summary(folder: Path, lines: Iterable[Line]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     with whole_file(place := folder / "summary.json") as draft:
-        draft.write_text(json.dumps(rows, indent=2) + "\n")
+        draft.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return place

@@ -3,13 +3,13 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import psutil
 
 from wsi_twostage.doctor.finding import Finding, note, ok
 from wsi_twostage.errors import one_line
+from wsi_twostage.memory import peak_memory
 
 _FEW_FILES = 1024
 _FULL = 0.8
@@ -28,7 +28,7 @@ def examine_cores() -> Finding:
     from dask.system import CPU_COUNT
 
     machine = os.cpu_count() or 1
-    affinity = len(os.sched_getaffinity(0)) if sys.platform == "linux" else machine
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
     if machine == CPU_COUNT:
         return ok("cores", f"{CPU_COUNT}, all of the machine's; a run has a thread on each")
     why = f"affinity {affinity}" if affinity == CPU_COUNT else "cgroup quota"
@@ -44,9 +44,7 @@ def examine_memory() -> Finding:
     memory = psutil.virtual_memory()
     free = min(memory.available, MEMORY_LIMIT)
     said = f"{_gib(MEMORY_LIMIT)} of {_gib(memory.total)} GiB allowed, {_gib(free)} GiB free"
-    if _LIMITS is None:
-        return ok("memory", said)
-    peak = _LIMITS.getrusage(_LIMITS.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = peak_memory()
     said += f"; this took {_gib(peak)} GiB"
     if peak > _FULL * min(free + peak, MEMORY_LIMIT):
         return note("memory", said, "fewer threads need less: --workers; wsi-seg plan SLIDE says how much")

@@ -92,7 +92,7 @@ def read_attributes(path: Path) -> dict[str, Any] | None:
     Plain JSON, not zarr: what lies here may be anything, and zarr stumbles over some of it.
     """
     try:
-        node = json.loads((path / OURS / "zarr.json").read_text())
+        node = json.loads((path / OURS / "zarr.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # missing, unreadable, not JSON
         return None
     attributes = node.get("attributes") if isinstance(node, dict) else None

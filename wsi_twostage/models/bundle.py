@@ -93,11 +93,13 @@ def load_net(path: Path) -> TwoStageNet:
         net = build(
             spec.coarse, spec.fine, context=spec.context, context_net=spec.context_net, classes=classes
         )
-    stored = load_file(path)
+    # Copied, since what is loaded is the file itself, mapped: who writes into it would change the networks.
+    stored = {
+        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        for name, value in load_file(path).items()
+    }
     try:
-        net.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in stored.items()}, assign=True
-        )
+        net.load_state_dict(stored, assign=True)
     except RuntimeError as error:
         raise BundleError(f"{path}: the weights do not fit the architecture in its header") from error
     return net.eval().requires_grad_(False)

@@ -6,6 +6,7 @@ One parse and one file descriptor per process; threads share them, since `pread`
 import itertools
 import logging
 import os
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -46,6 +47,8 @@ BACKGROUND = 255  # of tiles that were never written
 
 _APERIO = "Aperio SVS"
 _PREMULTIPLIED = 0, 1  # ExtraSamples: unspecified (read as libtiff and OpenSlide do), associated alpha
+
+_ONE_READS = threading.Lock()
 
 CUT_TILES = TileCache(2**26)
 """Of this process."""
@@ -89,7 +92,7 @@ class _OpenTiff:
         if self.contents.format == _APERIO and any(map(_lacks_tiles, self.levels[1:])):
             raise Unsupported(f"{key.path}: coarser levels lack tiles, which OpenSlide makes of finer ones")
         try:
-            self.descriptor = os.open(key.path, os.O_RDONLY)
+            self.descriptor = os.open(key.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except OSError as error:
             raise cannot_open(key.path, error) from error
         weakref.finalize(self, os.close, self.descriptor)
@@ -190,7 +193,7 @@ def _decode_tile(file: _OpenTiff, stored: _StoredLevel, index: int) -> NDArray[n
     count = stored.counts.item(index)
     if count > (most := limit_of((*stored.level.tile, stored.samples), 1)):
         raise ValueError(f"{count:,} bytes, more than the {most:,} that it can be")
-    data = os.pread(file.descriptor, count, stored.offsets.item(index))
+    data = _read_at(file.descriptor, count, stored.offsets.item(index))
     if len(data) != count:
         raise ValueError(f"{len(data)} of {count} bytes read")
     if stored.measure is not None:
@@ -205,6 +208,15 @@ def _decode_tile(file: _OpenTiff, stored: _StoredLevel, index: int) -> NDArray[n
         raise ValueError(f"{pixels.shape} {pixels.dtype} instead of {expected} uint8")
     tile: NDArray[np.uint8] = pixels[0]
     return tile
+
+
+def _read_at(descriptor: int, count: int, offset: int) -> bytes:
+    """As `os.pread`, which Windows lacks: there one thread after the other."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, count, offset)
+    with _ONE_READS:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, count)
 
 
 def _to_rgb(pixels: NDArray[np.uint8], stored: _StoredLevel) -> NDArray[np.uint8]:

@@ -63,7 +63,8 @@ def read_state(
     """Put networks and optimiser back as `write_state` left them; gives ``more``, and the metadata."""
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in (*nets, "adam", "more")}
     with _sound(path), safe_open(path, "pt") as file:  # once: another process may replace it
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # else mapped
+        metadata = file.metadata() or {}
     for name, value in tensors.items():
         part, _, key = name.partition(".")
         parts[part][key] = value
