@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from wsi_seg.main import commands
 from wsi_twostage.curves.curve import curve_table, read_curve
-from wsi_twostage.paper.evaluate import read_report
+from wsi_twostage.paper.reports import read_report
 from wsi_twostage.paper.tables import table1, table3, table4
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -26,8 +26,9 @@ from wsi_twostage.paper import origin, tables
 from wsi_twostage.paper import train as training
 from wsi_twostage.paper.configuration import as_toml, is_experiment, read_experiment
 from wsi_twostage.paper.datasets import Parts, open_set
-from wsi_twostage.paper.evaluate import Outcome, Report, evaluate_experiment, read_report, write_report
+from wsi_twostage.paper.evaluate import evaluate_experiment
 from wsi_twostage.paper.experiment import Experiment
+from wsi_twostage.paper.reports import Outcome, Report, read_report, write_report
 from wsi_twostage.paper.rows import ALL_THRESHOLDS, OURS, row, rows
 from wsi_twostage.paper.runs import Runs
 from wsi_twostage.paper.train import Epoch, share_of_rate, train_experiment

@@ -60,7 +60,8 @@ def evaluate_experiments(
     from wsi_twostage.models.runner import choose_device
     from wsi_twostage.paper.configuration import read_experiment
     from wsi_twostage.paper.datasets import open_set
-    from wsi_twostage.paper.evaluate import evaluate_experiment, report_path, write_report
+    from wsi_twostage.paper.evaluate import evaluate_experiment
+    from wsi_twostage.paper.reports import report_path, write_report
 
     experiments = [read_experiment(config, changes) for config in configs]
     if twice := [name for name, count in Counter(e.name for e in experiments).items() if count > 1]:

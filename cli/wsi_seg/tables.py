@@ -29,7 +29,7 @@ def tables(number: str, runs: Path | None, data: tuple[str, ...]) -> None:
     """
     from wsi_twostage.errors import ConfigError, did_you_mean
     from wsi_twostage.paper.datasets import DATASETS
-    from wsi_twostage.paper.evaluate import Report, read_report
+    from wsi_twostage.paper.reports import Report, read_report
     from wsi_twostage.paper.rows import rows
     from wsi_twostage.paper.tables import is_row, table1, table3, table4
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_twostage.dice import Counts, dice
-from wsi_twostage.paper.evaluate import read_json, write_json
+from wsi_twostage.paper.reports import read_json, write_json
 
 RIVALS = (", oracle", ", random")  # how their lines' names end
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)

@@ -11,8 +11,8 @@ import torch
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.paper.backbones import Encoder, classifier
 from wsi_twostage.paper.cost import Cost, cost
-from wsi_twostage.paper.evaluate import Outcome, Report
 from wsi_twostage.paper.networks import build_network
+from wsi_twostage.paper.reports import Outcome, Report
 from wsi_twostage.paper.rows import TABLE4, row, rows
 
 SIDES = (48, 96, 192, 384, 768)
