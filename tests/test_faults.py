@@ -336,17 +336,17 @@ def test_what_a_task_wrote_before_its_worker_died_goes_if_the_next_try_is_told_t
     work = prepare(slide, model, EVERYWHERE).work(mask, EVERYWHERE)
     first = mask.read(mask.box(shard))
     tiles = tuple(Tile(0, col) for col in range(4))
-    answered = refine_shard(work, shard, tiles, frozenset())  # and nobody hears of it
+    answered = refine_shard(work, shard, tiles)  # and nobody hears of it
     assert answered.tiles == tiles
     assert (mask.read(mask.box(shard)) != first).any()
-    stopped = refine_shard(replace(work, until=0.0), shard, tiles, frozenset(tiles[:1]))
+    stopped = refine_shard(replace(work, until=0.0), shard, tiles[1:])
     assert stopped.tiles == ()
     left, kept = mask.read(mask.box(shard)), mask.spec.tiles.box(tiles[0]).slices
     assert (left[kept] != first[kept]).any()  # it was entered
     left[kept] = first[kept]
     np.testing.assert_array_equal(left, first)
-    refine_shard(work, shard, tiles, frozenset())
-    assert give_up_shard(work, shard, tiles, frozenset()).crashed == tiles
+    refine_shard(work, shard, tiles)
+    assert give_up_shard(work, shard, tiles).crashed == tiles
     np.testing.assert_array_equal(mask.read(mask.box(shard)), first)
 
 

@@ -29,7 +29,7 @@ from wsi_twostage.selection import ALL, NONE, Fraction, Threshold
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import open_slide
 from wsi_twostage.slide.view import READERS
-from wsi_twostage.tiles import Box
+from wsi_twostage.tiles import Box, Tile
 from wsi_twostage.tissue import tissue_mask, tissue_tiles
 
 EVERYWHERE = Settings(tissue="none", workers=2)
@@ -37,6 +37,21 @@ EVERYWHERE = Settings(tissue="none", workers=2)
 
 def whole(store: MaskPyramid, level: int = 0) -> NDArray[np.uint8]:
     return store.read(Box(0, 0, *store.shape(level)), level)
+
+
+def test_a_tiles_labels_do_not_depend_on_what_else_is_refined(
+    tmp_path: Path, model: Path, slide: Path
+) -> None:
+    """Although the network sees farther than its halo."""
+    some, every = (
+        segment(slide, tmp_path / f"{rule.value}.zarr", bundle=model, rule=rule, settings=EVERYWHERE)
+        for rule in (Fraction(0.3), ALL)
+    )
+    refined = some.tiles["source"] == Source.MODEL_2
+    assert 0.2 < refined.mean() < 0.4
+    for row, col in zip(*(some.tiles[name][refined] for name in ("row", "col")), strict=True):
+        box = every.store.spec.tiles.box(Tile(int(row), int(col))).clip(*every.store.shape())
+        np.testing.assert_array_equal(some.store.read(box), every.store.read(box))
 
 
 @pytest.mark.parametrize(

@@ -205,8 +205,7 @@ def test_a_case_of_a_store_gives_the_gap_of_a_run(bundle: Path, tmp_path: Path) 
     one, two = (r.store.read(Box(0, 0, 300, 390)) > 0 for r in (some, every))
     gap = 1 - 2 * (one & two).sum() / (one.sum() + two.sum())
     assert found.refined[index] == pytest.approx(some.counts.refined / some.counts.tissue, abs=1e-4)
-    assert found.gap[index] >= gap - 1e-6  # an envelope
-    assert found.gap[index] == pytest.approx(gap, abs=0.05)
+    assert found.gap[index] == pytest.approx(gap, abs=1e-5)
 
 
 def test_calibrating_on_slides_writes_a_bundle(bundle: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from slides import texture, write_slide
 
 from wsi_twostage.audit import Remaining
-from wsi_twostage.errors import ConfigError, SlideError, StoreError
+from wsi_twostage.errors import Busy, ConfigError, SlideError, StoreError
 from wsi_twostage.events import Event, Note, Started, TilesDone
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, MaskSpec, Source
@@ -144,6 +144,10 @@ def test_a_slide_far_from_the_others_is_named_with_what_is_odd() -> None:
     assert [bool(one.reasons) for one in odd] == [False, False, False, False, False, True, False]
     assert odd[5].reasons == ("share is high: 50.0 %; half of the slides: 10.2 % to 11.8 %",)
     assert odd[6].score == 0
+
+
+def test_one_slide_among_many_of_nothing_is_odd() -> None:
+    assert list(modified_z(np.array([0, 0, 0, 0, 0, 0, 0, 78.5])) > 3.5) == [False] * 7 + [True]
 
 
 @pytest.mark.parametrize(
@@ -278,9 +282,46 @@ def test_folders_summaries_and_results_are_found_once(made: Path, tmp_path: Path
     assert {(one.name, one.error) for one in found if not one.path} == {("b.svs", "no slide")}
 
 
+def test_a_summary_tells_of_its_own_batch_wherever_the_command_is_given(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"slide": "a.svs", "output": "results/a.seg.ome.zarr", "status": "ok", "error": ""}
+    for name in ("one", "two"):
+        shutil.copytree(made / "a.seg.ome.zarr", tmp_path / name / "results" / "a.seg.ome.zarr")
+        (tmp_path / name / "results" / "summary.json").write_text(json.dumps([row]))
+    monkeypatch.chdir(tmp_path / "two")
+    (found,) = find([Path("../one/results/summary.json")])
+    assert found.path is not None
+    assert found.path.resolve() == tmp_path / "one" / "results" / "a.seg.ome.zarr"
+
+
+def test_what_is_gone_or_damaged_is_not_called_complete(made: Path, tmp_path: Path) -> None:
+    rows = [
+        {"slide": f"{name}.svs", "output": f"{name}.seg.ome.zarr", "status": "ok", "error": ""}
+        for name in ("a", "gone", "damaged")
+    ]
+    for name in ("a", "damaged", "unlisted"):
+        shutil.copytree(made / "a.seg.ome.zarr", tmp_path / f"{name}.seg.ome.zarr")
+    (tmp_path / "damaged.seg.ome.zarr" / "wsi_twostage" / "zarr.json").write_text("")
+    (tmp_path / "unlisted.seg.ome.zarr" / "wsi_twostage" / "zarr.json").write_text("")
+    (tmp_path / "summary.json").write_text(json.dumps(rows))
+    page = write_report([tmp_path], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "1 complete" in page
+    assert "3 failed" in page
+    assert page.count("is not a wsi_twostage result") == 2
+    assert "its result, gone.seg.ome.zarr, is not there" in page
+
+
+def test_a_summary_of_others_is_nobodys_business(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "a.seg.ome.zarr", tmp_path / "a.seg.ome.zarr")
+    (tmp_path / "summary.json").write_text('{"pipeline": "x"}')
+    assert [one.name for one in find([tmp_path])] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("nothing.json", "the summary of a batch without slides"),
         ("empty", "a folder without results"),
         ("notes.txt", "is not a result of wsi-seg"),
         ("none.zarr", "does not exist"),
@@ -291,6 +332,7 @@ def test_folders_summaries_and_results_are_found_once(made: Path, tmp_path: Path
 def test_what_is_no_result_is_one_clear_line(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "nothing.json").write_text("[]")
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "list.json").write_text('[{"slide": 1}]')
     with pytest.raises(ConfigError, match=message):
@@ -456,6 +498,18 @@ def test_a_result_that_is_replaced_meanwhile_has_no_report_of_both(
 
     with pytest.raises(StoreError, match="was replaced while it was read; run again"):
         write_report([store.path], tmp_path / "r.html", listener=replace_it)
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_a_result_that_another_run_changes_meanwhile_has_no_report_of_both(
+    store: MaskPyramid, tmp_path: Path
+) -> None:
+    def change_it(event: Event) -> None:
+        if isinstance(event, Started) and event.stage == "pictures":
+            store.note(further=["budget 90%"])
+
+    with pytest.raises(Busy, match="was changed by another run while it was read; give the command again"):
+        write_report([store.path], tmp_path / "r.html", listener=change_it)
     assert not (tmp_path / "r.html").exists()
 
 

@@ -20,8 +20,7 @@ FIRST_BATCH = 64
 def batches(patches: Selection) -> Iterator[NDArray[np.bool_]]:
     """The chosen tiles in falling order, each batch (rows, cols) twice as large as the one before.
 
-    What is worth most comes first, and neighbours still meet in one window. Which tiles share a batch
-    follows from the selection alone, so that a run which is interrupted and goes on sees the same windows.
+    What is worth most comes first, and a shard is still not written again for every few tiles.
     """
     first, size = 0, FIRST_BATCH
     while first < len(patches.order):

@@ -14,14 +14,12 @@ from wsi_twostage.shards import coarse_labels, parts_of, put, restore_shard
 from wsi_twostage.tiles import Box, Tile, Window
 from wsi_twostage.work import Clock, Done, WindowShape, Work, give_up, through_windows
 
-LIMIT_PX = 768  # Model 2's windows have at most the pixels of such a square, halo excluded: memory
 
-
-def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: frozenset[Tile]) -> Done:
+def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...]) -> Done:
     """Put Model 2's labels of the ``chosen`` tiles into one shard.
 
-    Tiles of ``before`` are there already. They shape the windows, so that a run which goes on with another
-    one's work sees the same windows; a window with none but such tiles is left out.
+    Each has a window of its own, so that what Model 2 says of a tile does not depend on what else is refined:
+    the gap to the reference that was counted for a choice of tiles is that of the mask with this choice.
     """
     model, spec, grid, clock = runner(work.model), work.spec, work.mask.spec.tiles, Clock()
     own = work.mask.box(shard)
@@ -34,20 +32,18 @@ def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: fro
         chosen,
         **shape(spec),
         predict=lambda w: predict_fine(work, model, w, clock),
-        done=before,
     ):
+        (tile,) = window.tiles
         if answer is None:  # Model 1's answer stays
-            unreadable.extend(window.tiles)
+            unreadable.append(tile)
             continue
-        spent = clock.read + clock.network - sum(costs)
-        for tile in window.tiles:
-            box = grid.box(tile)
-            fresh[box] = answer[box.relative_to(window.box).slices]
-            costs.append(spent / len(window.tiles))
-            done.append(tile)
+        box = grid.box(tile)
+        fresh[box] = answer[box.relative_to(window.box).slices]
+        costs.append(clock.read + clock.network - sum(costs))
+        done.append(tile)
     with clock.of("write"), work.watched(f"writing {shard}"):
         work.ensure_sound()
-        without = [tile for tile in chosen if tile not in before and grid.box(tile) not in fresh]
+        without = [tile for tile in chosen if grid.box(tile) not in fresh]
         first = coarse_labels(work.mask, spec, own, (*done, *without))
         # Model 1's where there is no answer: a worker may have died after it wrote one, and not told
         put(work, shard, parts_of(first, own, map(grid.box, without)) | fresh)
@@ -62,14 +58,14 @@ def refine_shard(work: Work, shard: Shard, chosen: tuple[Tile, ...], before: fro
     )
 
 
-def give_up_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...], before: frozenset[Tile]) -> Done:
+def give_up_shard(work: Work, shard: Shard, tiles: tuple[Tile, ...]) -> Done:
     """In the place of a job that ends its workers: Model 1's answer, whatever they wrote before they died."""
     return replace(give_up(work, shard, tiles), clock=restore_shard(work, shard, tiles))
 
 
 def shape(spec: BundleSpec) -> WindowShape:
     """Of the windows that Model 2 sees."""
-    return WindowShape(limit=max(LIMIT_PX**2 // spec.tile**2, 1), halo=spec.halo)
+    return WindowShape(limit=1, halo=spec.halo)
 
 
 def predict_fine(work: Work, model: Runner | Compiled, window: Window, clock: Clock) -> NDArray[np.uint8]:

@@ -18,14 +18,14 @@ from wsi_twostage.coarse import coarse_shard
 from wsi_twostage.crew import Crew, heaviest_first
 from wsi_twostage.dispatch import Call
 from wsi_twostage.events import Finished, Listener, Note, Started, TilesDone
-from wsi_twostage.fine import give_up_shard, refine_shard, shape
+from wsi_twostage.fine import give_up_shard, refine_shard
 from wsi_twostage.fitness import fit_workers
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Shard, Source
 from wsi_twostage.overview import look
 from wsi_twostage.result import Counts, Result, Seconds
 from wsi_twostage.shards import first_shard, restore_shard
-from wsi_twostage.tiles import Tile, merge
+from wsi_twostage.tiles import Tile
 from wsi_twostage.work import Clock, Done, Job, Work, give_up
 
 MODEL_1_TILES, MODEL_2_TILES = 64, 16
@@ -161,14 +161,14 @@ class Run:
         levels_s *= 2 if spare else 1  # the audit writes them again
         work = replace(self.work, until=min(ends) - levels_s if ends else None, spare=spare)
         worth = ledger.grid("uncertainty") if ends else None
-        # Where all are chosen and there is time for all, no order is to be kept: larger windows cost less.
+        # Where all are chosen and there is time for all, no order is to be kept: each shard is written once.
         in_order = until is not None or bool((ledger.seen & ~chosen).any())
         self.listen(Started("stage 2", int(todo.sum())))
         turns = Turns(
             call
             for patches in rounds
             for batch in (batches(patches) if in_order else [patches.chosen])
-            for call in self._refining(batch & inside, done, work, worth)
+            for call in self._refining(batch & inside & ~done, work, worth)
         )
         self.mask.note(levels=False)
 
@@ -231,32 +231,17 @@ class Run:
         return list(tiles_of_shards(self.mask.spec, chosen).items())
 
     def _refining(
-        self,
-        batch: NDArray[np.bool_],
-        done: NDArray[np.bool_],
-        work: Work,
-        worth: NDArray[np.float32] | None,
+        self, batch: NDArray[np.bool_], work: Work, worth: NDArray[np.float32] | None
     ) -> list[Call]:
         """Calls for the tiles of a batch; the most tiles first: no straggler at the end.
 
-        With what each tile is ``worth``, (rows, cols): what gives most for its time first. Neighbours share
-        halos, so that they cost less.
+        With what each tile is ``worth``, (rows, cols): the shards whose tiles are worth most first.
         """
-        jobs = [
-            Job(shard, refine_shard, (tiles, before), give_up_shard)
-            for shard, tiles in self._by_shard(batch)
-            if len(before := frozenset(tile for tile in tiles if done[tile])) < len(tiles)
-        ]
+        jobs = [Job(shard, refine_shard, (tiles,), give_up_shard) for shard, tiles in self._by_shard(batch)]
         if worth is not None:
-            jobs.sort(key=lambda job: -self._gain(job.tiles, worth))
+            jobs.sort(key=lambda job: -worth[tuple(np.array(job.tiles).T)].mean())
         calls = self.crew.calls(jobs, tiles=MODEL_2_TILES, work=work)
         return calls if worth is not None else heaviest_first(calls)
-
-    def _gain(self, tiles: tuple[Tile, ...], worth: NDArray[np.float32]) -> float:
-        """Per pixel that goes through the network."""
-        windows = merge(tiles, self.grid, **shape(self.work.spec))
-        pixels = sum(window.box.grow(self.work.spec.halo).area for window in windows)
-        return float(worth[tuple(np.array(tiles).T)].sum()) / pixels
 
     def finish(self, started: float, ledger: Ledger) -> Result:
         """Add up, and say so in the store."""

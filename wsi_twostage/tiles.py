@@ -169,7 +169,7 @@ def merge(tiles: Iterable[Tile], grid: TileGrid, *, limit: int, halo: int) -> li
         """What joining them saves; of equals the last in reading order."""
         return saved(*pair), *_corners(pair[0]), *_corners(pair[1])
 
-    while len(windows) > 1:
+    while limit > 1 and len(windows) > 1:
         one, two = max(combinations(windows, 2), key=rank)
         if saved(one, two) <= 0:
             break

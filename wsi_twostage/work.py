@@ -124,7 +124,7 @@ class Done:
     unreadable: tuple[Tile, ...] = ()
     clock: Clock = field(default_factory=Clock)
     milliseconds: tuple[float, ...] = ()
-    """What each tile cost, if it was measured: reading and the network, shared by the tiles of a window."""
+    """What each tile cost, if it was measured: reading and the network."""
     crashed: tuple[Tile, ...] = ()
     """Tiles that end whatever worker they come to."""
 
@@ -143,12 +143,10 @@ def through_windows(
     limit: int,
     halo: int,
     predict: Callable[[Window], NDArray[np.uint8]],
-    done: frozenset[Tile] = frozenset(),
 ) -> Iterator[tuple[Window, NDArray[np.uint8] | None]]:
     """Predict tiles in merged windows; an answer may hold more than the window's tiles.
 
-    Windows of nothing but ``done`` tiles are left out; so is what would end after the run is to stop,
-    or leave too little time for the `Work.spare` windows.
+    Left out is what would end after the run is to stop, or leave too little time for `Work.spare` windows.
 
     Where a window cannot be read it falls into its tiles, so that a hole in the file costs the tiles that
     touch it and no more; such a tile comes with None. So does one that no device has the memory for, but a
@@ -158,8 +156,6 @@ def through_windows(
     queue, spent = merge(tiles, grid, limit=limit, halo=halo)[::-1], list[float]()
     while queue:
         window = queue.pop()
-        if done.issuperset(window.tiles):
-            continue
         usual = fmean(spent[1:]) if spent[1:] else 0.0  # the first one may have had to warm up
         if work.over(max(spent, default=0.0) + work.spare * usual):
             return

@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from wsi_twostage.drafts import whole_folder
-from wsi_twostage.errors import ConfigError, StoreError, WsiError, similar_file
+from wsi_twostage.errors import Busy, ConfigError, StoreError, WsiError, similar_file
 from wsi_twostage.mask.layout import OURS, create_store, ensure_may_be_written, read_attributes, result_in
 from wsi_twostage.mask.reduce import majority, mean
 from wsi_twostage.mask.spec import SHARD, MaskSpec, Shard
@@ -244,19 +244,30 @@ class MaskPyramid:
 
     @contextmanager
     def unreplaced(self, while_it: str) -> Iterator[None]:
-        """Around what reads several parts, ``while_it`` is "exported": they are of one result.
+        """Around what reads several parts, ``while_it`` is "exported": they are of one result, in one state.
 
         Raises
         ------
         StoreError
             Another one lies there at the end.
+        Busy
+            Another run began or finished meanwhile.
         """
+
+        def state() -> tuple[Any, ...]:
+            told = self.manifest
+            return told.get("held_by"), told.get("complete"), told.get("rule"), told.get("further")
+
         self._ensure_there()
-        before = self.path.stat().st_ino
+        before, told = self.path.stat().st_ino, state()
         yield
         self._ensure_there()
         if self.path.stat().st_ino != before:
             raise StoreError(f"{self.path} was replaced while it was {while_it}; run again")
+        if state() != told:
+            raise Busy(
+                f"{self.path} was changed by another run while it was {while_it}; give the command again"
+            )
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -46,8 +46,9 @@ def close_ups_of(store: MaskPyramid, facts: Facts, *, count: int, side: int) -> 
         i = int(np.argmax(np.where(second, np.nan_to_num(table["disagreement"]), -1)))
         changed = percent(float(table["disagreement"][i]))
         picks.append(("Where Model 2 changed most", f"{changed} of the tile’s pixels", i))
-        i = int(np.argmax(np.where(second, u, -1)))
-        picks.append(("Where Model 1 was least sure", f"mean uncertainty {u[i]:.3f}; Model 2’s answer", i))
+        i = int(np.argmax(np.where(second | first, u, -1)))
+        whose = "Model 2’s" if second[i] else "Model 1’s"
+        picks.append(("Where Model 1 was least sure", f"mean uncertainty {u[i]:.3f}; {whose} answer", i))
     if first.any():
         rows = np.flatnonzero(first)
         i = int(rows[np.argsort(u[rows])[len(rows) // 2]])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from wsi_twostage.batch import name_of
 from wsi_twostage.errors import ConfigError, similar_file
-from wsi_twostage.mask.layout import read_attributes
+from wsi_twostage.mask.layout import OURS, read_attributes
+from wsi_twostage.summary import is_json
 
 SUMMARY = "summary.json"
 
@@ -41,17 +42,19 @@ def find(inputs: Sequence[Path]) -> list[Found]:
                 lost.append(found)
             else:
                 seen.setdefault(found.path.resolve(), found)
+    if not seen and not lost:
+        raise ConfigError(f"{inputs[0]}: the summary of a batch without slides")
     return [*seen.values(), *lost]
 
 
 def _expand(given: Path) -> Iterator[Found]:
     if read_attributes(given) is not None:
-        yield Found(given.name.removesuffix(".zarr").removesuffix(".seg.ome"), given)
+        yield Found(_slide_of(given), given)
     elif given.is_dir():
-        listed = list(_summary(given / SUMMARY)) if (given / SUMMARY).is_file() else []
+        listed = list(_summary(given / SUMMARY)) if is_json(given / SUMMARY) else []
         known = {found.path.resolve() for found in listed if found.path}
-        results = sorted(path for path in given.iterdir() if read_attributes(path) is not None)
-        others = [found for path in results if path.resolve() not in known for found in _expand(path)]
+        results = sorted(filter(_is_result, given.iterdir()))
+        others = [Found(_slide_of(path), path) for path in results if path.resolve() not in known]
         if not listed and not others:
             raise ConfigError(
                 f"{given}: a folder without results; give results of wsi-seg, or a folder of them"
@@ -64,16 +67,29 @@ def _expand(given: Path) -> Iterator[Found]:
         raise ConfigError(f"{given}: {what if given.exists() else f'does not exist{similar_file(given)}'}")
 
 
+def _slide_of(result: Path) -> str:
+    """The slide's name, of a result that was not renamed."""
+    return result.name.removesuffix(".zarr").removesuffix(".seg.ome")
+
+
+def _is_result(path: Path) -> bool:
+    """Also one that is damaged, which is to be said."""
+    return read_attributes(path) is not None or (path.suffix == ".zarr" and (path / OURS).is_dir())
+
+
 def _summary(path: Path) -> Iterator[Found]:
-    """Lines of a batch's summary; outputs are looked for where they are named, then beside the summary."""
+    """Lines of a batch's summary; relative outputs are looked for beside it before they are from here."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         told = [(str(r["slide"]), str(r["output"]), str(r["status"]), str(r["error"])) for r in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: cannot be read as the summary of a batch ({error!r})") from error
     for slide, output, status, reason in told:
-        places = (Path(output), path.parent / output, path.parent / Path(output).name)
-        store = next((place for place in places if read_attributes(place) is not None), None)
-        if store is None and not reason:
-            reason = f"its result, {output}, is not there" if status not in ("skipped",) else ""
+        named, here = Path(output), path.parent
+        places = [here / named.name, here / named, named]
+        if named.is_absolute():
+            places.reverse()
+        store = next(filter(_is_result, places), None)
+        if store is None and not reason and status != "skipped":
+            status, reason = "failed", f"its result, {output}, is not there"
         yield Found(name_of(slide), store, status, reason)

@@ -15,7 +15,7 @@ FAR = 3.5
 LEAST = 6
 """Values, below which the middle of a batch is not known well enough."""
 
-_MAD_TO_SIGMA = 1.4826  # of a normal distribution
+_MAD_TO_SIGMA, _MEAN_AD_TO_SIGMA = 1.4826, 1.2533  # of a normal distribution
 _SPREAD = 0.1  # of the median: a batch in which all are nearly the same has no outliers in the third digit
 
 
@@ -71,6 +71,8 @@ def modified_z(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.zeros(len(values))
     middle = float(np.median(known))
     spread = max(_MAD_TO_SIGMA * float(np.median(np.abs(known - middle))), _SPREAD * abs(middle))
+    if not spread:  # half of them are 0: as the same authors do where the median deviation is none
+        spread = _MEAN_AD_TO_SIGMA * float(np.abs(known - middle).mean())
     return np.nan_to_num((values - middle) / spread) if spread else np.zeros(len(values))
 
 

@@ -74,7 +74,7 @@ def write_report(
             if len(found) == 1:
                 raise
             listener(Note(f"{one.path}: {reason}"))
-            lost.append(Found(one.name, None, one.status or "failed", reason))
+            lost.append(Found(one.name, None, "failed", reason))
     if not sections:
         raise StoreError(
             f"none of {len(found)} results can be read; the first: {lost[0].error or lost[0].name}"
