@@ -107,7 +107,7 @@ class BundleSpec:
     scale: int = 1
     """Pixels of Model 1's answer per pixel of its level."""
     tile: int = 512  # fine pixels
-    halo: int = 64  # fine pixels that Model 2 sees around its window
+    halo: int = 32  # fine pixels that Model 2 sees around a tile
     coarse_halo: int = 48  # pixels of Model 1's level that Model 1 sees around its window
     context_halo: int = 48  # pixels of the context's level, four times coarser, around Model 2's window
     threshold: float = 0.5

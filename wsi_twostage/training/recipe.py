@@ -181,7 +181,7 @@ def _specs(recipe: Recipe) -> tuple[BundleSpec, BundleSpec]:
         ratio=lesson.ratio,
         scale=lesson.coarse.scale,
         coarse=lesson.coarse,
-        coarse_halo=first.halo // lesson.ratio,  # it sees as far around a window as Model 2
+        coarse_halo=2 * first.halo // lesson.ratio,  # its windows are large, so that it costs little
         context_net=config.coarse if config.context else None,
     )
 
