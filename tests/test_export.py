@@ -582,6 +582,12 @@ def test_a_result_that_is_replaced_meanwhile_is_not_exported(
     assert not (tmp_path / target).exists()
 
 
+def test_a_link_that_leads_to_itself_is_one_line(tmp_path: Path, mask: MaskPyramid) -> None:
+    (tmp_path / "a.csv").symlink_to("a.csv")
+    with pytest.raises(StoreError, match=r"a\.csv exists; give --overwrite"):
+        export(mask, tmp_path / "a.csv")
+
+
 def test_overwrite_replaces_a_file(tmp_path: Path, mask: MaskPyramid) -> None:
     (tmp_path / "a.csv").write_text("old")
     export(mask, tmp_path / "a.csv", overwrite=True)

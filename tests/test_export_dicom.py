@@ -91,6 +91,16 @@ def test_the_first_pixel_of_a_level_lies_on_the_corner_of_the_slide(
     assert float(spacing[0]) == pytest.approx(mpp / 1000)
 
 
+def test_it_lies_on_the_slide_whatever_scale_the_run_was_told(tmp_path: Path, slide: Path) -> None:
+    spec = replace(SPEC, height=384, width=512, mpp=8.0, overview_height=48, overview_width=64)
+    mask = write_store(tmp_path / "a.zarr", np.ones((384, 512), np.uint8), spec, **told(slide) | {"mpp": 4.0})
+    found = pydicom.dcmread(export(mask, tmp_path / "a.dcm").path)
+    spacing = found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+    assert [float(mm) for mm in spacing] == pytest.approx([2 * MPP / 1000] * 2)
+    origin = found.TotalPixelMatrixOriginSequence[0]
+    assert float(origin.YOffsetInSlideCoordinateSystem) == pytest.approx(40 - MPP / 2000, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("charset", "name", "sound"),
     [

@@ -301,6 +301,17 @@ def test_calibrating_on_images_needs_no_masks(bundle: Path, tmp_path: Path) -> N
     assert (spec.calibration.cases, spec.calibration.unit) == (3, "images")
 
 
+def test_images_that_are_named_one_by_one_are_no_slides(bundle: Path, tmp_path: Path) -> None:
+    """They may be patches of one slide, and a promise for slides does not rest on them."""
+    images = [tmp_path / f"{i}.png" for i in range(2)]
+    for i, image in enumerate(images):
+        imagecodecs.imwrite(image, texture(200, 260, seed=i))
+    told = replace(EVERYWHERE, mpp=0.5)
+    spec = calibrate_bundle(images, tmp_path / "new.safetensors", model=bundle, settings=told)
+    assert spec.calibration is not None
+    assert (spec.calibration.cases, spec.calibration.unit) == (2, "images")
+
+
 def test_what_cannot_be_used_is_left_out_and_named(bundle: Path, tmp_path: Path) -> None:
     slides = [write_slide(tmp_path / "0.tiff", [texture(260, 300)])]
     slides += [write_slide(tmp_path / "blank.tiff", [np.full((260, 300, 3), 245, np.uint8)])]

@@ -20,7 +20,7 @@ from wsi_twostage.models.header import locate, read_spec
 from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.quality import Case, calibrate_cases, fit_temperature, mean_threshold
 from wsi_twostage.settings import Settings
-from wsi_twostage.training.data import image_files
+from wsi_twostage.training.data import NO_SLIDES, image_files
 
 DEFAULT_GAP = 0.005  # Dice to the reference
 LEAST = 0.0001  # probability from which Model 1's pixels may count as foreground
@@ -124,7 +124,8 @@ def calibrate_bundle(
             if not failed:  # else what was seen may be of use once the others can be read
                 kept.remove()
             raise NoCases("nothing to calibrate on: no tissue was found, or no input could be read")
-        unit = "images" if images else "slides"
+        patches = images or any(Path(entry.slide).suffix.lower() in NO_SLIDES for entry in found)
+        unit = "images" if patches else "slides"  # of which one slide may have given many
         promise = calibrate_cases(cases, unit=unit, uncertainty=settings.uncertainty)
         spec = replace(spec, threshold=mean_threshold(promise, DEFAULT_GAP), calibration=promise)
         ensure_new(output)  # again: it takes long

@@ -1,5 +1,6 @@
 """Where a file that is made of a result may be written: never over anything that was not given up."""
 
+import os
 from pathlib import Path
 
 from wsi_twostage.errors import SlideError, StoreError
@@ -17,10 +18,10 @@ def ensure_target(path: Path, mask: MaskPyramid | None = None, *, overwrite: boo
         It is not.
     """
     if mask is not None:
-        place, result = path.resolve(), mask.path.resolve()
+        place, result, slide = map(_real, (path, mask.path, mask.manifest["slide"]["path"]))
         if place == result or result in place.parents:
             raise StoreError(f"{path} is a part of the result; give another --output")
-        if place == Path(mask.manifest["slide"]["path"]).resolve():
+        if place == slide:
             raise StoreError(f"{path} is the slide; give another --output")
     ensure_in_no_zarr(path)
     if path.name == "-":
@@ -33,6 +34,11 @@ def ensure_target(path: Path, mask: MaskPyramid | None = None, *, overwrite: boo
         raise StoreError(f"{path} exists; give --overwrite or another --output")
     if mask is not None and path.exists() and _is_slide(path, mask):
         raise StoreError(f"{path} is the slide, moved; give another --output")
+
+
+def _real(path: Path | str) -> Path:
+    """As `Path.resolve`, which raises for a link that leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _is_slide(path: Path, mask: MaskPyramid) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_twostage.errors import ConfigError, SlideError
 from wsi_twostage.events import Listener, Started, TilesDone
@@ -77,7 +78,8 @@ def write_dicom_seg(path: Path, mask: MaskPyramid, level: int, source: Path, lis
     """One level of the mask as a binary segmentation, a segment for each class; frames without any are left
     out.
 
-    Its pixels lie in the slide's coordinate system as they lie on the slide.
+    Its pixels lie in the slide's coordinate system as they lie on the slide, by the scale that the slide's
+    file says: the run may have been told another one.
     """
     import highdicom as hd
     import pydicom
@@ -90,8 +92,9 @@ def write_dicom_seg(path: Path, mask: MaskPyramid, level: int, source: Path, lis
     for box in map(grid.box, grid):
         labels[0][box.slices] = mask.read(box, level)
         listener(TilesDone("export", 1, box.area / 1e6))
-    mpp = mask.spec.mpp * 2**level
+    factor = mask.spec.mpp * 2**level / mask.manifest["slide"]["mpp"]  # slide px in one of the mask
     try:
+        spacing = _spacing(image)
         made = hd.seg.Segmentation(
             source_images=[image],
             pixel_array=labels,
@@ -105,8 +108,10 @@ def write_dicom_seg(path: Path, mask: MaskPyramid, level: int, source: Path, lis
             manufacturer_model_name="wsi_twostage",
             software_versions=version("wsi-twostage"),
             device_serial_number="none",
-            pixel_measures=hd.PixelMeasuresSequence([mpp / 1000] * 2, slice_thickness=_thickness(image)),
-            plane_positions=[_position(image, (mpp - mask.manifest["slide"]["mpp"]) / 2 / 1000)],
+            pixel_measures=hd.PixelMeasuresSequence(
+                (spacing * factor).tolist(), slice_thickness=_thickness(image)
+            ),
+            plane_positions=[_position(image, spacing * (factor - 1) / 2)],
             tile_pixel_array=True,
             tile_size=(TILE, TILE),
         )
@@ -169,14 +174,19 @@ def _segments(mask: MaskPyramid) -> list[Any]:
     ]
 
 
+def _spacing(image: Any) -> NDArray[np.float64]:
+    """Of the slide's rows and columns, in mm."""
+    return np.array(image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing, float)
+
+
 def _thickness(image: Any) -> float:
     """Of the slide's pixels, in mm."""
     measures = image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     return float(measures.get("SliceThickness") or 0.001)
 
 
-def _position(image: Any, shift_mm: float) -> Any:
-    """Where the centre of the mask's first pixel lies, ``shift_mm`` from that of the image's."""
+def _position(image: Any, shift: NDArray[np.float64]) -> Any:
+    """Where the centre of the mask's first pixel lies, from that of the image's down and right, in mm."""
     import highdicom as hd
 
     origin = image.TotalPixelMatrixOriginSequence[0]
@@ -184,7 +194,7 @@ def _position(image: Any, shift_mm: float) -> Any:
     place = np.array(
         [origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem, 0.0], float
     )
-    place += along.sum(0) * shift_mm
+    place += along[0] * shift[1] + along[1] * shift[0]
     return hd.PlanePositionSequence(
         hd.CoordinateSystemNames.SLIDE, place.tolist(), pixel_matrix_position=(1, 1)
     )
