@@ -12,6 +12,7 @@ from slides import texture
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models import compiled, runner
 from wsi_twostage.models.compiled import Compiled
+from wsi_twostage.models.header import SHIPPED, read_spec
 
 openvino = pytest.importorskip("openvino")
 
@@ -31,7 +32,9 @@ def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compiled]:
 
 def windows(rows: int, cols: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Model 2's input for a core of so many px, with the shipped halos."""
-    return texture(rows + 128, cols + 128), texture(rows // 4 + 96, cols // 4 + 96, seed=1)
+    spec = read_spec(SHIPPED)
+    fine, around = 2 * spec.halo, 2 * spec.context_halo
+    return texture(rows + fine, cols + fine), texture(rows // 4 + around, cols // 4 + around, seed=1)
 
 
 def test_logits_are_torchs_for_windows_of_any_size(fast: Compiled) -> None:

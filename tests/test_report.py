@@ -147,13 +147,13 @@ def test_a_slide_far_from_the_others_is_named_with_what_is_odd() -> None:
 
 
 def test_one_slide_among_many_of_nothing_is_odd() -> None:
-    assert list(modified_z(np.array([0, 0, 0, 0, 0, 0, 0, 78.5])) > 3.5) == [False] * 7 + [True]
+    assert list(modified_z(np.array([0, 0, 0, 0, 0, 0, 0, 0.785])) > 3.5) == [False] * 7 + [True]
 
 
 @pytest.mark.parametrize(
     "values",
-    [[1, 1, 1, 1, 9], [0, 0, 0, 0, 0, 0], [5, 5, 5, 5, 5, 5.01, 4.99]],
-    ids=["too few to tell", "all nothing", "all alike"],
+    [[1, 1, 1, 1, 9], [0, 0, 0, 0, 0, 0], [5, 5, 5, 5, 5, 5.01, 4.99], [0, 0, 0, 0, 0, 0, 1e-4]],
+    ids=["too few to tell", "all nothing", "all alike", "a speck"],
 )
 def test_where_no_slide_is_odd_none_is_called_so(values: list[float]) -> None:
     assert (np.abs(modified_z(np.array(values))) < 3.5).all()
@@ -293,6 +293,36 @@ def test_a_summary_tells_of_its_own_batch_wherever_the_command_is_given(
     (found,) = find([Path("../one/results/summary.json")])
     assert found.path is not None
     assert found.path.resolve() == tmp_path / "one" / "results" / "a.seg.ome.zarr"
+
+
+def test_results_in_folders_of_a_batch_are_not_taken_for_one_another(made: Path, tmp_path: Path) -> None:
+    names = ["results/a.seg.ome.zarr", "results/scanner2/a.seg.ome.zarr"]
+    rows = [{"slide": "a.svs", "output": name, "status": "ok", "error": ""} for name in names]
+    for name in names:
+        shutil.copytree(made / "a.seg.ome.zarr", tmp_path / name)
+    (tmp_path / "results" / "summary.json").write_text(json.dumps(rows))
+    assert [one.path for one in find([tmp_path / "results" / "summary.json"])] == [
+        tmp_path / n for n in names
+    ]
+
+
+def test_a_damaged_summary_is_said(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "a.seg.ome.zarr", tmp_path / "a.seg.ome.zarr")
+    (tmp_path / "summary.json").write_text('[{"slide": "b.svs", "out')
+    with pytest.raises(ConfigError, match="cannot be read as the summary of a batch"):
+        find([tmp_path])
+
+
+def test_a_batch_that_was_stopped_has_not_failed(store: MaskPyramid, made: Path, tmp_path: Path) -> None:
+    rows = [
+        {"slide": "b.svs", "output": str(store.path), "status": "stopped", "error": ""},
+        {"slide": "a.svs", "output": str(made / "a.seg.ome.zarr"), "status": "ok", "error": ""},
+    ]
+    store.note(whole=False)
+    (tmp_path / "summary.json").write_text(json.dumps(rows))
+    page = write_report([tmp_path / "summary.json"], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "1 not complete" in page
+    assert "1 failed" not in page
 
 
 def test_what_is_gone_or_damaged_is_not_called_complete(made: Path, tmp_path: Path) -> None:

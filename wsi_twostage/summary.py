@@ -48,7 +48,7 @@ class Summary:
 
     def ensure_ours(self) -> None:
         """Raise ConfigError if a file of another kind has the name of a summary; it would be replaced."""
-        for name, is_ours in (("summary.csv", _is_csv), ("summary.json", is_json)):
+        for name, is_ours in (("summary.csv", _is_csv), ("summary.json", _is_json)):
             place = self._folder / name
             if place.exists() and not is_ours(place):
                 raise ConfigError(
@@ -93,8 +93,7 @@ def _lines_of(path: Path) -> list[Line]:
         return []
 
 
-def is_json(path: Path) -> bool:
-    """Whether a file is a summary."""
+def _is_json(path: Path) -> bool:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -244,19 +244,21 @@ class MaskPyramid:
 
     @contextmanager
     def unreplaced(self, while_it: str) -> Iterator[None]:
-        """Around what reads several parts, ``while_it`` is "exported": they are of one result, in one state.
+        """Around what reads several parts, ``while_it`` is "exported": they are of one result.
 
         Raises
         ------
         StoreError
             Another one lies there at the end.
         Busy
-            Another run began or finished meanwhile.
+            Another run began to change it meanwhile, or finished; what one writes all the while is not told.
         """
 
         def state() -> tuple[Any, ...]:
             told = self.manifest
-            return told.get("held_by"), told.get("complete"), told.get("rule"), told.get("further")
+            return tuple(
+                told.get(name) for name in ("complete", "rule", "further", "audit", "counts", "seconds")
+            )
 
         self._ensure_there()
         before, told = self.path.stat().st_ino, state()

@@ -1,6 +1,7 @@
 """Which results a report is of: stores, folders of them, and summaries of batches."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,6 @@ from pathlib import Path
 from wsi_twostage.batch import name_of
 from wsi_twostage.errors import ConfigError, similar_file
 from wsi_twostage.mask.layout import OURS, read_attributes
-from wsi_twostage.summary import is_json
 
 SUMMARY = "summary.json"
 
@@ -48,10 +48,10 @@ def find(inputs: Sequence[Path]) -> list[Found]:
 
 
 def _expand(given: Path) -> Iterator[Found]:
-    if read_attributes(given) is not None:
+    if _is_result(given):
         yield Found(_slide_of(given), given)
     elif given.is_dir():
-        listed = list(_summary(given / SUMMARY)) if is_json(given / SUMMARY) else []
+        listed = list(_summary(given / SUMMARY)) if _is_summary(given / SUMMARY) else []
         known = {found.path.resolve() for found in listed if found.path}
         results = sorted(filter(_is_result, given.iterdir()))
         others = [Found(_slide_of(path), path) for path in results if path.resolve() not in known]
@@ -74,7 +74,18 @@ def _slide_of(result: Path) -> str:
 
 def _is_result(path: Path) -> bool:
     """Also one that is damaged, which is to be said."""
-    return read_attributes(path) is not None or (path.suffix == ".zarr" and (path / OURS).is_dir())
+    return read_attributes(path) is not None or (path.suffix == ".zarr" and os.path.isdir(path / OURS))
+
+
+def _is_summary(path: Path) -> bool:
+    """Also one that is damaged; others may have a file of this name, too."""
+    if not path.is_file():
+        return False
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True
+    return isinstance(rows, list) and all(isinstance(row, dict) and "output" in row for row in rows)
 
 
 def _summary(path: Path) -> Iterator[Found]:
@@ -85,10 +96,9 @@ def _summary(path: Path) -> Iterator[Found]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: cannot be read as the summary of a batch ({error!r})") from error
     for slide, output, status, reason in told:
-        named, here = Path(output), path.parent
-        places = [here / named.name, here / named, named]
-        if named.is_absolute():
-            places.reverse()
+        named = Path(output)
+        ends = [path.parent / Path(*named.parts[i:]) for i in range(len(named.parts))]
+        places = [named, *ends] if named.is_absolute() else [*ends, named]
         store = next(filter(_is_result, places), None)
         if store is None and not reason and status != "skipped":
             status, reason = "failed", f"its result, {output}, is not there"

@@ -16,6 +16,7 @@ LEAST = 6
 """Values, below which the middle of a batch is not known well enough."""
 
 _MAD_TO_SIGMA, _MEAN_AD_TO_SIGMA = 1.4826, 1.2533  # of a normal distribution
+_SPECK = 0.003  # beside nothing
 _SPREAD = 0.1  # of the median: a batch in which all are nearly the same has no outliers in the third digit
 
 
@@ -72,8 +73,8 @@ def modified_z(values: NDArray[np.float64]) -> NDArray[np.float64]:
     middle = float(np.median(known))
     spread = max(_MAD_TO_SIGMA * float(np.median(np.abs(known - middle))), _SPREAD * abs(middle))
     if not spread:  # half of them are 0: as the same authors do where the median deviation is none
-        spread = _MEAN_AD_TO_SIGMA * float(np.abs(known - middle).mean())
-    return np.nan_to_num((values - middle) / spread) if spread else np.zeros(len(values))
+        spread = max(_MEAN_AD_TO_SIGMA * float(np.abs(known - middle).mean()), _SPECK)
+    return np.nan_to_num((values - middle) / spread)
 
 
 def oddities(batch: Sequence[Feature]) -> list[Oddity]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from wsi_twostage.drafts import whole_file
-from wsi_twostage.errors import ConfigError, StoreError, WsiError
+from wsi_twostage.errors import Busy, ConfigError, StoreError, WsiError
 from wsi_twostage.events import Listener, Note, Started, TilesDone, ignore
 from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.report.facts import facts_of
@@ -74,7 +74,8 @@ def write_report(
             if len(found) == 1:
                 raise
             listener(Note(f"{one.path}: {reason}"))
-            lost.append(Found(one.name, None, "failed", reason))
+            status = "stopped" if one.status == "stopped" or isinstance(error, Busy) else "failed"
+            lost.append(Found(one.name, None, status, reason))
     if not sections:
         raise StoreError(
             f"none of {len(found)} results can be read; the first: {lost[0].error or lost[0].name}"
