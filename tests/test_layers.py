@@ -98,7 +98,7 @@ ALLOWED: dict[str, set[str]] = {
     "card": {"models", "quality"},
     "report": {
         "audit", "batch", "card", "drafts", "errors", "events", "export", "mask", "models", "pictures",
-        "selection", "shards", "slide", "target", "tiles",
+        "selection", "shards", "slide", "summary", "target", "tiles",
     },
     "target": {"errors", "mask", "pictures"},
     "doctor": {"cluster", "errors", "memory", "models"},

@@ -95,10 +95,15 @@ def _lines_of(path: Path) -> list[Line]:
 
 def _is_json(path: Path) -> bool:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        return is_summary(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return False
-    return isinstance(rows, list) and all(isinstance(row, dict) and "status" in row for row in rows)
+
+
+def is_summary(rows: object) -> bool:
+    """Whether a JSON file held the lines of a summary; others may have a file of its name, too."""
+    needed = {"output", "status"}
+    return isinstance(rows, list) and all(isinstance(row, dict) and needed <= row.keys() for row in rows)
 
 
 def write_summary(folder: Path, lines: Iterable[Line]) -> Path:

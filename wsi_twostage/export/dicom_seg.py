@@ -94,7 +94,8 @@ def write_dicom_seg(path: Path, mask: MaskPyramid, level: int, source: Path, lis
         listener(TilesDone("export", 1, box.area / 1e6))
     factor = mask.spec.mpp * 2**level / mask.manifest["slide"]["mpp"]  # slide px in one of the mask
     try:
-        spacing = _spacing(image)
+        measures = image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        spacing = np.array(measures.PixelSpacing, float)  # mm, of the slide's rows and columns
         made = hd.seg.Segmentation(
             source_images=[image],
             pixel_array=labels,
@@ -109,7 +110,7 @@ def write_dicom_seg(path: Path, mask: MaskPyramid, level: int, source: Path, lis
             software_versions=version("wsi-twostage"),
             device_serial_number="none",
             pixel_measures=hd.PixelMeasuresSequence(
-                (spacing * factor).tolist(), slice_thickness=_thickness(image)
+                (spacing * factor).tolist(), slice_thickness=float(measures.get("SliceThickness") or 0.001)
             ),
             plane_positions=[_position(image, spacing * (factor - 1) / 2)],
             tile_pixel_array=True,
@@ -172,17 +173,6 @@ def _segments(mask: MaskPyramid) -> list[Any]:
         )
         for label, (name, colour) in enumerate(zip(mask.spec.classes, mask.spec.colours, strict=True), 1)
     ]
-
-
-def _spacing(image: Any) -> NDArray[np.float64]:
-    """Of the slide's rows and columns, in mm."""
-    return np.array(image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing, float)
-
-
-def _thickness(image: Any) -> float:
-    """Of the slide's pixels, in mm."""
-    measures = image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    return float(measures.get("SliceThickness") or 0.001)
 
 
 def _position(image: Any, shift: NDArray[np.float64]) -> Any:

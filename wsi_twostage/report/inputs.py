@@ -5,10 +5,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wsi_twostage.batch import name_of
 from wsi_twostage.errors import ConfigError, similar_file
 from wsi_twostage.mask.layout import OURS, read_attributes
+from wsi_twostage.summary import is_summary
 
 SUMMARY = "summary.json"
 
@@ -51,7 +53,9 @@ def _expand(given: Path) -> Iterator[Found]:
     if _is_result(given):
         yield Found(_slide_of(given), given)
     elif given.is_dir():
-        listed = list(_summary(given / SUMMARY)) if _is_summary(given / SUMMARY) else []
+        place = given / SUMMARY
+        rows = _read(place) if place.is_file() else []
+        listed = list(_lines(place, rows)) if is_summary(rows) else []
         known = {found.path.resolve() for found in listed if found.path}
         results = sorted(filter(_is_result, given.iterdir()))
         others = [Found(_slide_of(path), path) for path in results if path.resolve() not in known]
@@ -61,7 +65,7 @@ def _expand(given: Path) -> Iterator[Found]:
             )
         yield from (*listed, *others)
     elif given.is_file() and given.suffix == ".json":
-        yield from _summary(given)
+        yield from _lines(given, _read(given))
     else:
         what = "is not a result of wsi-seg, a folder of results or a summary.json"
         raise ConfigError(f"{given}: {what if given.exists() else f'does not exist{similar_file(given)}'}")
@@ -77,24 +81,24 @@ def _is_result(path: Path) -> bool:
     return read_attributes(path) is not None or (path.suffix == ".zarr" and os.path.isdir(path / OURS))
 
 
-def _is_summary(path: Path) -> bool:
-    """Also one that is damaged; others may have a file of this name, too."""
-    if not path.is_file():
-        return False
+def _read(path: Path) -> Any:
+    """What a file holds that may be a batch's summary."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return True
-    return isinstance(rows, list) and all(isinstance(row, dict) and "output" in row for row in rows)
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _no_summary(path, error) from error
 
 
-def _summary(path: Path) -> Iterator[Found]:
-    """Lines of a batch's summary; relative outputs are looked for beside it before they are from here."""
+def _no_summary(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{path}: cannot be read as the summary of a batch ({error!r})")
+
+
+def _lines(path: Path, rows: Any) -> Iterator[Found]:
+    """Of a batch's summary; relative outputs are looked for beside it before they are from here."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
         told = [(str(r["slide"]), str(r["output"]), str(r["status"]), str(r["error"])) for r in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: cannot be read as the summary of a batch ({error!r})") from error
+    except (KeyError, TypeError) as error:
+        raise _no_summary(path, error) from error
     for slide, output, status, reason in told:
         named = Path(output)
         ends = [path.parent / Path(*named.parts[i:]) for i in range(len(named.parts))]
