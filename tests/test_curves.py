@@ -140,6 +140,17 @@ def test_an_oracle_takes_the_cells_that_gain() -> None:
     )
 
 
+def test_chance_is_what_is_expected_when_every_cell_is_as_likely() -> None:
+    counts = np.random.default_rng(0).integers(0, 50, (40, 2, 2, 3)).astype(np.float64)
+    counts[..., 0] = counts.min(-1) // 2  # shared pixels are of both
+    cells = Cells(np.zeros(40, np.float32), counts)
+    *_, chance = lines_of("x", cells, [1.0] * 7, reference_dice=0.25)
+    drawn = [np.random.default_rng(seed).permutation(40) < 16 for seed in range(400)]
+    mixed = [np.where(some[:, None], counts[:, 1, 0], counts[:, 0, 0]).sum(0) for some in drawn]
+    at = [point.refined for point in chance.points].index(0.4)  # 16 of 40
+    assert chance.points[at].dice == pytest.approx(np.mean([2 * i / (p + t) for i, p, t in mixed]), abs=2e-3)
+
+
 def test_the_highest_share_keeps_reading_order_at_a_tie() -> None:
     assert highest(np.array([1, 1, 1, 2]), 0.5).tolist() == [True, False, False, True]
 

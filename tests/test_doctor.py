@@ -14,6 +14,7 @@ import torch
 from conftest import tiny_model
 
 from wsi_seg.main import main
+from wsi_twostage import lock
 from wsi_twostage.doctor import Finding, examine, machine, networks, place, software
 from wsi_twostage.errors import ConfigError
 
@@ -241,7 +242,8 @@ class LocksForAll(NoLocks):
 def test_locks_that_keep_nobody_away_are_noted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, locks: object
 ) -> None:
-    monkeypatch.setattr(place, "_LOCKS", locks)
+    monkeypatch.setattr(lock, "_LOCKS", locks)
+    monkeypatch.setattr(place, "HAS_LOCKS", locks is not None)
     assert states(place.examine_place(tmp_path))["locks"] == "note"
 
 

@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "conversion": {"drafts", "errors", "events", "lock", "slide", "tiles"},
     "mask": {"drafts", "errors", "ngff", "tiles"},
     "models": {"drafts", "errors"},
-    "quality": {"dice", "errors", "models", "uncertainty"},
+    "quality": {"dice", "errors", "models", "tissue", "uncertainty"},
     "kept_cases": {"drafts", "errors", "lock", "quality"},
     "cases": {
         "batch", "errors", "events", "kept_cases", "manifest", "mask", "models", "pipeline", "preparing",
@@ -98,10 +98,10 @@ ALLOWED: dict[str, set[str]] = {
     "card": {"models", "quality"},
     "report": {
         "audit", "batch", "card", "drafts", "errors", "events", "export", "mask", "models", "pictures",
-        "selection", "shards", "slide", "summary", "target", "tiles",
+        "quality", "selection", "shards", "slide", "summary", "target", "tiles",
     },
     "target": {"errors", "mask", "pictures"},
-    "doctor": {"cluster", "errors", "memory", "models"},
+    "doctor": {"cluster", "errors", "lock", "memory", "models"},
     "pictures": {"errors", "mask", "pixels", "slide", "tiles", "uncertainty"},
     "preview": {"drafts", "mask", "pictures", "pixels", "slide", "target", "tiles"},
     "viewer": {

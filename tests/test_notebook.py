@@ -77,7 +77,7 @@ def test_jupyter_gets_html_with_a_picture_and_facts(result: Result) -> None:
     page = result._repr_html_()
     (data,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (275, 175)
-    for fact in ("slide.tiff", "700 x 1,100 px at 0.5 um/px", "11 tiles", "budget 20%", "class 1"):
+    for fact in ("slide.tiff", "1,100 x 700 px at 0.5 um/px", "11 tiles", "budget 20%", "class 1"):
         assert fact in page, page.replace(data, "")
     assert str(result.store.path.parent) not in page
 

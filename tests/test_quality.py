@@ -24,6 +24,7 @@ from wsi_twostage.models.bundle import build, copy_bundle, load_net, save_bundle
 from wsi_twostage.models.header import read_spec
 from wsi_twostage.models.spec import BundleSpec, Calibration, NetSpec
 from wsi_twostage.pipeline import segment
+from wsi_twostage.preparing import resolve
 from wsi_twostage.quality import (
     THRESHOLDS,
     Case,
@@ -222,6 +223,44 @@ def test_calibrating_on_slides_writes_a_bundle(bundle: Path, tmp_path: Path) -> 
     assert str(result.store.manifest["rule"]).startswith("threshold")
 
 
+def test_a_promise_is_of_runs_like_those_of_the_calibration(bundle: Path, tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "0.tiff", [texture(260, 300)])
+    output = tmp_path / "new.safetensors"
+    spec = calibrate_bundle([slide], output, model=bundle, settings=EVERYWHERE)
+    assert spec.calibration is not None
+    assert (spec.calibration.tissue, spec.calibration.precision) == ("none", "fp32")
+    texts = []
+    for tissue in ("none", "otsu"):
+        said: list[Event] = []
+        resolve(TargetGap(0.9), spec, Settings(tissue=tissue), said.append)
+        texts.append([event.text for event in said if isinstance(event, Note)])
+    assert texts[0] == []
+    assert "runs like those of the calibration, but here tissue is otsu and was none" in texts[1][0]
+
+
+def test_slides_seen_with_tissue_of_their_own_were_not_seen_one_way(bundle: Path, tmp_path: Path) -> None:
+    for i in range(2):
+        write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)])
+    listed = tmp_path / "slides.csv"
+    listed.write_text("wsi,mask\n0.tiff,none\n1.tiff,otsu\n")
+    spec = calibrate_bundle([listed], tmp_path / "new.safetensors", model=bundle, settings=EVERYWHERE)
+    assert spec.calibration is not None
+    assert spec.calibration.tissue == ""
+
+
+def test_the_default_threshold_is_of_entropy_whatever_the_promise_is_of(bundle: Path, tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "0.tiff", [texture(260, 300)])
+    found = [
+        calibrate_bundle(
+            [slide], tmp_path / f"{kind}.safetensors", model=bundle,
+            settings=replace(EVERYWHERE, uncertainty=kind),
+        )
+        for kind in ("entropy", "margin")
+    ]  # fmt: skip
+    assert found[0].threshold == found[1].threshold
+    assert found[0].calibration != found[1].calibration
+
+
 def test_a_calibration_that_was_killed_goes_on(bundle: Path, tmp_path: Path) -> None:
     slides = [write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)]) for i in range(6)]
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
@@ -299,6 +338,7 @@ def test_calibrating_on_images_needs_no_masks(bundle: Path, tmp_path: Path) -> N
     spec = calibrate_bundle([tmp_path], tmp_path / "new.safetensors", model=bundle, settings=EVERYWHERE)
     assert spec.calibration is not None
     assert (spec.calibration.cases, spec.calibration.unit) == (3, "images")
+    assert (spec.calibration.tissue, spec.calibration.precision) == ("", "fp32")
 
 
 def test_images_that_are_named_one_by_one_are_no_slides(bundle: Path, tmp_path: Path) -> None:

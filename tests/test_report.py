@@ -207,6 +207,26 @@ def test_the_calibration_is_read_at_the_threshold_of_the_run(made: Path) -> None
     assert "not where it was" in said(replace(told, model=None), "What the model’s calibration says")
 
 
+@pytest.mark.parametrize(
+    ("tissue", "precision", "differs"),
+    [
+        ("otsu", "bf16", "not like those: tissue is none and was otsu, precision is fp32 and was bf16."),
+        ("none", "fp32", ""),
+        ("", "", ""),  # not known
+    ],
+)
+def test_a_run_made_otherwise_than_the_calibration_is_said(
+    store: MaskPyramid, tissue: str, precision: str, differs: str
+) -> None:
+    told = facts(store)
+    assert told.model is not None
+    known = Calibration(20, "slides", (0.0, 1.0), (0.25, 0.25), (1.0, 0.0), "entropy", tissue, precision)
+    calibrated = replace(told, model=replace(told.model, calibration=known))
+    text = said(calibrated, "What the model’s calibration says")
+    assert differs in text
+    assert ("not like those" in text) == bool(differs)
+
+
 def test_what_a_region_took_does_not_make_the_calibration_promise_more(store: MaskPyramid) -> None:
     told = facts(store)
     table = {name: column.copy() for name, column in told.table.items()}
@@ -234,6 +254,7 @@ def change_slide(store: MaskPyramid, **facts: object) -> None:
 WARNINGS: dict[str, tuple[Callable[[MaskPyramid], None], str]] = {
     "stopped": (lambda store: store.note(complete=False), "The run was stopped."),
     "at work": (lambda store: store.note(held_by="process 7 on there"), "process 7 on there"),
+    "killed": (lambda store: store.note(held_by="process 7", complete=False), "If it was killed, wsi-seg"),
     "unreadable": (
         unreadable,
         "or ended their worker (4.2 % of the tissue)",

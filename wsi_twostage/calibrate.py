@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from wsi_twostage.kept_cases import KeptCases
 from wsi_twostage.models.bundle import copy_bundle
 from wsi_twostage.models.header import locate, read_spec
 from wsi_twostage.models.spec import BundleSpec
-from wsi_twostage.quality import Case, calibrate_cases, fit_temperature, mean_threshold
+from wsi_twostage.quality import Case, Way, calibrate_cases, fit_temperature, mean_threshold, way_of
 from wsi_twostage.settings import Settings
 from wsi_twostage.training.data import NO_SLIDES, image_files
 
@@ -127,7 +127,10 @@ def calibrate_bundle(
         patches = images or any(Path(entry.slide).suffix.lower() in NO_SLIDES for entry in found)
         unit = "images" if patches else "slides"  # of which one slide may have given many
         promise = calibrate_cases(cases, unit=unit, uncertainty=settings.uncertainty)
-        spec = replace(spec, threshold=mean_threshold(promise, DEFAULT_GAP), calibration=promise)
+        way = _way(found, settings, images=images)
+        promise = replace(promise, tissue=way.tissue, precision=way.precision)
+        default = mean_threshold(calibrate_cases(cases, unit=unit), DEFAULT_GAP)  # which is of entropy
+        spec = replace(spec, threshold=default, calibration=promise)
         ensure_new(output)  # again: it takes long
         copy_bundle(path, output, spec)
         kept.remove()
@@ -154,6 +157,15 @@ def _inputs(inputs: Sequence[str], settings: Settings) -> tuple[list[Entry], boo
     if len({os.path.realpath(entry.slide) for entry in found}) < len(found):
         raise ConfigError("an input was given twice; a promise counts each once")
     return found, bool(folders)
+
+
+def _way(found: Sequence[Entry], settings: Settings, *, images: bool) -> Way:
+    """How the inputs were seen, where they were seen one way."""
+    if images:  # as a whole, by the networks themselves
+        return Way(precision="fp32")
+    own = {entry.tissue for entry in found if entry.tissue}
+    way = way_of(asdict(settings))
+    return way._replace(tissue="") if own - {settings.tissue} else way
 
 
 def _warmer(spec: BundleSpec, temperature: float) -> BundleSpec:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from wsi_twostage.mask import MaskPyramid, MaskSpec
 from wsi_twostage.models.bundle import ModelBundle
 from wsi_twostage.models.runner import ModelRef, refer
 from wsi_twostage.models.spec import CONTEXT_STRIDE, BundleSpec
-from wsi_twostage.quality import threshold_for
+from wsi_twostage.quality import threshold_for, unlike
 from wsi_twostage.selection import Rule, TargetGap, Threshold, ensure_rule
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import Identity, Slide, View, open_slide
@@ -119,6 +119,8 @@ def resolve(
     basis = f"{spec.calibration.cases} {spec.calibration.unit}"
     if spec.calibration.unit != "slides":
         listener(Note(f"{rule} rests on {basis}, not on slides; wsi-seg calibrate makes it rest on yours"))
+    if other := unlike(spec.calibration, asdict(settings)):
+        listener(Note(f"{rule} is promised for runs like those of the calibration, but here {other}"))
     return found, f"{found} for {rule}, from {basis}"
 
 

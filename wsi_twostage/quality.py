@@ -6,9 +6,9 @@ promise for the next one.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wsi_twostage.dice import dices
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.models.spec import Calibration
+from wsi_twostage.tissue import TISSUES
 from wsi_twostage.uncertainty import of_bytes
 
 THRESHOLDS = np.concatenate([[0.0], np.geomspace(0.002, 1.0, 63)]).round(4)
@@ -153,6 +154,25 @@ def least_promise(cases: int) -> float:
     exact = _WORST / (cases + 1)
     unit = 10.0 ** (math.floor(math.log10(exact)) - 2)
     return round(math.ceil(exact / unit) * unit, 12)
+
+
+class Way(NamedTuple):
+    """How a slide is seen, as a calibration keeps it."""
+
+    tissue: str = ""
+    precision: str = ""
+
+
+def way_of(made: Mapping[str, Any]) -> Way:
+    """Of a manifest, or of settings."""
+    tissue = made["tissue"]
+    return Way(tissue if tissue in TISSUES else "file", made["precision"])
+
+
+def unlike(calibration: Calibration, made: Mapping[str, Any]) -> str:
+    """What of a run is not as it was in the calibration, for people; empty if nothing is known to differ."""
+    ways = zip(Way._fields, way_of(made), (calibration.tissue, calibration.precision), strict=True)
+    return ", ".join(f"{name} is {here} and was {then}" for name, here, then in ways if then and then != here)
 
 
 class Promise(NamedTuple):

@@ -43,16 +43,15 @@ def main() -> None:
     gain = gains(counts, best)
     orders["learned"] = _predicted(np.stack([*orders.values(), *_features(seen)], 1), gain)
     orders["oracle"] = gain
-    orders["random"] = np.random.RandomState(0).rand(len(tiles))
     print(f"{len(tiles)} tiles; refining all {100 * best:.2f}, none {100 * dice(counts[:, 0].sum(0)):.2f}\n")
     print("| | " + " | ".join(f"{budget:g} %" for budget in arguments.budget) + " |")
     print("|" + "---|" * (len(arguments.budget) + 1))
-    for name, order in orders.items():
-        gaps = []
-        for budget in arguments.budget:
-            chosen = highest(order, budget / 100)[:, None]
-            gaps.append(f"{100 * (best - dice(np.where(chosen, counts[:, 1], counts[:, 0]).sum(0))):.2f}")
-        print(f"| {name} | {' | '.join(gaps)} |")
+    shares = [budget / 100 for budget in arguments.budget]
+    chosen = {name: [highest(order, share) for share in shares] for name, order in orders.items()}
+    chosen["random"] = [np.full(len(tiles), share) for share in shares]  # what is expected of chance
+    for name, parts in chosen.items():  # how much of each tile is Model 2's
+        mixed = [(counts[:, 0] + part[:, None] * (counts[:, 1] - counts[:, 0])).sum(0) for part in parts]
+        print(f"| {name} | {' | '.join(f'{100 * (best - dice(found)):.2f}' for found in mixed)} |")
 
 
 def _features(seen: list[NDArray[np.uint8]]) -> NDArray[np.float64]:

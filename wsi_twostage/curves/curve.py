@@ -1,4 +1,4 @@
-"""What a curve is: lines of points, the oracle and the draw beside each, as JSON and as a table."""
+"""What a curve is: lines of points, the oracle and chance beside each, as JSON and as a table."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -74,6 +74,8 @@ def lines_of(
 ) -> list[Line]:
     """Three lines, with the cells that the scores, an oracle and chance choose.
 
+    Of chance it is the Dice of the counts expected when every cell is as likely as any other.
+
     Parameters
     ----------
     costs
@@ -85,15 +87,19 @@ def lines_of(
     """
     rest = np.zeros((2, 3)) if rest is None else rest
     gain = gains(cells.counts, np.array([reference_dice, 1.0]))  # against the truth and against itself
-    chance = np.random.RandomState(0).rand(len(cells.scores))
-    ways: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {  # the order for each target
-        name: (cells.scores, cells.scores),
-        name + RIVALS[0]: (gain[:, 0], gain[:, 1]),
-        name + RIVALS[1]: (chance, chance),
+    likely = [np.full(len(cells.scores), fraction) for fraction in FRACTIONS]
+
+    def best(order: NDArray[Any]) -> list[NDArray[Any]]:
+        return [highest(order, fraction, within) for fraction in FRACTIONS]
+
+    ways = {  # for each target how much of every cell is Model 2's
+        name: (best(cells.scores), best(cells.scores)),
+        name + RIVALS[0]: (best(gain[:, 0]), best(gain[:, 1])),
+        name + RIVALS[1]: (likely, likely),
     }
     lines = []
-    for way, orders in ways.items():
-        reached = [_reached(cells.counts[:, :, t], order, rest[t], within) for t, order in enumerate(orders)]
+    for way, shares in ways.items():
+        reached = [_reached(cells.counts[:, :, t], share, rest[t]) for t, share in enumerate(shares)]
         points = zip(FRACTIONS, (round(c, 4) for c in costs), *reached, strict=True)
         lines.append(Line(way, [Point(*values) for values in points]))
     return lines
@@ -121,16 +127,10 @@ def highest(
     return chosen
 
 
-def _reached(
-    counts: Counts, order: NDArray[Any], rest: Counts, within: NDArray[np.int64] | None
-) -> list[float]:
-    """Dice at each fraction, from (cells, models, 3) and the rest, (3,)."""
-    found = []
-    for fraction in FRACTIONS:
-        chosen = highest(order, fraction, within)
-        mixed = np.where(chosen[:, None], counts[:, 1], counts[:, 0])
-        found.append(round(dice(mixed.sum(0) + rest), 5))
-    return found
+def _reached(counts: Counts, shares: Sequence[NDArray[Any]], rest: Counts) -> list[float]:
+    """Dice at each fraction, from (cells, models, 3), Model 2's share of each cell and the rest, (3,)."""
+    first, change = counts[:, 0], counts[:, 1] - counts[:, 0]
+    return [round(dice((first + share[:, None] * change).sum(0) + rest), 5) for share in shares]
 
 
 def write_curve(curve: Curve, path: Path) -> None:

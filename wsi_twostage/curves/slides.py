@@ -187,7 +187,7 @@ def _lines(
     seconds: float,
     reference_dice: float,
 ) -> list[Line]:
-    """As the runs had it, and with the tiles of an oracle and of a draw put together from the runs' ends."""
+    """As the runs had it, and with the tiles of an oracle and of chance put together from the runs' ends."""
     costs = [sum(run.seconds for run in runs[f]) / seconds for f in FRACTIONS]
     totals = [_total(runs[f], seen) for f in FRACTIONS]
     points = [

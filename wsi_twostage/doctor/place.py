@@ -6,18 +6,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from wsi_twostage.doctor.finding import Finding, note, ok, problem
-
-try:
-    import fcntl as _fcntl
-except ImportError:  # Windows
-    _LOCKS: Any = None
-else:
-    _LOCKS = _fcntl
+from wsi_twostage.lock import HAS_LOCKS, lock_file
 
 _LEAST, _LITTLE = 2**28, 2**32  # bytes that are free
 _SLOW = 20e6  # bytes a second
@@ -78,20 +71,18 @@ def _speed(inside: Path) -> Finding:
 def _locks(inside: Path) -> Finding:
     """Whether `flock` keeps a second run away, as a run asks it to."""
     alone = "start no two runs on one result; here nothing keeps the second away"
-    if _LOCKS is None:
+    if not HAS_LOCKS:
         return note("locks", "this system has no flock", alone)
     first, second = (os.open(inside, os.O_RDONLY) for _ in range(2))
     try:
-        _LOCKS.flock(first, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
-        _LOCKS.flock(second, _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
-    except BlockingIOError:
-        return ok("locks", "flock keeps a second run away")
-    except OSError as error:
-        return note("locks", f"no flock on this file system ({error.strerror})", alone)
+        if not lock_file(first):
+            return note("locks", "no flock on this file system", alone)
+        if lock_file(second):
+            return note("locks", "flock does not keep a second run away on this file system", alone)
     finally:
         os.close(first)
         os.close(second)
-    return note("locks", "flock does not keep a second run away on this file system", alone)
+    return ok("locks", "flock keeps a second run away")
 
 
 def _renames(inside: Path) -> Finding:

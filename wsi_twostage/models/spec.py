@@ -79,6 +79,10 @@ class Calibration:
     """Share of the tiles that are refined, mean over the cases."""
     uncertainty: str = "entropy"
     """What the thresholds are of."""
+    tissue: str = ""
+    """How the cases were seen: as `Settings` say it, or ``file``; empty if not known, or not all alike."""
+    precision: str = ""
+    """Likewise."""
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.threshold, self.threshold[1:], strict=False))

@@ -26,7 +26,7 @@ def html_of(store: MaskPyramid, facts: Mapping[str, str]) -> str:
     name = Path(store.manifest["slide"]["path"]).name
     width, height = (size * spec.mpp / 1000 for size in (spec.width, spec.height))
     told = {
-        "mask": f"{spec.height:,} x {spec.width:,} px at {spec.mpp:.4g} um/px",
+        "mask": f"{spec.width:,} x {spec.height:,} px at {spec.mpp:.4g} um/px",
         "slide": f"{width:.3g} x {height:.3g} mm",
         **facts,
     }

@@ -38,12 +38,11 @@ def _of_the_run(facts: Facts) -> Iterator[Caution]:
             "failed; an earlier result",
         )
     if made.get("held_by"):
-        yield Caution(
-            True,
-            f"A run is at work on this result, or was killed ({made['held_by']}): the figures may change.",
-            "at work",
-        )
-    if not made.get("complete"):
+        text = f"A run is at work on this result, or was killed ({made['held_by']}): the figures may change."
+        if not made.get("complete"):
+            text += f" If it was killed, wsi-seg refine {shown_path(facts)} goes on."
+        yield Caution(True, text, "at work")
+    elif not made.get("complete"):
         rest = f" {tiles(counts.waiting)} that were chosen wait for Model 2." if counts.waiting else ""
         yield Caution(
             True,

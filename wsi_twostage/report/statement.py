@@ -6,6 +6,7 @@ import numpy as np
 
 from wsi_twostage.audit import CONFIDENCE
 from wsi_twostage.mask import Source
+from wsi_twostage.quality import unlike
 from wsi_twostage.report.facts import Facts
 from wsi_twostage.report.words import listed, percent, tiles
 
@@ -105,6 +106,8 @@ def _calibration(facts: Facts) -> Statement:
         f"On the {found.cases} {found.unit} that the model was calibrated on, {rule} left the mask {gap:.3f} "
         f"of Dice from the full-resolution result, on average."
     )
+    if other := unlike(found, facts.made):
+        text += f" This run is not like those: {other}."
     if found.unit != "slides":
         text += f" These were {found.unit}, not whole slides: take it as a hint."
         return Statement(title, text, _CALIBRATE)

@@ -51,7 +51,7 @@ def finish_bundle(path: Path, root: Path, recipe: Recipe, *, device: torch.devic
     figures = {name: measure(found, spec) for name, found in held_out.items()}
     # a promise rests on images that nothing above was chosen by
     cases = [case_of_answer(answer, spec) for found in held_out.values() for answer in found]
-    promise = calibrate_cases(cases, unit="images")
+    promise = replace(calibrate_cases(cases, unit="images"), precision="fp32")
     spec = replace(spec, calibration=promise, card={**spec.card, **card(recipe, parts, figures)})
     save_bundle(path, net, spec)
     return read_spec(path)
