@@ -112,11 +112,12 @@ TILES = table(
     disagreement=[0.25, 0.5, 0.125, np.nan],
     source=[Source.MODEL_2, Source.MODEL_2, Source.MODEL_2, Source.MODEL_1],
 )
+NOBODY = np.zeros(4, np.bool_)
 STRIPE = MaskSpec(512, 2000, 1000 / 512, 2, 512, ("one",), ((255, 0, 0),), 16, 32, 125)  # a tile is 1 mm2
 
 
 def test_change_adds_up_in_the_order_of_refinement_and_the_audit_says_what_is_left() -> None:
-    change = change_of(TILES, STRIPE, Audit(1, 1, (Remaining("all", 0.1, 0.3),)))
+    change = change_of(TILES, STRIPE, Audit(1, 1, (Remaining("all", 0.1, 0.3),)), TILES["round"] == 1)
     assert change.chosen.tolist() == [0.5, 0.625]
     assert change.audited.tolist() == [0.875]
     assert change.left == pytest.approx(0.25)  # one tile is left, and the one that was drawn changed 0.25
@@ -125,14 +126,14 @@ def test_change_adds_up_in_the_order_of_refinement_and_the_audit_says_what_is_le
 
 
 def test_without_an_audit_what_is_left_is_not_known() -> None:
-    change = change_of(TILES, STRIPE, None)
+    change = change_of(TILES, STRIPE, None, NOBODY)
     assert (change.left, change.bound) == (None, None)
     assert change.chosen.tolist() == [0.5, 0.625, 0.875]
 
 
 def test_nothing_is_left_once_model_2_saw_all() -> None:
     seen = {**TILES, "source": np.full(4, Source.MODEL_2, np.uint8)}
-    assert change_of(seen, STRIPE, None).left == 0
+    assert change_of(seen, STRIPE, None, NOBODY).left == 0
 
 
 # Outliers
@@ -176,6 +177,15 @@ def test_the_statement_says_what_was_seen_and_what_is_left(made: Path) -> None:
     left = said(told, "What is left")
     assert f"no more than {told.audit.overall.bound:.3f}" in left
     assert "With fewer than 40 tiles the bound is rough" in left
+
+
+def test_what_earlier_audits_drew_was_not_chosen_by_the_rule(store: MaskPyramid) -> None:
+    store.note(audit=None)  # as more of Model 2 does, which the audit did not know of
+    told = facts(store)
+    assert "18 tiles chosen by the rule (budget 25%) and 8 tiles drawn at random for audits" in said(
+        told, "What Model 2 saw"
+    )
+    assert len(change_of(told.table, told.spec, told.audit, told.drawn).audited) == 8
 
 
 def test_without_an_audit_the_command_that_makes_one_is_named(store: MaskPyramid) -> None:
@@ -522,7 +532,8 @@ def test_what_could_not_be_read_is_not_full_resolution(
         assert claim not in page
     assert "the rest cannot be read" in page
     assert "is not known" in said(facts(store), "What is left")
-    assert change_of(store.tiles(), store.spec, None).left is None
+    drawn = np.zeros(len(store.tiles()["row"]), np.bool_)
+    assert change_of(store.tiles(), store.spec, None, drawn).left is None
 
 
 def test_without_results_there_is_no_report(tmp_path: Path) -> None:

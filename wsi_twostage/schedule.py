@@ -223,6 +223,8 @@ class Run:
             return
         if not (ledger.columns["round"] == told["round"]).any():
             choose_sample(ledger, count, told["round"])
+        before = self.mask.manifest.get("audits", [])
+        self.mask.note(audits=sorted({*before, told["round"]}))
         self.refine(ledger, within=ledger.grid("round", -1) == told["round"])
         left = [part.as_json() for part in estimate(ledger, self.work.spec, told["round"])]
         self.mask.note(audit={**told, "left": left})

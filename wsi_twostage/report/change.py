@@ -19,7 +19,7 @@ class Change:
     chosen: Floats
     """(n,): after each tile that a rule chose, in the order of the rounds and of uncertainty; a sum."""
     audited: Floats
-    """(m,): after each tile of the audit's random sample; goes on from ``chosen``."""
+    """(m,): after each tile that an audit drew; goes on from ``chosen``."""
     tissue: int  # tiles
     left: float | None
     """mm2 that are expected to change if Model 2 saw all the rest; None: unknown."""
@@ -37,15 +37,15 @@ class Change:
         return float(max(self.chosen.max(initial=0.0), self.audited.max(initial=0.0)))
 
 
-def change_of(table: Table, spec: MaskSpec, audit: Audit | None) -> Change:
-    """From the tile table of a result."""
+def change_of(table: Table, spec: MaskSpec, audit: Audit | None, drawn: NDArray[np.bool_]) -> Change:
+    """From the tile table of a result; ``drawn`` are the rows of all audits, this one and earlier."""
     seen = (table["source"] == Source.MODEL_2) & np.isfinite(table["disagreement"])
     random = seen & (table["round"] == (audit.round if audit else -2))
     order = np.lexsort((table["rank"], table["round"]))
     pixels = spec.tiles.areas(table["row"], table["col"])
     area = table["disagreement"].astype(np.float64) * pixels * spec.mpp**2 / 1e6  # mm2
-    chosen = np.cumsum(area[order][(seen & ~random)[order]])
-    audited = np.cumsum(area[order][random[order]]) + (chosen[-1] if len(chosen) else 0.0)
+    chosen = np.cumsum(area[order][(seen & ~drawn)[order]])
+    audited = np.cumsum(area[order][(seen & drawn)[order]]) + (chosen[-1] if len(chosen) else 0.0)
     left, bound = _left(table, area, random, audit) if audit and random.any() else (None, None)
     if (table["source"] == Source.MODEL_2).all():
         left, bound = 0.0, 0.0

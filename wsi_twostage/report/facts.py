@@ -118,6 +118,13 @@ class Facts:
         return "ok" if self.counts.tissue else "empty"
 
     @property
+    def drawn(self) -> NDArray[np.bool_]:
+        """Which rows of the table Model 2 saw because an audit, the last one or an earlier, drew them."""
+        rounds = {*self.made.get("audits", ()), self.audit.round if self.audit else -2}
+        seen: NDArray[np.bool_] = self.table["source"] == Source.MODEL_2
+        return seen & np.isin(self.table["round"], [*rounds])
+
+    @property
     def rules(self) -> tuple[str, ...]:
         """What chose the tiles, one after the other."""
         return (str(self.made.get("rule", "")), *map(str, self.made.get("further", ())))

@@ -72,7 +72,7 @@ def scene_of(store: MaskPyramid, facts: Facts, detail: Detail) -> Scene:
     tissue = tissue_at(store, level)
     table = facts.table
     done = table["source"] == Source.MODEL_2
-    random = done & (table["round"] == (facts.audit.round if facts.audit else -2))
+    random = facts.drawn
     return Scene(
         width=width,
         height=height,

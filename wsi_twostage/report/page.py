@@ -58,7 +58,7 @@ class Section:
 
 def section_of(facts: Facts, scene: Scene, number: int) -> Section:
     """Of the slide with this number, from 1."""
-    change = change_of(facts.table, facts.spec, facts.audit)
+    change = change_of(facts.table, facts.spec, facts.audit, facts.drawn)
     return Section(
         anchor=f"slide-{number}",
         facts=facts,

@@ -35,9 +35,11 @@ def quality(facts: Facts) -> tuple[Statement, ...]:
 
 def _coverage(facts: Facts) -> Statement:
     counts = facts.counts
-    chosen = counts.refined - counts.audited
+    drawn = int(facts.drawn.sum())
+    chosen = counts.refined - drawn
     why = [f"{tiles(chosen)} chosen by the rule ({', then '.join(facts.rules)})"] if chosen else []
-    why += [f"{tiles(counts.audited)} drawn at random for the audit"] if counts.audited else []
+    audits = "the audit" if drawn == counts.audited else "audits"
+    why += [f"{tiles(drawn)} drawn at random for {audits}"] if drawn else []
     text = f"Model 2, the finer network, saw {counts.refined} of {tiles(counts.tissue)} with tissue"
     text += f" ({percent(counts.share)})" + (f": {listed(why)}." if why else ".")
     if counts.first:
@@ -115,13 +117,13 @@ def _calibration(facts: Facts) -> Statement:
 
 
 def least_refined(facts: Facts) -> float:
-    """The least uncertainty from which all tiles were refined, not counting the audit's; 1 where none is.
+    """The least uncertainty from which all tiles were refined, not counting audits'; 1 where none is.
 
     What a region or a budget of time took beyond that is no reason to expect less to be left.
     """
     table = facts.table
     u, second = table["uncertainty"], table["source"] == Source.MODEL_2
-    random = table["round"] == facts.audit.round if facts.audit else np.zeros_like(second)
+    random = facts.drawn
     left = (table["source"] == Source.MODEL_1) | random
     if second.any() and not (left & ~second).any():
         return 0.0
