@@ -344,6 +344,12 @@ def test_a_damaged_summary_is_said(made: Path, tmp_path: Path) -> None:
         find([tmp_path])
 
 
+def test_two_results_of_one_slide_are_told_apart(store: MaskPyramid, made: Path, tmp_path: Path) -> None:
+    written = write_report([made / "a.seg.ome.zarr", store], tmp_path / "report.html").read_text("utf-8")
+    for folder in (made, tmp_path):
+        assert f"slide.tiff ({folder.name}/a.seg.ome.zarr)</" in written
+
+
 def test_a_batch_that_was_stopped_has_not_failed(store: MaskPyramid, made: Path, tmp_path: Path) -> None:
     rows = [
         {"slide": "b.svs", "output": str(store.path), "status": "stopped", "error": ""},

@@ -1,6 +1,7 @@
 """write_report(): results in, one HTML file out."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -10,7 +11,7 @@ from wsi_twostage.drafts import whole_file
 from wsi_twostage.errors import Busy, ConfigError, StoreError, WsiError
 from wsi_twostage.events import Listener, Note, Started, TilesDone, ignore
 from wsi_twostage.mask import MaskPyramid
-from wsi_twostage.report.facts import facts_of
+from wsi_twostage.report.facts import Facts, facts_of
 from wsi_twostage.report.inputs import Found, find
 from wsi_twostage.report.layers import Detail, scene_of
 from wsi_twostage.report.measure import measure
@@ -80,7 +81,7 @@ def write_report(
         raise StoreError(
             f"none of {len(found)} results can be read; the first: {lost[0].error or lost[0].name}"
         )
-    page = render(sections, lost, datetime.now().astimezone())
+    page = render(_told_apart(sections), lost, datetime.now().astimezone())
     with whole_file(path) as draft:
         draft.write_text(page, encoding="utf-8", errors="replace")  # names may be in any encoding
         _ensure_free(path, overwrite=overwrite)  # again: what came meanwhile is not ours
@@ -105,6 +106,17 @@ def _section(
         scene = scene_of(store, facts, detail)
         listener(TilesDone("pictures", 1, scene.width * scene.height / 1e6))
     return section_of(facts, scene, number)
+
+
+def _told_apart(sections: Sequence[Section]) -> list[Section]:
+    """With the results' places in the names of slides that share one, or have several results."""
+    many = Counter(section.facts.name for section in sections)
+
+    def named(facts: Facts) -> Facts:
+        place = f"{facts.path.parent.name}/{facts.path.name}"
+        return replace(facts, name=f"{facts.name} ({place})") if many[facts.name] > 1 else facts
+
+    return [replace(section, facts=named(section.facts)) for section in sections]
 
 
 def _megapixels(section: Section) -> float:
