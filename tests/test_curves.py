@@ -19,6 +19,7 @@ from wsi_twostage.curves.curve import Cells, highest, lines_of, read_curve
 from wsi_twostage.curves.slides import measure_slides
 from wsi_twostage.curves.truth import labelled_slides, read_truth
 from wsi_twostage.errors import ConfigError
+from wsi_twostage.mask import MaskPyramid
 from wsi_twostage.models.bundle import build, save_bundle
 from wsi_twostage.models.spec import BundleSpec, NetSpec
 from wsi_twostage.pipeline import segment
@@ -162,7 +163,7 @@ def test_a_share_can_be_taken_of_every_image() -> None:
 
 
 def test_masks_and_slides_go_in_pairs(folder: Path) -> None:
-    assert [slide.name for slide, _ in labelled_slides(folder)] == ["a.tiff", "b.ome.tif"]
+    assert [slide.slide.name for slide in labelled_slides(folder)] == ["a.tiff", "b.ome.tif"]
     (folder / "images" / "a.xml").touch()
     with pytest.raises(ConfigError, match=r"a\.png: expected one slide .*a\.\*, found a\.tiff, a\.xml"):
         labelled_slides(folder)
@@ -175,6 +176,21 @@ def test_masks_and_slides_go_in_pairs(folder: Path) -> None:
         labelled_slides(folder)
     with pytest.raises(ConfigError, match="no masks"):
         labelled_slides(folder / "images")
+
+
+def test_tissue_that_is_given_is_the_tissue(folder: Path, model: Path, tmp_path: Path) -> None:
+    (folder / "tissue").mkdir()
+    tissue = np.zeros((60, 70), np.uint8)
+    tissue[:10, :10] = 255  # of the second slide, all of which looks like tissue: one of its tiles
+    Image.fromarray(tissue).save(folder / "tissue" / "b.png")
+    slides = labelled_slides(folder)
+    assert [slide.tissue for slide in slides] == [None, folder / "tissue" / "b.png"]
+    seen = measure_slides(
+        [model], slides[1:], settings=Settings(device="cpu", mpp=0.5), repeats=1, kept=tmp_path / "kept"
+    )
+    runs = [MaskPyramid.open(place) for place in (tmp_path / "kept").glob("*.zarr")]
+    assert {run.manifest["counts"]["tissue"] for run in runs} == {1}
+    assert seen.settings[0]["tissue"] == "file"
 
 
 def test_a_mask_that_does_not_fit_is_refused(folder: Path, model: Path) -> None:
@@ -225,7 +241,7 @@ def test_a_bundle_may_have_any_name(folder: Path, model: Path, tmp_path: Path) -
 
 def test_the_slide_of_a_mask_is_found_by_its_whole_name(folder: Path) -> None:
     (folder / "images" / "a.2.svs").touch()
-    assert [slide.name for slide, _ in labelled_slides(folder)] == ["a.tiff", "b.ome.tif"]
+    assert [slide.slide.name for slide in labelled_slides(folder)] == ["a.tiff", "b.ome.tif"]
     (folder / "images" / "a.tiff").unlink()
     zarr = folder / "images" / "a.ome.zarr"
     zarr.mkdir()

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from canvas import canvas, write
+from canvas import make
 from measure import run
 
 from wsi_twostage.curves.curve import highest
@@ -31,12 +31,11 @@ def main() -> None:
     parser.add_argument("first", type=Path)
     parser.add_argument("second", type=Path)
     arguments = parser.parse_args()
-    image, labels = canvas(arguments.data, arguments.second, copies=1)
     with tempfile.TemporaryDirectory() as folder:
-        slide = Path(folder) / "canvas.tiff"
-        write(slide, image)
+        made, labels = make(Path(folder), arguments.data, arguments.second)
+        tissue = ("--tissue", str(made.tissue))
         quarter, half, full = (
-            run(slide, Path(folder) / f"{i}.zarr", "--model", str(model), "--refine", rule)
+            run(made.slide, Path(folder) / f"{i}.zarr", *tissue, "--model", str(model), "--refine", rule)
             for i, (model, rule) in enumerate(
                 ((arguments.first, "none"), (arguments.second, "none"), (arguments.second, "all"))
             )

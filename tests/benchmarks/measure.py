@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from canvas import canvas, write
+from canvas import make
 from numpy.typing import NDArray
 
 from wsi_twostage.dice import dice, overlap
@@ -59,12 +59,11 @@ def run(slide: Path, output: Path, *options: str) -> Run:
 @contextmanager
 def none_and_all(data: Path, model: Path) -> Iterator[tuple[Run, Run, NDArray[np.uint8]]]:
     """The slide of `canvas.py` refined nowhere and everywhere, and its truth (H, W); gone after the block."""
-    image, truth = canvas(data, model, copies=1)
     with tempfile.TemporaryDirectory() as folder:
-        slide = Path(folder) / "canvas.tiff"
-        write(slide, image)
+        made, truth = make(Path(folder), data, model)
+        options = ("--tissue", str(made.tissue), "--model", str(model))
         none, every = (
-            run(slide, Path(folder) / f"{rule}.zarr", "--model", str(model), "--refine", rule)
+            run(made.slide, Path(folder) / f"{rule}.zarr", *options, "--refine", rule)
             for rule in ("none", "all")
         )
         yield none, every, truth

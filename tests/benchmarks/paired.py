@@ -13,14 +13,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from canvas import canvas, places, write
+from canvas import held_out_of, make, places
 from numpy.typing import NDArray
 
 from wsi_twostage.dice import dices
 from wsi_twostage.memory import keep_freed_memory
-from wsi_twostage.models.header import SHIPPED, locate, read_spec
+from wsi_twostage.models.header import SHIPPED, locate
 from wsi_twostage.pipeline import segment
 from wsi_twostage.selection import ALL, Fraction, Rule
+from wsi_twostage.settings import Settings
 
 DRAWS = 2000
 
@@ -32,16 +33,16 @@ def main() -> None:
     parser.add_argument("--refined", type=float, nargs="+", default=[0, 10], help="in percent")
     arguments = parser.parse_args()
     keep_freed_memory()
-    image, truth = canvas(arguments.data, SHIPPED, 1)
-    cells = places(len(read_spec(SHIPPED).card["held_out"]["nuinsseg"]))
+    cells = places(len(held_out_of(SHIPPED)))
     results: dict[str, NDArray[np.int64]] = {}
     with TemporaryDirectory() as folder:
-        slide = Path(folder, "canvas.tiff")
-        write(slide, image)
+        made, truth = make(Path(folder), arguments.data)
+        settings = made.settings(Settings())
 
         def counted(model: Path, rule: Rule) -> NDArray[np.int64]:
             """Pixels of each patch that are in both, found, and true: (patches, 3)."""
-            result = segment(slide, Path(folder, f"{len(results)}.zarr"), bundle=model, rule=rule)
+            output = Path(folder, f"{len(results)}.zarr")
+            result = segment(made.slide, output, bundle=model, rule=rule, settings=settings)
             found, true = np.asarray(result.store.lazy(0)) > 0, truth > 0
             return np.array([[np.sum(part[cell]) for part in (found & true, found, true)] for cell in cells])
 

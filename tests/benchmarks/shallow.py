@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from canvas import canvas, write
+from canvas import make
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -88,15 +88,14 @@ def main() -> None:
     shallow.load_state_dict(load_file(learned))
     for module in (net, shallow):
         settle(module.eval())
-    image, labels = canvas(arguments.data, SHIPPED, copies=1)
-    slide, settings = arguments.work / "canvas.tiff", Settings(overwrite=True, device="cpu")
-    write(slide, image)
+    made, labels = make(arguments.work, arguments.data)
+    settings = made.settings(Settings(overwrite=True, device="cpu"))
     bundles = (
         ModelBundle(replace(spec, name="shallow"), net.f1, lambda fine, _: shallow(fine)),
         ModelBundle(spec, net.f1, net.f2),
     )
     none, cheap, full = (
-        segment(slide, arguments.work / f"{i}.zarr", bundle=bundle, rule=rule, settings=settings)
+        segment(made.slide, arguments.work / f"{i}.zarr", bundle=bundle, rule=rule, settings=settings)
         for i, (bundle, rule) in enumerate(((bundles[1], NONE), (bundles[0], ALL), (bundles[1], ALL)))
     )
     low = cells_of(none.store, cheap.store, labels > 0, full.store)

@@ -111,7 +111,9 @@ def measure_slides(
         lines = []
         for name, runs in swept.items():
             lines += _lines(name, runs, seen, seconds=seconds, reference_dice=reference_dice)
-    given = {} if settings.mpp is None else {"mpp": settings.mpp}
+    given: dict[str, Any] = {} if settings.mpp is None else {"mpp": settings.mpp}
+    if any(slide.tissue for slide in slides):
+        given["tissue"] = "file"
     settings_of = [{"model": model.stem, "sha256": sha256_of(model), **given} for model in models]
     name = slides[0].mask.parent.parent.resolve().name
     return Curve(name, len(slides), reference_dice, lines, settings_of, **origin)
@@ -152,11 +154,13 @@ class _Sweep:
         return runs
 
     def _made_of(self, model: Path, slide: Labelled) -> str:
-        pixels = identity_of(prepare(slide.slide, model, self.settings).manifest(self.settings))
+        settings = slide.settings(self.settings)
+        pixels = identity_of(prepare(slide.slide, model, settings).manifest(settings))
         return hashlib.sha256(json.dumps([pixels, self.origin, platform.node()]).encode()).hexdigest()[:16]
 
     def _run(self, model: Path, slide: Labelled, place: Path, fraction: float) -> None:
-        settings = replace(self.settings, overwrite=True)  # half a run says nothing of its time
+        settings = slide.settings(self.settings)
+        settings = replace(settings, overwrite=True)  # half a run says nothing of its time
         segment(slide.slide, place, bundle=model, rule=Fraction(fraction), settings=settings)
 
 

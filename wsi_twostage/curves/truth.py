@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +26,18 @@ class Labelled(NamedTuple):
 
     slide: Path
     mask: Path
+    tissue: Path | None = None
+    """An image that says where its tissue is."""
+
+    def settings(self, common: Settings) -> Settings:
+        """Those of all slides, but for its tissue."""
+        return common if self.tissue is None else replace(common, tissue=str(self.tissue))
 
 
 def labelled_slides(folder: Path) -> list[Labelled]:
     """The slides ``images/NAME.*`` that have a mask ``masks/NAME.png`` (or .tif), sorted.
+
+    Where there is ``tissue/NAME.png``, it says where the slide's tissue is.
 
     Raises
     ------
@@ -47,7 +56,8 @@ def labelled_slides(folder: Path) -> list[Labelled]:
             raise ConfigError(f"{mask}: expected one slide {folder / 'images' / mask.stem}.*, found {names}")
         if found and found[-1].slide == slides[0]:
             raise ConfigError(f"{mask}: a second mask of {slides[0]}; the first is {found[-1].mask}")
-        found.append(Labelled(slides[0], mask))
+        tissue = folder / "tissue" / f"{mask.stem}.png"
+        found.append(Labelled(slides[0], mask, tissue if tissue.is_file() else None))
     return found
 
 
