@@ -120,7 +120,7 @@ def _of_slides(
     from wsi_twostage.settings import Settings
 
     slides = labelled_slides(data)
-    total = len(slides) * len(FRACTIONS)
+    total = len(slides) * len(FRACTIONS) * repeats
     return measure_slides(
         bundles,
         slides,

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -81,7 +82,7 @@ def measure_slides(
         Folder of the runs: a call that was interrupted goes on when it is made again, by the same code on the
         same machine. `forget` removes it. None: one that goes with the call.
     progress
-        Called with the bundle's name and the number of its runs that are done.
+        Called with the bundle's name and the number of its runs, repeats and all, that are done.
 
     Raises
     ------
@@ -103,7 +104,8 @@ def measure_slides(
     origin: dict[str, Any] = {"machine": machine(device), "commit": commit()}
     with tempfile.TemporaryDirectory() as place:
         sweep = _Sweep(kept or Path(place), origin, settings, repeats)
-        swept = {model.stem: sweep.of(model, slides, progress) for model in models}
+        sweep.measure(models, slides, progress)
+        swept = {model.stem: sweep.of(model, slides) for model in models}
         first = swept[models[0].stem][1.0]
         seen = [_Seen(truth, run.store) for truth, run in zip(truths, first, strict=True)]
         seconds = sum(run.seconds - run.stage_1 for run in first)
@@ -133,25 +135,35 @@ class _Sweep:
     settings: Settings
     repeats: int
 
-    def of(
-        self, model: Path, slides: Sequence[Labelled], progress: Callable[[str, int], None]
-    ) -> dict[float, list[_Run]]:
-        """Every share on every slide, the median of the repeats' seconds."""
-        runs: dict[float, list[_Run]] = {fraction: [] for fraction in FRACTIONS}
-        warm = False
-        for i, slide in enumerate(slides):
-            made_of = self._made_of(model, slide)
-            for j, fraction in enumerate(FRACTIONS):
-                places = [self.folder / f"{made_of}-{fraction}-{k}.zarr" for k in range(self.repeats)]
-                left = [place for place in places if not _is_complete(place)]
-                if left and not warm:
-                    self._run(model, slides[0], self.folder / "warm-up.zarr", FRACTIONS[1])
-                    warm = True
-                for place in left:
+    def measure(
+        self, models: Sequence[Path], slides: Sequence[Labelled], progress: Callable[[str, int], None]
+    ) -> None:
+        """What is not there yet: all models in each repeat, so that a slower hour is one of all of them."""
+        done = dict.fromkeys(models, 0)
+        for repeat, model in product(range(self.repeats), models):
+            warm = False
+            for slide, fraction in product(slides, FRACTIONS):
+                place = self._places(model, slide, fraction)[repeat]
+                if not _is_complete(place):
+                    if not warm:
+                        self._run(model, slides[0], self.folder / "warm-up.zarr", FRACTIONS[1])
+                        warm = True
                     self._run(model, slide, place, fraction)
-                runs[fraction].append(_read(places))
-                progress(model.stem, i * len(FRACTIONS) + j + 1)
-        return runs
+                _read([place])  # now, and not when all are measured
+                done[model] += 1
+                progress(model.stem, done[model])
+
+    def of(self, model: Path, slides: Sequence[Labelled]) -> dict[float, list[_Run]]:
+        """Every share on every slide, the median of the repeats' seconds; once they are measured."""
+        return {
+            fraction: [_read(self._places(model, slide, fraction)) for slide in slides]
+            for fraction in FRACTIONS
+        }
+
+    def _places(self, model: Path, slide: Labelled, fraction: float) -> list[Path]:
+        """Of the repeats."""
+        made_of = self._made_of(model, slide)
+        return [self.folder / f"{made_of}-{fraction}-{k}.zarr" for k in range(self.repeats)]
 
     def _made_of(self, model: Path, slide: Labelled) -> str:
         settings = slide.settings(self.settings)
