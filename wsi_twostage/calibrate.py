@@ -126,9 +126,8 @@ def calibrate_bundle(
             raise NoCases("nothing to calibrate on: no tissue was found, or no input could be read")
         patches = images or any(Path(entry.slide).suffix.lower() in NO_SLIDES for entry in found)
         unit = "images" if patches else "slides"  # of which one slide may have given many
-        promise = calibrate_cases(cases, unit=unit, uncertainty=settings.uncertainty)
         way = _way(found, settings, images=images)
-        promise = replace(promise, tissue=way.tissue, precision=way.precision)
+        promise = calibrate_cases(cases, unit=unit, uncertainty=settings.uncertainty, way=way)
         default = mean_threshold(calibrate_cases(cases, unit=unit), DEFAULT_GAP)  # which is of entropy
         spec = replace(spec, threshold=default, calibration=promise)
         ensure_new(output)  # again: it takes long

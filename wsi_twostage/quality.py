@@ -37,6 +37,16 @@ class TileAnswers(NamedTuple):
     second: NDArray[np.uint8]  # (H, W), Model 2's
 
 
+class Way(NamedTuple):
+    """How a slide is seen, as a calibration keeps it; empty: not known, or not all one way."""
+
+    tissue: str = ""
+    precision: str = ""
+
+
+UNKNOWN = Way()
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One slide or image that both models saw everywhere, as counts of each tissue tile."""
@@ -82,7 +92,9 @@ def fit_temperature(cases: Sequence[Case], before: float) -> float | None:
     return float(min(_TEMPERATURES, key=loss))
 
 
-def calibrate_cases(cases: Sequence[Case], *, unit: str, uncertainty: str = "entropy") -> Calibration:
+def calibrate_cases(
+    cases: Sequence[Case], *, unit: str, uncertainty: str = "entropy", way: Way = UNKNOWN
+) -> Calibration:
     """The mean curves of the cases over `THRESHOLDS`; ``unit`` is what a case is: slides, or images."""
     table = of_bytes(uncertainty, np.arange(256, dtype=np.uint8)[None, None])[0]
     gaps, fractions = zip(*(_curve(case, table) for case in cases), strict=True)
@@ -93,6 +105,8 @@ def calibrate_cases(cases: Sequence[Case], *, unit: str, uncertainty: str = "ent
         gap=tuple(np.mean(gaps, axis=0).round(6).tolist()),
         refined=tuple(np.mean(fractions, axis=0).round(4).tolist()),
         uncertainty=uncertainty,
+        tissue=way.tissue,
+        precision=way.precision,
     )
 
 
@@ -154,13 +168,6 @@ def least_promise(cases: int) -> float:
     exact = _WORST / (cases + 1)
     unit = 10.0 ** (math.floor(math.log10(exact)) - 2)
     return round(math.ceil(exact / unit) * unit, 12)
-
-
-class Way(NamedTuple):
-    """How a slide is seen, as a calibration keeps it."""
-
-    tissue: str = ""
-    precision: str = ""
 
 
 def way_of(made: Mapping[str, Any]) -> Way:

@@ -104,8 +104,7 @@ def measure_slides(
     origin: dict[str, Any] = {"machine": machine(device), "commit": commit()}
     with tempfile.TemporaryDirectory() as place:
         sweep = _Sweep(kept or Path(place), origin, settings, repeats)
-        sweep.measure(models, slides, progress)
-        swept = {model.stem: sweep.of(model, slides) for model in models}
+        swept = sweep.of(models, slides, progress)
         first = swept[models[0].stem][1.0]
         seen = [_Seen(truth, run.store) for truth, run in zip(truths, first, strict=True)]
         seconds = sum(run.seconds - run.stage_1 for run in first)
@@ -135,15 +134,25 @@ class _Sweep:
     settings: Settings
     repeats: int
 
-    def measure(
+    def of(
         self, models: Sequence[Path], slides: Sequence[Labelled], progress: Callable[[str, int], None]
-    ) -> None:
-        """What is not there yet: all models in each repeat, so that a slower hour is one of all of them."""
+    ) -> dict[str, dict[float, list[_Run]]]:
+        """Of each model's name every share on every slide, the median of the repeats' seconds.
+
+        All models are run in each repeat, so that a slower hour is one of all of them.
+        """
+        made_of = {key: self._made_of(*key) for key in product(models, slides)}
+
+        def places(model: Path, slide: Labelled, fraction: float) -> list[Path]:
+            """Of the repeats."""
+            name = f"{made_of[model, slide]}-{fraction}"
+            return [self.folder / f"{name}-{repeat}.zarr" for repeat in range(self.repeats)]
+
         done = dict.fromkeys(models, 0)
         for repeat, model in product(range(self.repeats), models):
             warm = False
             for slide, fraction in product(slides, FRACTIONS):
-                place = self._places(model, slide, fraction)[repeat]
+                place = places(model, slide, fraction)[repeat]
                 if not _is_complete(place):
                     if not warm:
                         self._run(model, slides[0], self.folder / "warm-up.zarr", FRACTIONS[1])
@@ -152,18 +161,10 @@ class _Sweep:
                 _read([place])  # now, and not when all are measured
                 done[model] += 1
                 progress(model.stem, done[model])
-
-    def of(self, model: Path, slides: Sequence[Labelled]) -> dict[float, list[_Run]]:
-        """Every share on every slide, the median of the repeats' seconds; once they are measured."""
         return {
-            fraction: [_read(self._places(model, slide, fraction)) for slide in slides]
-            for fraction in FRACTIONS
+            model.stem: {f: [_read(places(model, slide, f)) for slide in slides] for f in FRACTIONS}
+            for model in models
         }
-
-    def _places(self, model: Path, slide: Labelled, fraction: float) -> list[Path]:
-        """Of the repeats."""
-        made_of = self._made_of(model, slide)
-        return [self.folder / f"{made_of}-{fraction}-{k}.zarr" for k in range(self.repeats)]
 
     def _made_of(self, model: Path, slide: Labelled) -> str:
         settings = slide.settings(self.settings)

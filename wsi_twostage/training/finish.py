@@ -16,7 +16,7 @@ from wsi_twostage.models.bundle import load_net, save_bundle
 from wsi_twostage.models.header import locate, read_spec
 from wsi_twostage.models.spec import BundleSpec
 from wsi_twostage.models.twostage import TwoStageNet
-from wsi_twostage.quality import calibrate_cases
+from wsi_twostage.quality import Way, calibrate_cases
 from wsi_twostage.training.config import Recipe
 from wsi_twostage.training.data import Folder, Sample, Split, read_data, read_folder
 from wsi_twostage.training.evaluate import (
@@ -51,7 +51,7 @@ def finish_bundle(path: Path, root: Path, recipe: Recipe, *, device: torch.devic
     figures = {name: measure(found, spec) for name, found in held_out.items()}
     # a promise rests on images that nothing above was chosen by
     cases = [case_of_answer(answer, spec) for found in held_out.values() for answer in found]
-    promise = replace(calibrate_cases(cases, unit="images"), precision="fp32")
+    promise = calibrate_cases(cases, unit="images", way=Way(precision="fp32"))
     spec = replace(spec, calibration=promise, card={**spec.card, **card(recipe, parts, figures)})
     save_bundle(path, net, spec)
     return read_spec(path)
