@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from slides import change_tile, texture, write_slide
 
 from wsi_seg.main import commands
 from wsi_twostage.curves import plot, slides
-from wsi_twostage.curves.curve import Cells, highest, lines_of, read_curve
+from wsi_twostage.curves.curve import FRACTIONS, Cells, Curve, highest, lines_of, read_curve
 from wsi_twostage.curves.slides import measure_slides
 from wsi_twostage.curves.truth import labelled_slides, read_truth
 from wsi_twostage.errors import ConfigError
@@ -126,6 +127,53 @@ def test_a_curve_that_was_interrupted_goes_on_after_its_last_whole_run(
     assert [path.name for path in tmp_path.glob("curve.json.runs/*")] == ["mine.txt"]
 
 
+def test_all_bundles_are_run_before_any_is_repeated(
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [model, save(tmp_path / "other.safetensors", seed=5, tile=256)]
+    found, kept = labelled_slides(folder)[1:], tmp_path / "kept"
+    made: list[str] = []
+    whole = len(FRACTIONS)
+
+    def segment_some(slide: Path, place: Path, *, bundle: Path, **more: Any) -> Result:
+        if len(made) == 2 * whole + 3:  # in the second repeat of the first
+            raise KeyboardInterrupt
+        result = segment(slide, place, bundle=bundle, **more)
+        made.extend([] if place.stem == "warm-up" else [bundle.stem])
+        return result
+
+    def curve() -> Curve:
+        told.clear()
+        return measure_slides(
+            models, found, settings=Settings(device="cpu", mpp=0.5), repeats=2, kept=kept,
+            progress=lambda name, runs: told.append((name, runs)),
+        )  # fmt: skip
+
+    told: list[tuple[str, int]] = []
+    monkeypatch.setattr(slides, "segment", segment_some)
+    with pytest.raises(KeyboardInterrupt):
+        curve()
+    assert made == ["tiny"] * whole + ["other"] * whole + ["tiny"] * 3
+    monkeypatch.setattr(slides, "segment", segment)
+    lines = curve().lines
+    assert told == [(name, i + 1) for i, name in enumerate((["tiny"] * whole + ["other"] * whole) * 2)]
+    runs = [MaskPyramid.open(place).manifest for place in kept.glob("*-1.0-*.zarr")]
+    seconds = [run["seconds"] for run in runs if run["model"]["path"] == str(model)]
+    total, stage_1 = (median(s[key] for s in seconds) for key in ("total", "stage_1"))
+    assert (len(runs), len(seconds)) == (4, 2)
+    assert lines[0].points[-1].cost == pytest.approx(total / (total - stage_1), abs=1e-4)
+
+
+def test_chance_takes_as_many_tiles_of_an_image_as_the_rule() -> None:
+    counts = np.zeros((5, 2, 2, 3))
+    counts[:, :, :, 1:] = 10
+    counts[:, 1, :, 0] = 10  # Model 2 is right everywhere, Model 1 nowhere
+    cells = Cells(np.zeros(5, np.float32), counts)
+    own, _, chance = lines_of("x", cells, [1.0] * 7, reference_dice=1.0, within=np.array([0, 0, 0, 0, 2]))
+    assert [point.dice for point in chance.points] == [point.dice for point in own.points]
+    assert [point.dice for point in chance.points] == [0, 0, 0, 0.2, 0.4, 0.8, 1.0]
+
+
 def test_an_oracle_takes_the_cells_that_gain() -> None:
     counts = np.zeros((4, 2, 2, 3))
     counts[:, 0] = [0, 10, 10]
@@ -191,6 +239,13 @@ def test_tissue_that_is_given_is_the_tissue(folder: Path, model: Path, tmp_path:
     runs = [MaskPyramid.open(place) for place in (tmp_path / "kept").glob("*.zarr")]
     assert {run.manifest["counts"]["tissue"] for run in runs} == {1}
     assert seen.settings[0]["tissue"] == "file"
+    (folder / "tissue" / ".hidden").touch()
+    (folder / "tissue" / "b.geojson").touch()
+    with pytest.raises(ConfigError, match=r"b\.png: tissue twice for one slide; the other is .*b\.geojson"):
+        labelled_slides(folder)
+    (folder / "tissue" / "b.png").rename(folder / "tissue" / "c.png")
+    with pytest.raises(ConfigError, match=r"c\.png: tissue of no slide"):
+        labelled_slides(folder)
 
 
 def test_a_mask_that_does_not_fit_is_refused(folder: Path, model: Path) -> None:

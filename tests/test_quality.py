@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from command import wsi_seg
 from faults import Killed
+from PIL import Image
 from slides import change_tile, texture, write_slide
 
 from wsi_seg.main import commands
@@ -238,14 +239,21 @@ def test_a_promise_is_of_runs_like_those_of_the_calibration(bundle: Path, tmp_pa
     assert "runs like those of the calibration, but here tissue is otsu and was none" in texts[1][0]
 
 
-def test_slides_seen_with_tissue_of_their_own_were_not_seen_one_way(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("masks", "tissue"),
+    [(("none", "otsu"), ""), (("none", "none"), "none"), (("0.png", "1.png"), "file"), (("0.png", ""), "")],
+)
+def test_slides_with_tissue_of_their_own_may_have_been_seen_one_way(
+    bundle: Path, tmp_path: Path, masks: tuple[str, str], tissue: str
+) -> None:
     for i in range(2):
         write_slide(tmp_path / f"{i}.tiff", [texture(260, 300, seed=i)])
+        Image.new("L", (300, 260), 255).save(tmp_path / f"{i}.png")
     listed = tmp_path / "slides.csv"
-    listed.write_text("wsi,mask\n0.tiff,none\n1.tiff,otsu\n")
+    listed.write_text(f"wsi,mask\n0.tiff,{masks[0]}\n1.tiff,{masks[1]}\n")
     spec = calibrate_bundle([listed], tmp_path / "new.safetensors", model=bundle, settings=EVERYWHERE)
     assert spec.calibration is not None
-    assert spec.calibration.tissue == ""
+    assert (spec.calibration.tissue, spec.calibration.precision) == (tissue, "fp32")
 
 
 def test_the_default_threshold_is_of_entropy_whatever_the_promise_is_of(bundle: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from slides import texture, write_slide
 from wsi_twostage.audit import Remaining
 from wsi_twostage.errors import Busy, ConfigError, SlideError, StoreError
 from wsi_twostage.events import Event, Note, Started, TilesDone
+from wsi_twostage.further import refine
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import MaskPyramid, MaskSpec, Source
 from wsi_twostage.models.spec import Calibration
@@ -38,7 +39,7 @@ from wsi_twostage.report.outliers import Feature, modified_z, oddities
 from wsi_twostage.report.statement import least_refined, quality
 from wsi_twostage.report.svg import ticks
 from wsi_twostage.report.words import area, digits, percent, seconds
-from wsi_twostage.selection import Fraction
+from wsi_twostage.selection import Duration, Fraction
 from wsi_twostage.settings import Settings
 
 EVERYWHERE = Settings(tissue="none", workers=2, audit=8)
@@ -348,6 +349,24 @@ def test_two_results_of_one_slide_are_told_apart(store: MaskPyramid, made: Path,
     written = write_report([made / "a.seg.ome.zarr", store], tmp_path / "report.html").read_text("utf-8")
     for folder in (made, tmp_path):
         assert f"slide.tiff ({folder.name}/a.seg.ome.zarr)</" in written
+
+
+def test_results_in_folders_of_one_name_are_told_apart(store: MaskPyramid, tmp_path: Path) -> None:
+    places = [Path(name, "out", "a.seg.ome.zarr") for name in ("one", "two")]
+    for place in places:
+        shutil.copytree(store.path, tmp_path / place)
+    written = write_report([tmp_path / place for place in places], tmp_path / "r.html").read_text("utf-8")
+    for place in places:
+        assert f"slide.tiff ({place.as_posix()})</" in written
+
+
+def test_a_later_round_is_not_the_audit_whose_tiles_a_rule_took_over(store: MaskPyramid, made: Path) -> None:
+    settings, model = replace(EVERYWHERE, audit=None), made / "tiny.safetensors"
+    segment(made / "slide.tiff", store.path, bundle=model, rule=Duration(1e-3), settings=settings)
+    refine(store.path, Fraction(0.1), settings=settings)
+    told = facts(MaskPyramid.open(store.path))
+    assert (told.table["round"] > 0).sum() == 7
+    assert not told.drawn.any()
 
 
 def test_a_batch_that_was_stopped_has_not_failed(store: MaskPyramid, made: Path, tmp_path: Path) -> None:

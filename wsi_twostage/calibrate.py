@@ -162,9 +162,9 @@ def _way(found: Sequence[Entry], settings: Settings, *, images: bool) -> Way:
     """How the inputs were seen, where they were seen one way."""
     if images:  # as a whole, by the networks themselves
         return Way(precision="fp32")
-    own = {entry.tissue for entry in found if entry.tissue}
-    way = way_of(asdict(settings))
-    return way._replace(tissue="") if own - {settings.tissue} else way
+    common = asdict(settings)
+    ways = {way_of({**common, "tissue": entry.tissue or settings.tissue}) for entry in found}
+    return ways.pop() if len(ways) == 1 else Way(precision=settings.precision)
 
 
 def _warmer(spec: BundleSpec, temperature: float) -> BundleSpec:

@@ -161,8 +161,12 @@ class Ledger:
 
     @property
     def last_round(self) -> int:
-        """Number of the round that was chosen last; 0 if there was but the run's own."""
-        return int(self.columns["round"].max(initial=0))
+        """Number of the last round; 0 if there was but the run's own.
+
+        An audit's counts also where a later rule took all of its tiles: the manifest still names it.
+        """
+        audits: list[int] = self.mask.manifest.get("audits", [])
+        return max([int(self.columns["round"].max(initial=0)), *audits])
 
     def enter_round(self, number: int, order: NDArray[np.int64]) -> None:
         """Choose tiles, by flat indices of the grid; who was in this round before is out of it."""

@@ -218,13 +218,12 @@ class Run:
         told = self.mask.manifest.get("audit")
         if told is None or told["tiles"] != count:
             told = {"tiles": count, "round": ledger.last_round + 1}
-            self.mask.note(audit=told)
+            before = self.mask.manifest.get("audits", [])
+            self.mask.note(audit=told, audits=[*before, told["round"]])
         if "left" in told:
             return
         if not (ledger.columns["round"] == told["round"]).any():
             choose_sample(ledger, count, told["round"])
-        before = self.mask.manifest.get("audits", [])
-        self.mask.note(audits=sorted({*before, told["round"]}))
         self.refine(ledger, within=ledger.grid("round", -1) == told["round"])
         left = [part.as_json() for part in estimate(ledger, self.work.spec, told["round"])]
         self.mask.note(audit={**told, "left": left})

@@ -51,12 +51,12 @@ def curve(
     """Measure Dice over time on images with ground truth.
 
     MODEL is a bundle (a .safetensors file, or the name of a shipped one), measured in whole runs on the
-    slides DATA/images with masks in DATA/masks, with tissue where DATA/tissue/NAME.png says so, if that is
-    there; or an experiment as for `wsi-seg train`, measured on its test images, the networks alone, with its
-    weights in --runs. The full-resolution reference of the first MODEL, its Model 2 everywhere (of whole
-    runs: without stage 1), is everyone's measure of time and of agreement. The first point of each line is
-    Model 1 alone: a network run uniformly at a lower resolution. If it is interrupted on slides, the same
-    command goes on after its last whole run.
+    slides DATA/images with masks in DATA/masks, with tissue where DATA/tissue/NAME.* says so (an image or
+    GeoJSON, as for `wsi-seg --tissue`), if that is there; or an experiment as for `wsi-seg train`,
+    measured on its test images, the networks alone, with its weights in --runs. The full-resolution
+    reference of the first MODEL, its Model 2 everywhere (of whole runs: without stage 1), is everyone's
+    measure of time and of agreement. The first point of each line is Model 1 alone: a network run uniformly
+    at a lower resolution. If it is interrupted on slides, the same command goes on after its last whole run.
     """
     keep_freed_memory()  # as in a run
     from wsi_twostage.curves.curve import curve_table, write_curve
@@ -120,14 +120,14 @@ def _of_slides(
     from wsi_twostage.settings import Settings
 
     slides = labelled_slides(data)
-    total = len(slides) * len(FRACTIONS) * repeats
+    total = len(bundles) * len(slides) * len(FRACTIONS) * repeats
     return measure_slides(
         bundles,
         slides,
         settings=Settings(mpp=mpp, device=device),
         repeats=repeats,
         kept=kept,
-        progress=lambda name, runs: counts.show(name, runs, total),
+        progress=lambda name, runs: counts.show("runs", runs, total, name),
     )
 
 

@@ -48,7 +48,9 @@ def main() -> None:
     print("|" + "---|" * (len(arguments.budget) + 1))
     shares = [budget / 100 for budget in arguments.budget]
     chosen = {name: [highest(order, share) for share in shares] for name, order in orders.items()}
-    chosen["random"] = [np.full(len(tiles), share) for share in shares]  # what is expected of chance
+    chosen["random"] = [  # what is expected of chance
+        np.full(len(tiles), part.mean()) for part in chosen["oracle"]
+    ]
     for name, parts in chosen.items():  # how much of each tile is Model 2's
         mixed = [(counts[:, 0] + part[:, None] * (counts[:, 1] - counts[:, 0])).sum(0) for part in parts]
         print(f"| {name} | {' | '.join(f'{100 * (best - dice(found)):.2f}' for found in mixed)} |")

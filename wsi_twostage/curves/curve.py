@@ -74,7 +74,8 @@ def lines_of(
 ) -> list[Line]:
     """Three lines, with the cells that the scores, an oracle and chance choose.
 
-    Of chance it is the Dice of the counts expected when every cell is as likely as any other.
+    Of chance it is the Dice of the counts expected when every cell is as likely as any other of its image,
+    and as many are chosen.
 
     Parameters
     ----------
@@ -86,14 +87,16 @@ def lines_of(
         (cells,): the image of each cell, if the share is taken of every image and not of all cells.
     """
     rest = np.zeros((2, 3)) if rest is None else rest
+    within = np.zeros(len(cells.scores), np.int64) if within is None else within
     gain = gains(cells.counts, np.array([reference_dice, 1.0]))  # against the truth and against itself
-    likely = [np.full(len(cells.scores), fraction) for fraction in FRACTIONS]
 
     def best(order: NDArray[Any]) -> list[NDArray[Any]]:
         return [highest(order, fraction, within) for fraction in FRACTIONS]
 
+    own = best(cells.scores)
+    likely = [_shared_out(chosen, within) for chosen in own]
     ways = {  # for each target how much of every cell is Model 2's
-        name: (best(cells.scores), best(cells.scores)),
+        name: (own, own),
         name + RIVALS[0]: (best(gain[:, 0]), best(gain[:, 1])),
         name + RIVALS[1]: (likely, likely),
     }
@@ -125,6 +128,12 @@ def highest(
         best = np.argsort(-order[cells], kind="stable")[: round(fraction * len(cells))]
         chosen[cells[best]] = True
     return chosen
+
+
+def _shared_out(chosen: NDArray[np.bool_], within: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The chosen share of each cell's image."""
+    sizes = np.maximum(np.bincount(within), 1)  # an image may have no cells
+    return np.asarray((np.bincount(within, chosen) / sizes)[within], np.float64)
 
 
 def _reached(counts: Counts, shares: Sequence[NDArray[Any]], rest: Counts) -> list[float]:
@@ -170,7 +179,7 @@ def curve_table(curve: Curve) -> str:
             continue
         oracle, random = (lines[name + rival] for rival in RIVALS)
         for point, best, chance in zip(points, oracle, random, strict=True):
-            gaps = " | ".join(f"{100 * (curve.reference_dice - p.dice):.2f}" for p in (point, best, chance))
+            gaps = " | ".join(f"{100 * (curve.reference_dice - p.dice):z.2f}" for p in (point, best, chance))
             gain, possible = (p.agreement - points[0].agreement for p in (point, best))
             rows.append(
                 f"| {name} | {point.refined:.0%} | {1 / point.cost:.1f} | {100 * point.dice:.2f} | {gaps} "

@@ -82,7 +82,7 @@ def measure_slides(
         Folder of the runs: a call that was interrupted goes on when it is made again, by the same code on the
         same machine. `forget` removes it. None: one that goes with the call.
     progress
-        Called with the bundle's name and the number of its runs, repeats and all, that are done.
+        Called with a bundle's name and the number of runs, all bundles and repeats, that are done.
 
     Raises
     ------
@@ -113,8 +113,8 @@ def measure_slides(
         for name, runs in swept.items():
             lines += _lines(name, runs, seen, seconds=seconds, reference_dice=reference_dice)
     given: dict[str, Any] = {} if settings.mpp is None else {"mpp": settings.mpp}
-    if any(slide.tissue for slide in slides):
-        given["tissue"] = "file"
+    if own := sum(slide.tissue is not None for slide in slides):
+        given["tissue"] = "file" if own == len(slides) else f"file or {settings.tissue}"
     settings_of = [{"model": model.stem, "sha256": sha256_of(model), **given} for model in models]
     name = slides[0].mask.parent.parent.resolve().name
     return Curve(name, len(slides), reference_dice, lines, settings_of, **origin)
@@ -148,7 +148,7 @@ class _Sweep:
             name = f"{made_of[model, slide]}-{fraction}"
             return [self.folder / f"{name}-{repeat}.zarr" for repeat in range(self.repeats)]
 
-        done = dict.fromkeys(models, 0)
+        done = 0
         for repeat, model in product(range(self.repeats), models):
             warm = False
             for slide, fraction in product(slides, FRACTIONS):
@@ -159,8 +159,8 @@ class _Sweep:
                         warm = True
                     self._run(model, slide, place, fraction)
                 _read([place])  # now, and not when all are measured
-                done[model] += 1
-                progress(model.stem, done[model])
+                done += 1
+                progress(model.stem, done)
         return {
             model.stem: {f: [_read(places(model, slide, f)) for slide in slides] for f in FRACTIONS}
             for model in models

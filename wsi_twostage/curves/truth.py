@@ -1,6 +1,6 @@
 """Slides with the masks that are their truth."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ class Labelled(NamedTuple):
     slide: Path
     mask: Path
     tissue: Path | None = None
-    """An image that says where its tissue is."""
+    """An image or GeoJSON that says where its tissue is."""
 
     def settings(self, common: Settings) -> Settings:
         """Those of all slides, but for its tissue."""
@@ -37,17 +37,19 @@ class Labelled(NamedTuple):
 def labelled_slides(folder: Path) -> list[Labelled]:
     """The slides ``images/NAME.*`` that have a mask ``masks/NAME.png`` (or .tif), sorted.
 
-    Where there is ``tissue/NAME.png``, it says where the slide's tissue is.
+    Where there is ``tissue/NAME.*``, an image or GeoJSON, it says where the slide's tissue is.
 
     Raises
     ------
     ConfigError
-        No masks, a mask without a slide or with several, or two masks of one slide.
+        No masks, a mask without a slide or with several, or two masks of one slide; tissue of no mask, or
+        twice for one.
     """
     masks = image_files(folder / "masks", _MASKS)
     if not masks:
         raise ConfigError(f"{folder}: no masks/*.png or *.tif; expected folders images/ and masks/")
     found: list[Labelled] = []
+    tissue_of = _tissue_of(folder / "tissue", {mask.stem for mask in masks})
     here = sorted(path for path in (folder / "images").glob("*") if path.is_file() or description_of(path))
     for mask in masks:
         slides = [slide for slide in here if mask.stem in (stem_of(slide.name), slide.stem)]
@@ -56,8 +58,19 @@ def labelled_slides(folder: Path) -> list[Labelled]:
             raise ConfigError(f"{mask}: expected one slide {folder / 'images' / mask.stem}.*, found {names}")
         if found and found[-1].slide == slides[0]:
             raise ConfigError(f"{mask}: a second mask of {slides[0]}; the first is {found[-1].mask}")
-        tissue = folder / "tissue" / f"{mask.stem}.png"
-        found.append(Labelled(slides[0], mask, tissue if tissue.is_file() else None))
+        found.append(Labelled(slides[0], mask, tissue_of.get(mask.stem)))
+    return found
+
+
+def _tissue_of(folder: Path, masks: Set[str]) -> dict[str, Path]:
+    """The files that say where there is tissue, by the names of the masks that they go with."""
+    found: dict[str, Path] = {}
+    for path in sorted(path for path in folder.glob("[!.]*") if path.is_file()):
+        if path.stem not in masks:
+            raise ConfigError(f"{path}: tissue of no slide; expected the name of one of its masks")
+        if path.stem in found:
+            raise ConfigError(f"{path}: tissue twice for one slide; the other is {found[path.stem]}")
+        found[path.stem] = path
     return found
 
 

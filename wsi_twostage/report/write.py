@@ -1,7 +1,7 @@
 """write_report(): results in, one HTML file out."""
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -110,13 +110,22 @@ def _section(
 
 def _told_apart(sections: Sequence[Section]) -> list[Section]:
     """With the results' places in the names of slides that share one, or have several results."""
-    many = Counter(section.facts.name for section in sections)
+    places = defaultdict[str, list[Path]](list)
+    for section in sections:
+        places[section.facts.name].append(section.facts.path)
 
     def named(facts: Facts) -> Facts:
-        place = f"{facts.path.parent.name}/{facts.path.name}"
-        return replace(facts, name=f"{facts.name} ({place})") if many[facts.name] > 1 else facts
+        same = places[facts.name]
+        return replace(facts, name=f"{facts.name} ({_short(facts.path, same)})") if len(same) > 1 else facts
 
     return [replace(section, facts=named(section.facts)) for section in sections]
+
+
+def _short(path: Path, among: Sequence[Path]) -> str:
+    """As much of the end of ``path`` as tells it from the others."""
+    parts = range(1, len(path.parts) + 1)
+    ends = (path.parts[-n:] for n in parts if sum(p.parts[-n:] == path.parts[-n:] for p in among) == 1)
+    return "/".join(next(ends, path.parts))
 
 
 def _megapixels(section: Section) -> float:
