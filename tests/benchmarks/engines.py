@@ -1,6 +1,7 @@
 """What runs the networks fastest on a CPU: torch or OpenVINO, in 32 or in 16 bits.
 
-    python tests/benchmarks/engines.py SLIDE [--mpp 0.25] [--refine all] [--repeat 1] [--truth MASK.tif]
+    python tests/benchmarks/engines.py SLIDE [--mpp 0.25] [--refine all] [--repeat 1] [--tissue FILE]
+        [--truth MASK.tif]
 
 Whole runs of the command, in turn; the rival is torch in 32 bits, whose mask the others are compared with.
 With the truth, masks are compared with that, too.
@@ -21,10 +22,12 @@ def main() -> None:
     parser.add_argument("slide", type=Path)
     parser.add_argument("--mpp")
     parser.add_argument("--refine", default="all")
+    parser.add_argument("--tissue", default="otsu", help="as of wsi-seg")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--truth", type=Path, help="TIFF of the slide's size; foreground is not 0")
     arguments = parser.parse_args()
-    options = ["--refine", arguments.refine, *(["--mpp", arguments.mpp] if arguments.mpp else [])]
+    options = ["--refine", arguments.refine, "--tissue", arguments.tissue]
+    options += ["--mpp", arguments.mpp] if arguments.mpp else []
     with tempfile.TemporaryDirectory() as folder:
         runs: dict[tuple[str, str], list[Run]] = {way: [] for way in WAYS}
         for _ in range(arguments.repeat):
