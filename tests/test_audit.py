@@ -66,6 +66,7 @@ def test_the_bound_covers_the_truth_in_at_least_93_of_100_runs(
             group[chosen],
             np.bincount(group),
             known=float(known),
+            usual=float(known) / 2 / tiles,
             fullest=float(foreground[chosen].max()),
         )
         held += truth <= bound
@@ -85,10 +86,13 @@ def test_a_sample_is_even_over_the_strata_and_the_same_each_time() -> None:
     assert len(sample(scores[:0], 40)) == 0
 
 
-def no_difference(tiles: int, *, of: int, known: float, fullest: float) -> tuple[float, float]:
-    zeros = np.zeros(tiles)
+def no_difference(
+    tiles: int, *, of: int, known: float, fullest: float, usual: float | None = None
+) -> tuple[float, float]:
+    """Of a slide whose other tiles are like these, unless ``usual`` says what they hold."""
+    zeros, usual = np.zeros(tiles), known / 2 / of if usual is None else usual
     return remaining_gap(
-        zeros, zeros, np.zeros(tiles, np.int64), np.array([of]), known=known, fullest=fullest
+        zeros, zeros, np.zeros(tiles, np.int64), np.array([of]), known=known, usual=usual, fullest=fullest
     )
 
 
@@ -103,7 +107,7 @@ def test_a_stray_pixel_is_no_difference() -> None:
     stray = np.zeros(50)
     stray[7] = 1
     group = np.arange(50) % 5
-    gap, bound = remaining_gap(stray, stray, group, np.full(5, 200), known=2e6, fullest=1e3)
+    gap, bound = remaining_gap(stray, stray, group, np.full(5, 200), known=2e6, usual=1e3, fullest=1e3)
     assert 0 < gap < 1e-4
     assert bound == pytest.approx((1 - 0.05 ** (1 / 50)) * 950 * 1e3 / 2e6, rel=1e-2)
 
@@ -114,6 +118,13 @@ def test_a_class_that_the_sample_has_hardly_met_is_promised_nothing() -> None:
 
 def test_a_class_that_the_sample_has_not_met_is_promised_nothing() -> None:
     assert no_difference(20, of=100, known=10, fullest=0) == (0, 1)
+    assert no_difference(20, of=100, known=10, usual=0, fullest=0) == (0, 1)
+
+
+def test_where_less_is_left_less_has_to_be_met() -> None:
+    """Most of the class lies where Model 2 has been: what is left is easy, and its sample is like it."""
+    gap, bound = no_difference(20, of=100, known=2e6, usual=900, fullest=1e3)
+    assert (gap, bound) == (0, pytest.approx(0.139 * 80 * 1e3 / 2e6, rel=1e-2))
 
 
 @pytest.mark.parametrize(("of", "known"), [(20, 2e5), (100, 0)])
@@ -138,6 +149,7 @@ def test_the_bound_covers_a_class_in_few_tiles_in_at_least_85_of_100_runs() -> N
             group[chosen],
             np.bincount(group),
             known=known,
+            usual=known / 2 / len(group),
             fullest=float(foreground[chosen].max()),
         )
         held += differ[left].sum() / (known + change[left].sum()) <= bound

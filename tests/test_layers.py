@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "result": {"errors", "export", "mask", "notebook", "work"},
     "ledger": {"errors", "mask", "selection", "tiles"},
     "agenda": {"ledger", "mask", "selection"},
-    "audit": {"ledger", "mask", "models", "shards", "tiles"},
+    "audit": {"batches", "ledger", "mask", "models", "shards", "tiles"},
     "manifest": {"drafts", "errors", "lock", "mask", "models", "slide"},
     "overview": {"crew", "events", "ledger", "mask", "pixels", "stopping", "tiles", "tissue", "work"},
     "batches": {"dispatch", "mask", "selection", "tiles", "work"},

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_twostage.batches import tiles_of_shards
 from wsi_twostage.ledger import Ledger
 from wsi_twostage.mask import Source
 from wsi_twostage.models.spec import BundleSpec
@@ -67,6 +68,7 @@ def remaining_gap(
     sizes: NDArray[np.int64],
     *,
     known: float,
+    usual: float,
     fullest: float,
 ) -> tuple[float, float]:
     """Estimate and upper bound of 1 - Dice to the reference, once the sample is refined.
@@ -88,6 +90,8 @@ def remaining_gap(
         (strata,): tiles of each before the sample was taken.
     known
         Pixels of foreground in the mask as it is, twice.
+    usual
+        Pixels of foreground in the mean tile of the strata, in the mask as it is.
     fullest
         Pixels of foreground in the sampled tile that has most of it.
     """
@@ -111,7 +115,7 @@ def remaining_gap(
     total = max(known + more, 1.0)
     bound = (left + t * variance**0.5 + skewed) / total
     rest = float(sizes.sum()) - len(differ)
-    if rest and fullest < known / 2 / float(sizes.sum()):  # less than an average tile: it was not met
+    if rest and (fullest < usual or (known > 0 and not fullest)):  # the class was not met
         return left / total, 1.0
     if differ.max(initial=0) < HARDLY * fullest:
         bound = max(bound, rest * (1 - (1 - CONFIDENCE) ** (1 / len(differ))) * fullest / total)
@@ -146,17 +150,34 @@ def estimate(ledger: Ledger, spec: BundleSpec, number: int) -> list[Remaining]:
             one, two = (labels > 0 if k == 0 else labels == k for labels in (first, second))
             holds[k, i] = two.sum()
             differ[k, i], change[k, i] = (one != two).sum(), holds[k, i] - one.sum()
-    known = np.zeros(len(names))
+    everywhere, inside = np.zeros((2, len(names)))
+    tiles = tiles_of_shards(mask.spec, population)
     for shard in mask.shards():
-        labels = mask.read(mask.box(shard)).ravel()
-        found = np.bincount(labels, minlength=len(mask.spec.classes) + 1)
-        known += 2 * (np.array([found[1:].sum(), *found[1:]])[: len(names)])
+        whole = mask.box(shard)
+        labels = mask.read(whole)
+        everywhere += _areas(labels, len(names))
+        for tile in tiles.get(shard, ()):
+            inside += _areas(labels[grid.box(tile).relative_to(whole).slices], len(names))
     of = group[tuple(np.array(audited).T)]
     both = [
-        remaining_gap(differ[k], change[k], of, sizes, known=known[k], fullest=holds[k].max())
+        remaining_gap(
+            differ[k],
+            change[k],
+            of,
+            sizes,
+            known=2 * everywhere[k],
+            usual=inside[k] / float(sizes.sum()),
+            fullest=holds[k].max(),
+        )
         for k in range(len(names))
     ]
     return [
         Remaining(name, round(gap, 6), round(bound, 6))
         for name, (gap, bound) in zip(names, both, strict=True)
     ]
+
+
+def _areas(labels: NDArray[np.uint8], names: int) -> Floats:
+    """Pixels of all classes together and, of several, of each: (names,)."""
+    found = np.bincount(labels.ravel(), minlength=max(names, 2))[1:]
+    return np.array([found.sum(), *found], np.float64)[:names]
