@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from slides import texture, write_slide
 
 from wsi_seg.run import summary
-from wsi_twostage.audit import remaining_gap, sample, strata
+from wsi_twostage.audit import enough_of, remaining_gap, sample, strata
 from wsi_twostage.errors import ConfigError
 from wsi_twostage.further import refine
 from wsi_twostage.mask import MaskPyramid, Source
@@ -35,30 +35,35 @@ def slide_of(
 
 
 @pytest.mark.parametrize(
-    ("tiles", "count", "skew", "shape"),
+    ("tiles", "count", "skew", "shape", "refined"),
     [
-        (300, 40, 0.5, (2, 4)),
-        (2000, 60, 0.9, (2, 4)),
-        (2000, 150, 1.0, (2, 4)),
-        (200, 40, 0.6, (2, 4)),
-        (2000, 60, 0.9, (0.5, 2)),
-        (1000, 50, 1.0, (0.5, 1.5)),
+        (300, 40, 0.5, (2, 4), 0),
+        (2000, 60, 0.9, (2, 4), 0),
+        (2000, 150, 1.0, (2, 4), 0),
+        (200, 40, 0.6, (2, 4), 0),
+        (2000, 60, 0.9, (0.5, 2), 0),
+        (1000, 50, 1.0, (0.5, 1.5), 0),
+        (2000, 60, 0.9, (2, 4), 0.6),
+        (1000, 40, 0.6, (2, 4), 0.3),
     ],
 )
 def test_the_bound_covers_the_truth_in_at_least_93_of_100_runs(
-    tiles: int, count: int, skew: float, shape: tuple[float, float]
+    tiles: int, count: int, skew: float, shape: tuple[float, float], refined: float
 ) -> None:
-    held, errors = 0, []
+    held, errors, bounds = 0, [], []
     for seed in range(200):
         chance = np.random.RandomState(seed)
         scores, differ, change, foreground = slide_of(chance, tiles, skew, shape)
         order = chance.permutation(tiles)  # `sample` draws alike for like scores
         scores, differ, change, foreground = (a[order] for a in (scores, differ, change, foreground))
+        before = scores > np.quantile(scores, 1 - refined)
+        seen = (foreground + change)[before].sum()
+        scores, differ, change, foreground = (a[~before] for a in (scores, differ, change, foreground))
         chosen = sample(scores.astype(np.float32), count)
         group = strata(scores.astype(np.float32), count)
-        left = np.ones(tiles, bool)
+        left = np.ones(len(scores), bool)
         left[chosen] = False
-        known = 2 * (foreground.sum() + change[chosen].sum())
+        known = 2 * (seen + foreground.sum() + change[chosen].sum())
         truth = differ[left].sum() / (known + change[left].sum())
         gap, bound = remaining_gap(
             differ[chosen],
@@ -66,13 +71,15 @@ def test_the_bound_covers_the_truth_in_at_least_93_of_100_runs(
             group[chosen],
             np.bincount(group),
             known=float(known),
-            usual=float(known) / 2 / tiles,
+            enough=float(enough_of((foreground + change * ~left)[:, None])[0]),
             fullest=float(foreground[chosen].max()),
         )
         held += truth <= bound
         errors.append(gap - truth)
+        bounds.append(bound)
         assert 0 <= gap <= bound <= 1
     assert held >= 186
+    assert np.median(bounds) < 0.5
     assert abs(np.mean(errors)) < 0.2 * np.std(errors) + 1e-4  # no lean to one side
 
 
@@ -87,12 +94,12 @@ def test_a_sample_is_even_over_the_strata_and_the_same_each_time() -> None:
 
 
 def no_difference(
-    tiles: int, *, of: int, known: float, fullest: float, usual: float | None = None
+    tiles: int, *, of: int, known: float, fullest: float, enough: float | None = None
 ) -> tuple[float, float]:
-    """Of a slide whose other tiles are like these, unless ``usual`` says what they hold."""
-    zeros, usual = np.zeros(tiles), known / 2 / of if usual is None else usual
+    """Of a slide whose tiles all hold the same, unless ``enough`` says what those that are left do."""
+    zeros, enough = np.zeros(tiles), known / 4 / of if enough is None else enough
     return remaining_gap(
-        zeros, zeros, np.zeros(tiles, np.int64), np.array([of]), known=known, usual=usual, fullest=fullest
+        zeros, zeros, np.zeros(tiles, np.int64), np.array([of]), known=known, enough=enough, fullest=fullest
     )
 
 
@@ -107,7 +114,7 @@ def test_a_stray_pixel_is_no_difference() -> None:
     stray = np.zeros(50)
     stray[7] = 1
     group = np.arange(50) % 5
-    gap, bound = remaining_gap(stray, stray, group, np.full(5, 200), known=2e6, usual=1e3, fullest=1e3)
+    gap, bound = remaining_gap(stray, stray, group, np.full(5, 200), known=2e6, enough=500, fullest=1e3)
     assert 0 < gap < 1e-4
     assert bound == pytest.approx((1 - 0.05 ** (1 / 50)) * 950 * 1e3 / 2e6, rel=1e-2)
 
@@ -118,12 +125,21 @@ def test_a_class_that_the_sample_has_hardly_met_is_promised_nothing() -> None:
 
 def test_a_class_that_the_sample_has_not_met_is_promised_nothing() -> None:
     assert no_difference(20, of=100, known=10, fullest=0) == (0, 1)
-    assert no_difference(20, of=100, known=10, usual=0, fullest=0) == (0, 1)
+    assert no_difference(20, of=100, known=10, enough=0, fullest=0) == (0, 1)
+
+
+def test_specks_are_no_meeting_with_a_class_in_few_tiles() -> None:
+    held = np.zeros((1000, 2))
+    held[:10] = 8000  # ten tiles are full of it
+    held[10:500, 0] = 50  # and in the first class there are specks in others
+    assert enough_of(held)[0] == pytest.approx(8000 / 2 * 80_000 / 104_500, rel=0.01)
+    assert enough_of(held)[1] == 4000
+    assert enough_of(0 * held).tolist() == [0, 0]
 
 
 def test_where_less_is_left_less_has_to_be_met() -> None:
     """Most of the class lies where Model 2 has been: what is left is easy, and its sample is like it."""
-    gap, bound = no_difference(20, of=100, known=2e6, usual=900, fullest=1e3)
+    gap, bound = no_difference(20, of=100, known=2e6, enough=900, fullest=1e3)
     assert (gap, bound) == (0, pytest.approx(0.139 * 80 * 1e3 / 2e6, rel=1e-2))
 
 
@@ -149,7 +165,7 @@ def test_the_bound_covers_a_class_in_few_tiles_in_at_least_85_of_100_runs() -> N
             group[chosen],
             np.bincount(group),
             known=known,
-            usual=known / 2 / len(group),
+            enough=float(enough_of((foreground + change * ~left)[:, None])[0]),
             fullest=float(foreground[chosen].max()),
         )
         held += differ[left].sum() / (known + change[left].sum()) <= bound

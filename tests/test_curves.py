@@ -239,7 +239,7 @@ def test_tissue_that_is_given_is_the_tissue(folder: Path, model: Path, tmp_path:
     runs = [MaskPyramid.open(place) for place in (tmp_path / "kept").glob("*.zarr")]
     assert {run.manifest["counts"]["tissue"] for run in runs} == {1}
     assert seen.settings[0]["tissue"] == "file"
-    (folder / "tissue" / ".hidden").touch()
+    (folder / "tissue" / "Thumbs.db").touch()
     (folder / "tissue" / "b.geojson").touch()
     with pytest.raises(ConfigError, match=r"b\.png: tissue twice for one slide; the other is .*b\.geojson"):
         labelled_slides(folder)

@@ -68,7 +68,7 @@ def remaining_gap(
     sizes: NDArray[np.int64],
     *,
     known: float,
-    usual: float,
+    enough: float,
     fullest: float,
 ) -> tuple[float, float]:
     """Estimate and upper bound of 1 - Dice to the reference, once the sample is refined.
@@ -90,8 +90,8 @@ def remaining_gap(
         (strata,): tiles of each before the sample was taken.
     known
         Pixels of foreground in the mask as it is, twice.
-    usual
-        Pixels of foreground in the mean tile of the strata, in the mask as it is.
+    enough
+        Pixels of foreground in a sampled tile that has met the class (`enough_of`).
     fullest
         Pixels of foreground in the sampled tile that has most of it.
     """
@@ -115,11 +115,20 @@ def remaining_gap(
     total = max(known + more, 1.0)
     bound = (left + t * variance**0.5 + skewed) / total
     rest = float(sizes.sum()) - len(differ)
-    if rest and (fullest < usual or (known > 0 and not fullest)):  # the class was not met
+    if rest and (fullest < enough or (known > 0 and not fullest)):  # the class was not met
         return left / total, 1.0
     if differ.max(initial=0) < HARDLY * fullest:
         bound = max(bound, rest * (1 - (1 - CONFIDENCE) ** (1 / len(differ))) * fullest / total)
     return left / total, min(bound, 1.0)
+
+
+def enough_of(held: Floats) -> Floats:
+    """Half of what the tile holds in which a pixel of the class lies on average; 0 where there is none.
+
+    ``held`` are the pixels of each class in each tile, (tiles, classes) -> (classes,). Of a class in few
+    tiles that is far more than the mean tile holds, so that specks are no meeting with it.
+    """
+    return np.asarray((held**2).sum(0) / np.maximum(held.sum(0), 1) / 2, np.float64)
 
 
 def choose_sample(ledger: Ledger, count: int, number: int) -> None:
@@ -150,14 +159,15 @@ def estimate(ledger: Ledger, spec: BundleSpec, number: int) -> list[Remaining]:
             one, two = (labels > 0 if k == 0 else labels == k for labels in (first, second))
             holds[k, i] = two.sum()
             differ[k, i], change[k, i] = (one != two).sum(), holds[k, i] - one.sum()
-    everywhere, inside = np.zeros((2, len(names)))
+    everywhere, held = np.zeros(len(names)), list[Floats]()
     tiles = tiles_of_shards(mask.spec, population)
     for shard in mask.shards():
         whole = mask.box(shard)
         labels = mask.read(whole)
         everywhere += _areas(labels, len(names))
-        for tile in tiles.get(shard, ()):
-            inside += _areas(labels[grid.box(tile).relative_to(whole).slices], len(names))
+        boxes = [grid.box(tile).relative_to(whole) for tile in tiles.get(shard, ())]
+        held += [_areas(labels[box.slices], len(names)) for box in boxes]
+    enough = enough_of(np.array(held))
     of = group[tuple(np.array(audited).T)]
     both = [
         remaining_gap(
@@ -166,7 +176,7 @@ def estimate(ledger: Ledger, spec: BundleSpec, number: int) -> list[Remaining]:
             of,
             sizes,
             known=2 * everywhere[k],
-            usual=inside[k] / float(sizes.sum()),
+            enough=enough[k],
             fullest=holds[k].max(),
         )
         for k in range(len(names))

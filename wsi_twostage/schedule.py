@@ -218,7 +218,8 @@ class Run:
         told = self.mask.manifest.get("audit")
         if told is None or told["tiles"] != count:
             told = {"tiles": count, "round": ledger.last_round + 1}
-            before = self.mask.manifest.get("audits", [])
+        before = self.mask.manifest.get("audits", [])
+        if told["round"] not in before:
             self.mask.note(audit=told, audits=[*before, told["round"]])
         if "left" in told:
             return

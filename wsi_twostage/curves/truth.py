@@ -19,6 +19,7 @@ from wsi_twostage.slide.contents import description_of
 from wsi_twostage.training.data import image_files, read_mask
 
 _MASKS = (".png", ".tif", ".tiff")
+_TISSUES = (*_MASKS, ".jpg", ".jpeg", ".geojson", ".json")
 
 
 class Labelled(NamedTuple):
@@ -65,7 +66,7 @@ def labelled_slides(folder: Path) -> list[Labelled]:
 def _tissue_of(folder: Path, masks: Set[str]) -> dict[str, Path]:
     """The files that say where there is tissue, by the names of the masks that they go with."""
     found: dict[str, Path] = {}
-    for path in sorted(path for path in folder.glob("[!.]*") if path.is_file()):
+    for path in sorted(path for path in folder.glob("*") if path.suffix.lower() in _TISSUES):
         if path.stem not in masks:
             raise ConfigError(f"{path}: tissue of no slide; expected the name of one of its masks")
         if path.stem in found:

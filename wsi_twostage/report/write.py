@@ -125,7 +125,7 @@ def _short(path: Path, among: Sequence[Path]) -> str:
     """As much of the end of ``path`` as tells it from the others."""
     parts = range(1, len(path.parts) + 1)
     ends = (path.parts[-n:] for n in parts if sum(p.parts[-n:] == path.parts[-n:] for p in among) == 1)
-    return "/".join(next(ends, path.parts))
+    return Path(*next(ends, path.parts)).as_posix()
 
 
 def _megapixels(section: Section) -> float:
