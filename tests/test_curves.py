@@ -239,9 +239,11 @@ def test_tissue_that_is_given_is_the_tissue(folder: Path, model: Path, tmp_path:
     runs = [MaskPyramid.open(place) for place in (tmp_path / "kept").glob("*.zarr")]
     assert {run.manifest["counts"]["tissue"] for run in runs} == {1}
     assert seen.settings[0]["tissue"] == "file"
-    (folder / "tissue" / "Thumbs.db").touch()
+    for name in ("Thumbs.db", "._b.png"):  # of systems
+        (folder / "tissue" / name).touch()
+    assert labelled_slides(folder) == slides
     (folder / "tissue" / "b.geojson").touch()
-    with pytest.raises(ConfigError, match=r"b\.png: tissue twice for one slide; the other is .*b\.geojson"):
+    with pytest.raises(ConfigError, match=r"b\.png: a second file of this name; the first is .*b\.geojson"):
         labelled_slides(folder)
     (folder / "tissue" / "b.png").rename(folder / "tissue" / "c.png")
     with pytest.raises(ConfigError, match=r"c\.png: tissue of no slide"):

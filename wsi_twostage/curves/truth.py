@@ -16,7 +16,7 @@ from wsi_twostage.errors import ConfigError
 from wsi_twostage.settings import Settings
 from wsi_twostage.slide import open_slide
 from wsi_twostage.slide.contents import description_of
-from wsi_twostage.training.data import image_files, read_mask
+from wsi_twostage.training.data import by_stem, image_files, read_mask
 
 _MASKS = (".png", ".tif", ".tiff")
 _TISSUES = (*_MASKS, ".jpg", ".jpeg", ".geojson", ".json")
@@ -65,13 +65,9 @@ def labelled_slides(folder: Path) -> list[Labelled]:
 
 def _tissue_of(folder: Path, masks: Set[str]) -> dict[str, Path]:
     """The files that say where there is tissue, by the names of the masks that they go with."""
-    found: dict[str, Path] = {}
-    for path in sorted(path for path in folder.glob("*") if path.suffix.lower() in _TISSUES):
-        if path.stem not in masks:
-            raise ConfigError(f"{path}: tissue of no slide; expected the name of one of its masks")
-        if path.stem in found:
-            raise ConfigError(f"{path}: tissue twice for one slide; the other is {found[path.stem]}")
-        found[path.stem] = path
+    found = by_stem(image_files(folder, _TISSUES))
+    if strays := [path for stem, path in found.items() if stem not in masks]:
+        raise ConfigError(f"{strays[0]}: tissue of no slide; expected the name of one of its masks")
     return found
 
 
